@@ -1,0 +1,155 @@
+"""What a request comes to: cells with content-hashed keys, and what of them is still to do. Values in, values out."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any
+
+from models.registry import canonical
+
+BLOCK = 256
+"""Samples per stored block; a block is committed whole or not at all."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A recipe as plain values: what tables show, and what digests cover."""
+
+    text: str
+    identity: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class AttackPart(Part):
+    """An attack: the mode it runs in, its restarts, and how often it asks at most per restart at each radius."""
+
+    mode: str
+    restarts: int
+    horizons: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class DataPart:
+    """The evaluated samples: dataset name and fingerprint, their number, the digest of their ids, the reference eps."""
+
+    name: str
+    fingerprint: str
+    n: int
+    samples: str
+    reference: Fraction | None
+
+
+@dataclass(frozen=True)
+class Numerics:
+    """What may move the last bits of a number, so that it belongs to a cell's key."""
+
+    precision: str
+    device: str
+    shape: int
+    threads: int
+    engine: int
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One (dataset, model, defense, attack, mode, norm, seed) on n samples over an eps grid.
+
+    Texts are for people, identities for the key. reference is where leaderboards read the cell.
+    """
+
+    data: DataPart
+    model: Part
+    defense: Part
+    attack: AttackPart
+    norm: str
+    eps: tuple[Fraction, ...]
+    seed: int
+    sweep: str
+    numerics: Numerics
+    key: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        parts = {
+            "data": [self.data.fingerprint, self.data.samples],
+            "model": self.model.identity,
+            "defense": self.defense.identity,
+            "attack": self.attack.identity,
+            "mode": self.attack.mode,
+            "norm": self.norm,
+            "eps": [str(e) for e in self.eps],
+            "seed": self.seed,
+            "sweep": self.sweep,
+            "numerics": vars(self.numerics),
+        }
+        object.__setattr__(self, "key", digest(parts))
+
+    @property
+    def pipeline(self) -> str:
+        """A digest of the defended model: cells that share it share its training."""
+        return digest([self.data.fingerprint, self.model.identity, self.defense.identity])
+
+    @property
+    def blocks(self) -> int:
+        """How many stored blocks make the cell complete."""
+        return -(-self.data.n // BLOCK)
+
+    @property
+    def most_queries(self) -> int:
+        """Forward queries at most: every restart at every radius above 0 runs to its end for every sample."""
+        per_sample = sum(h * self.attack.restarts for h, e in zip(self.attack.horizons, self.eps, strict=True) if e > 0)
+        return per_sample * self.data.n
+
+
+def digest(value: Any) -> str:
+    """Hex digest (32 letters) of a value that JSON can write."""
+    return hashlib.blake2b(canonical(value).encode(), digest_size=16).hexdigest()
+
+
+def cells(
+    data: DataPart,
+    pipelines: Iterable[tuple[Part, Part]],
+    attacks: Sequence[AttackPart],
+    *,
+    norm: str,
+    eps: tuple[Fraction, ...],
+    seeds: Sequence[int],
+    sweep: str,
+    numerics: Numerics,
+) -> list[Cell]:
+    """One cell per pipeline (model, defense), attack and seed; equal ones once, in the order given."""
+    made = {}
+    for (model, defense), attack, seed in itertools.product(pipelines, attacks, seeds):
+        cell = Cell(data, model, defense, attack, norm, eps, seed, sweep, numerics)
+        made.setdefault(cell.key, cell)
+    return list(made.values())
+
+
+@dataclass(frozen=True)
+class Todo:
+    """A cell and the numbers of its blocks that are not stored yet."""
+
+    cell: Cell
+    blocks: tuple[int, ...]
+
+
+def missing(wanted: Iterable[Cell], have: Mapping[str, Iterable[int]]) -> list[Todo]:
+    """What is still to do, given the stored block numbers of each key."""
+    todo = []
+    for cell in wanted:
+        stored = set(have.get(cell.key, ()))
+        blocks = tuple(number for number in range(cell.blocks) if number not in stored)
+        if blocks:
+            todo.append(Todo(cell, blocks))
+    return todo
+
+
+def by_pipeline(todo: Iterable[Todo]) -> list[list[Todo]]:
+    """The work grouped by defended model, in the order of first mention: each is trained or loaded once."""
+    groups: dict[str, list[Todo]] = {}
+    for item in todo:
+        groups.setdefault(item.cell.pipeline, []).append(item)
+    return list(groups.values())

@@ -1,0 +1,258 @@
+"""The result store: one SQLite file (WAL) with a row per cell and one per (cell, block of 256 samples).
+
+A block holds the per-sample arrays as safetensors and their digest; it is committed whole or not at all. Several
+processes may write the same store. Every table the product shows is derived from here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load as unpack
+from safetensors.numpy import save as pack
+
+from bench.errors import StoreError
+from bench.plan import Cell
+
+SCHEMA = 1
+NAME = "bench.sqlite"
+_WAIT_S = 60.0
+_TABLES = """
+CREATE TABLE meta (schema INTEGER NOT NULL);
+CREATE TABLE cells (
+    place INTEGER PRIMARY KEY AUTOINCREMENT, key TEXT NOT NULL UNIQUE,
+    dataset TEXT NOT NULL, fingerprint TEXT NOT NULL, samples TEXT NOT NULL, n INTEGER NOT NULL,
+    model TEXT NOT NULL, defense TEXT NOT NULL, attack TEXT NOT NULL, mode TEXT NOT NULL,
+    norm TEXT NOT NULL, eps TEXT NOT NULL, reference TEXT, seed INTEGER NOT NULL, sweep TEXT NOT NULL,
+    device TEXT NOT NULL, precision TEXT NOT NULL, shape INTEGER NOT NULL, threads INTEGER NOT NULL,
+    identity TEXT NOT NULL, provenance TEXT NOT NULL, failure TEXT
+);
+CREATE TABLE blocks (
+    cell TEXT NOT NULL REFERENCES cells (key), number INTEGER NOT NULL, size INTEGER NOT NULL,
+    seconds REAL NOT NULL, arrays BLOB NOT NULL, digest TEXT NOT NULL,
+    PRIMARY KEY (cell, number)
+) WITHOUT ROWID;
+"""
+
+Arrays = dict[str, NDArray[Any]]
+"""Per-sample arrays of one length: index (place in the test set), id, label, clean_prediction, min_eps (inf: never
+fooled; 0: wrong without attack), distance (of the image that fooled, in the norm; nan: none), forward, backward,
+verify; under an independent sweep fooled (n, number of eps) uint8 too."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """A cell as stored. samples holds the arrays of all its blocks in order; a failed cell has none.
+
+    failure is the one-line reason where the cell failed, else empty. reference is None where no eps was named.
+    """
+
+    key: str
+    dataset: str
+    fingerprint: str
+    samples_digest: str
+    n: int
+    model: str
+    defense: str
+    attack: str
+    mode: str
+    norm: str
+    eps: tuple[Fraction, ...]
+    reference: Fraction | None
+    seed: int
+    sweep: str
+    device: str
+    precision: str
+    shape: int
+    threads: int
+    provenance: Mapping[str, Any]
+    failure: str
+    seconds: float
+    samples: Arrays
+
+    @property
+    def shown(self) -> tuple[Any, ...]:
+        """What tells rows of a table apart: of cells that agree in it, the newest is shown."""
+        return (self.dataset, self.fingerprint, self.samples_digest, self.model, self.defense, self.attack, self.mode,
+                self.norm, self.eps, self.seed, self.sweep, self.device, self.precision)  # fmt: skip
+
+
+class Store:
+    """An open store; use as a context manager."""
+
+    def __init__(self, connection: sqlite3.Connection, path: str):
+        self._db, self.path = connection, path
+
+    @classmethod
+    def open(cls, folder: Path) -> Store:
+        """Opens or creates the store under a folder that is made where it is missing."""
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as err:
+            raise StoreError(f"--out must be a folder that can be written, got {folder} ({err.strerror})") from err
+        return cls._connect(str(folder / NAME))
+
+    @classmethod
+    def read(cls, folder: Path) -> Store:
+        """Opens the store under a folder; refuses one that is not there."""
+        if not (folder / NAME).is_file():
+            raise StoreError(f"no results under {folder}: {NAME} is missing (bench run writes it)")
+        return cls._connect(str(folder / NAME))
+
+    @classmethod
+    def in_memory(cls) -> Store:
+        """A store that goes with the process."""
+        return cls._connect(":memory:")
+
+    @classmethod
+    def _connect(cls, path: str) -> Store:
+        try:
+            db = sqlite3.connect(path, timeout=_WAIT_S, isolation_level=None)
+            db.execute("PRAGMA journal_mode=WAL")
+            db.execute("PRAGMA synchronous=NORMAL")
+            store = cls(db, path)
+            with store._write():
+                if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone():
+                    for statement in _TABLES.split(";\n"):
+                        db.execute(statement)
+                    db.execute("INSERT INTO meta VALUES (?)", (SCHEMA,))
+            found = db.execute("SELECT schema FROM meta").fetchone()[0]
+        except sqlite3.Error as err:
+            raise StoreError(f"the store {path} cannot be opened for writing ({err})") from err
+        if found != SCHEMA:
+            db.close()
+            raise StoreError(f"the store {path} has schema {found}, this version reads {SCHEMA}; choose another --out")
+        return store
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._db.close()
+
+    @contextlib.contextmanager
+    def _write(self) -> Iterator[None]:
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            raise
+        self._db.execute("COMMIT")
+
+    def add(self, cell: Cell, provenance: Mapping[str, Any]) -> None:
+        """Notes a cell that is about to be worked on; one that is there keeps its provenance, loses its failure."""
+        data, numerics = cell.data, cell.numerics
+        identity = {"model": cell.model.identity, "defense": cell.defense.identity, "attack": cell.attack.identity}
+        row = (
+            cell.key, data.name, data.fingerprint, data.samples, data.n,
+            cell.model.text, cell.defense.text, cell.attack.text, cell.attack.mode,
+            cell.norm, json.dumps([str(e) for e in cell.eps]), None if data.reference is None else str(data.reference),
+            cell.seed, cell.sweep, numerics.device, numerics.precision, numerics.shape, numerics.threads,
+            json.dumps(identity, sort_keys=True), json.dumps(provenance, sort_keys=True),
+        )  # fmt: skip
+        with self._write():
+            self._db.execute(
+                "INSERT INTO cells (key, dataset, fingerprint, samples, n, model, defense, attack, mode, norm, eps,"
+                " reference, seed, sweep, device, precision, shape, threads, identity, provenance)"
+                f" VALUES ({', '.join('?' * len(row))}) ON CONFLICT (key) DO UPDATE SET failure = NULL",
+                row,
+            )
+
+    def put(self, key: str, number: int, arrays: Arrays, seconds: float) -> None:
+        """Commits one block; one that is there already stays (its outcomes are the same)."""
+        blob = pack({name: np.ascontiguousarray(array) for name, array in arrays.items()})
+        row = (key, number, len(arrays["index"]), seconds, blob, _digest(blob))
+        with self._write():
+            self._db.execute("INSERT OR IGNORE INTO blocks VALUES (?, ?, ?, ?, ?, ?)", row)
+
+    def fail(self, key: str, reason: str) -> None:
+        """Notes why a cell could not be finished."""
+        with self._write():
+            self._db.execute("UPDATE cells SET failure = ? WHERE key = ?", (reason, key))
+
+    def annotate(self, key: str, facts: Mapping[str, Any]) -> None:
+        """Adds facts (training, weights digest) to a cell's provenance; those already there stay."""
+        with self._write():
+            (text,) = self._db.execute("SELECT provenance FROM cells WHERE key = ?", (key,)).fetchone()
+            merged = json.dumps({**facts, **json.loads(text)}, sort_keys=True)
+            self._db.execute("UPDATE cells SET provenance = ? WHERE key = ?", (merged, key))
+
+    def drop(self, keys: Iterable[str]) -> None:
+        """Forgets cells and their blocks."""
+        with self._write():
+            for key in keys:
+                self._db.execute("DELETE FROM blocks WHERE cell = ?", (key,))
+                self._db.execute("DELETE FROM cells WHERE key = ?", (key,))
+
+    def blocks(self, keys: Iterable[str]) -> dict[str, list[int]]:
+        """The stored block numbers of each key."""
+        query = "SELECT number FROM blocks WHERE cell = ? ORDER BY number"
+        return {key: [number for (number,) in self._db.execute(query, (key,))] for key in keys}
+
+    def records(self, keys: Iterable[str] | None = None) -> list[Record]:
+        """Complete and failed cells (all, or those of the keys), each shown row once: the newest cell of it.
+
+        The order depends on what the rows show alone.
+        """
+        wanted = None if keys is None else set(keys)
+        self._db.row_factory = sqlite3.Row
+        rows = self._db.execute("SELECT * FROM cells ORDER BY place").fetchall()
+        self._db.row_factory = None
+        newest: dict[tuple[Any, ...], Record] = {}
+        for row in rows:
+            if wanted is None or row["key"] in wanted:
+                record = self._record(row)
+                if record is not None:
+                    newest[record.shown] = record
+        return sorted(newest.values(), key=lambda r: (r.dataset, r.norm, r.model, r.defense != "none", r.shown))
+
+    def _record(self, row: sqlite3.Row) -> Record | None:
+        query = "SELECT number, size, seconds, arrays, digest FROM blocks WHERE cell = ? ORDER BY number"
+        blocks = self._db.execute(query, (row["key"],)).fetchall()
+        complete = sum(size for _, size, *_ in blocks) == row["n"]
+        if not complete and row["failure"] is None:
+            return None
+        for number, _, _, blob, known in blocks:
+            if _digest(blob) != known:
+                raise StoreError(f"block {number} of cell {row['key']} in {self.path} is damaged; run with --fresh")
+        parts = [unpack(blob) for _, _, _, blob, _ in blocks] if complete else []
+        names = parts[0] if parts else ()
+        return Record(
+            key=row["key"],
+            dataset=row["dataset"],
+            fingerprint=row["fingerprint"],
+            samples_digest=row["samples"],
+            n=row["n"],
+            model=row["model"],
+            defense=row["defense"],
+            attack=row["attack"],
+            mode=row["mode"],
+            norm=row["norm"],
+            eps=tuple(Fraction(e) for e in json.loads(row["eps"])),
+            reference=None if row["reference"] is None else Fraction(row["reference"]),
+            seed=row["seed"],
+            sweep=row["sweep"],
+            device=row["device"],
+            precision=row["precision"],
+            shape=row["shape"],
+            threads=row["threads"],
+            provenance=json.loads(row["provenance"]),
+            failure="" if complete else row["failure"],
+            seconds=sum(seconds for _, _, seconds, *_ in blocks),
+            samples={name: np.concatenate([part[name] for part in parts]) for name in names},
+        )
+
+
+def _digest(blob: bytes) -> str:
+    return hashlib.blake2b(blob, digest_size=16).hexdigest()

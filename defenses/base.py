@@ -1,0 +1,142 @@
+"""The defense contract: a frozen dataclass that yields the deployed pipeline from what the workshop offers."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import nn
+
+from attacks.oracles import Predict
+from defenses import registry
+from models import checkpoint, train
+from models.nets import Shape
+from models.recipes import Classifier
+from models.registry import canonical
+from models.split import Split
+
+
+@dataclass(frozen=True)
+class Defended:
+    """A deployed pipeline.
+
+    predict: images (N, C, H, W) in [0, 1] to logits (N, K), what decides; surrogate: what gradient attacks are
+    handed; random: whether predict draws random numbers; generator: the generator inside, where there is one.
+    """
+
+    predict: Predict
+    surrogate: Predict
+    random: bool = False
+    generator: nn.Module | None = None
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training left behind: the weights' digest, the objective, its log, its seconds."""
+
+    weights: str
+    objective: str
+    log: list[dict[str, Any]]
+    seconds: float
+
+    def facts(self) -> dict[str, Any]:
+        """As provenance stores it."""
+        return {
+            "weights": self.weights,
+            "objective": self.objective,
+            "training_log": self.log,
+            "training_seconds": round(self.seconds, 3),
+        }
+
+
+@dataclass
+class Workshop:
+    """What a defense may use: the model, the training data, and trained nets that are cached.
+
+    fingerprint: the dataset's; numerics: whatever else moves a trained weight's last bits (threads, versions); cache
+    None trains anew each time. trained collects what was trained or read from the cache, for provenance.
+    """
+
+    model: Classifier
+    train: Split | None
+    validation: Split | None
+    shape: Shape
+    classes: int
+    fingerprint: str
+    device: torch.device
+    numerics: Mapping[str, Any] = field(default_factory=dict)
+    cache: checkpoint.Cache | None = None
+    say: Callable[[str], None] = lambda _: None
+    trained: list[Trained] = field(default_factory=list)
+
+    def net(self) -> nn.Module:
+        """The model as its recipe builds it, in eval mode on the device."""
+        return self.model.build(self.shape, self.classes).to(self.device)
+
+    def given(self) -> nn.Module:
+        """The model as it came, and its digest for provenance."""
+        net = self.net()
+        self.trained.append(Trained(checkpoint.digest(net.state_dict()), "", [], 0.0))
+        return net
+
+    def fit(self, objective: train.Objective, identity: Any) -> nn.Module:
+        """The model trained for an objective, from the cache where it is there. identity: the objective's, for keys.
+
+        Raises TrainingFailed for training that diverged or collapsed, ValueError where there is no training data.
+        """
+        if self.train is None or self.validation is None:
+            raise ValueError("this dataset has no training split (npz: add train=); only given weights can be evaluated")
+        net = self.net()
+        settings = self.model.settings(len(self.train), self.shape[0])
+        parts = {
+            "data": self.fingerprint,
+            "model": self.model.identity(),
+            "settings": {k: repr(v) for k, v in vars(settings).items()},
+            "objective": identity,
+            "revision": train.REVISION,
+            "device": self.device.type,
+            **self.numerics,
+        }
+        key = checkpoint.key(canonical(parts))
+        stored = self.cache.get(key) if self.cache else None
+        if stored is None:
+            self.say(f"training {self.model.to_spec()}: minimise {objective.text}")
+            log = train.fit(net, self.train, self.validation, objective, settings, say=self.say)
+            facts = {"objective": objective.text, "log": log, "made_of": parts}
+            if self.cache:
+                self.cache.put(key, net.state_dict(), facts)
+        else:
+            weights, facts = stored
+            net.load_state_dict(weights)
+        seconds = sum(entry["seconds"] for entry in facts["log"])
+        weights_digest = checkpoint.digest(net.state_dict())
+        self.trained.append(Trained(weights_digest, facts["objective"], facts["log"], seconds))
+        return net.eval()
+
+
+class Defense(ABC):
+    """Base of every defense recipe.
+
+    revision: raised when a change of the code changes the pipeline, so that stored outcomes are not reused.
+    """
+
+    revision: ClassVar[int] = 1
+
+    @abstractmethod
+    def deploy(self, workshop: Workshop) -> Defended:
+        """The pipeline that is deployed."""
+
+    def at(self, norm: str, reference: float | None) -> Self:  # noqa: ARG002  most recipes need neither
+        """This recipe with what it left open filled in from the run: the norm and the dataset's reference eps."""
+        return self
+
+    def to_spec(self) -> str:
+        """The shortest spec of this defense."""
+        return registry.defenses.describe(self)
+
+    def identity(self) -> dict[str, Any]:
+        """What the defense is, for digests."""
+        return registry.defenses.identity(self)

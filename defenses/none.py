@@ -1,0 +1,18 @@
+"""No defense: the baseline of every comparison."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from defenses.base import Defended, Defense, Workshop
+from models.train import Standard
+
+
+@dataclass(frozen=True)
+class NoDefense(Defense):
+    """The undefended model: trained on clean images, or as it was given."""
+
+    def deploy(self, workshop: Workshop) -> Defended:
+        """See Defense."""
+        net = workshop.given() if workshop.model.is_trained else workshop.fit(Standard(), "standard")
+        return Defended(predict=net, surrogate=net)

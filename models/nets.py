@@ -1,0 +1,104 @@
+"""Network architectures: images (N, C, H, W) in [0, 1] to logits (N, K); normalisation is a layer inside."""
+
+from __future__ import annotations
+
+import math
+
+import torch.nn.functional as F  # noqa: N812  the name every torch reader knows
+from torch import Tensor, nn
+
+Shape = tuple[int, int, int]
+
+
+class Centre(nn.Module):
+    """(x - 1/2) / (1/4): pixels to about zero mean and unit variance, whatever the data set."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Centred images (N, C, H, W)."""
+        return (x - 0.5) * 4
+
+
+def logreg(shape: Shape, classes: int) -> nn.Module:
+    """Softmax regression on pixels."""
+    return nn.Sequential(nn.Flatten(), nn.Linear(math.prod(shape), classes))
+
+
+def mlp(shape: Shape, classes: int) -> nn.Module:
+    """Two hidden layers of 100 sigmoid units."""
+    sizes = (math.prod(shape), 100, 100)
+    hidden = [layer for a, b in zip(sizes, sizes[1:], strict=False) for layer in (nn.Linear(a, b), nn.Sigmoid())]
+    return nn.Sequential(nn.Flatten(), *hidden, nn.Linear(100, classes))
+
+
+def cnn_small(shape: Shape, classes: int) -> nn.Module:
+    """Two convolutions 4x4 of stride 2 (16 and 32 channels), a hidden layer of 100."""
+    channels, height, width = shape
+    features = 32 * (height // 4) * (width // 4)
+    return nn.Sequential(
+        nn.Conv2d(channels, 16, 4, stride=2, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(16, 32, 4, stride=2, padding=1),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(features, 100),
+        nn.ReLU(),
+        nn.Linear(100, classes),
+    )
+
+
+def cnn(shape: Shape, classes: int) -> nn.Module:
+    """Two convolutions 5x5 (32 and 64 channels), each pooled by 2, a hidden layer of 1024."""
+    channels, height, width = shape
+    net = nn.Sequential(
+        nn.Conv2d(channels, 32, 5, padding=2),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(32, 64, 5, padding=2),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(64 * (height // 4) * (width // 4), 1024),
+        nn.ReLU(),
+        nn.Linear(1024, classes),
+    )
+    for layer in net:
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            nn.init.trunc_normal_(layer.weight, std=0.1, a=-0.2, b=0.2)
+            nn.init.constant_(layer.bias, 0.1) if layer.bias is not None else None
+    return net
+
+
+class _PreActivation(nn.Module):
+    """Batch norm and ReLU before each of two 3x3 convolutions, added to the (projected) input."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int):
+        super().__init__()
+        self.norm1 = nn.BatchNorm2d(inputs)
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
+        self.norm2 = nn.BatchNorm2d(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
+        same = stride == 1 and inputs == outputs
+        self.shortcut = None if same else nn.Conv2d(inputs, outputs, 1, stride, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features (N, outputs, H / stride, W / stride)."""
+        active = F.relu(self.norm1(x))
+        around = x if self.shortcut is None else self.shortcut(active)
+        inner = self.conv2(F.relu(self.norm2(self.conv1(active))))
+        return inner + around
+
+
+def resnet18(shape: Shape, classes: int) -> nn.Module:
+    """Pre-activation ResNet-18 for small images: four stages of two blocks, 64 to 512 channels."""
+    stages = [(64, 64, 1), (64, 128, 2), (128, 256, 2), (256, 512, 2)]
+    blocks = [b for i, o, s in stages for b in (_PreActivation(i, o, s), _PreActivation(o, o, 1))]
+    return nn.Sequential(
+        Centre(),
+        nn.Conv2d(shape[0], 64, 3, padding=1, bias=False),
+        *blocks,
+        nn.BatchNorm2d(512),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(512, classes),
+    )

@@ -1,0 +1,327 @@
+"""Spec grammar and lazy recipe tables; never imports torch.
+
+A spec is ``NAME[:KEY=VALUE,...]``. NAME is a name of a table, ``path/to/file.py:attribute`` or
+``package.module:attribute``; a spec inside a spec stands in brackets. A recipe is a frozen dataclass; its
+fields are the keys, its annotations the types, its docstring the documentation.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import hashlib
+import importlib
+import importlib.metadata
+import inspect
+import json
+import re
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+
+class UnknownName(ValueError):
+    """A name or a key that no table holds; the message names the nearest known ones."""
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A parsed spec: the name and its options as written, brackets of nested specs removed."""
+
+    name: str
+    options: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def is_external(self) -> bool:
+        """Whether the name is a ``file.py:attribute`` or ``module:attribute`` of the user's own."""
+        return ":" in self.name
+
+
+def split_top(text: str, separator: str) -> list[str]:
+    """Splits at every separator that stands outside brackets."""
+    parts, depth, current = [], 0, ""
+    for letter in text:
+        depth += (letter == "[") - (letter == "]")
+        if depth < 0:
+            break
+        if letter == separator and depth == 0:
+            parts.append(current)
+            current = ""
+        else:
+            current += letter
+    if depth != 0:
+        raise ValueError(f"brackets must be balanced, got {text!r}")
+    return [*parts, current]
+
+
+def parse(text: str) -> Spec:
+    """Reads ``NAME[:KEY=VALUE,...]``; the first part behind a colon that holds ``=`` starts the options."""
+    parts = split_top(text.strip(), ":")
+    start = next((i for i, part in enumerate(parts) if i and "=" in part), len(parts))
+    name, tail = ":".join(parts[:start]), ":".join(parts[start:])
+    if not name or name.endswith(":"):
+        raise ValueError(f"a spec is NAME[:KEY=VALUE,...], got {text!r}")
+    options: dict[str, str] = {}
+    for item in split_top(tail, ",") if tail else []:
+        key, equals, value = item.partition("=")
+        key, value = key.strip(), value.strip()
+        if not equals or not key or not value:
+            raise ValueError(f"an option is KEY=VALUE, got {item!r} in {text!r}")
+        if key in options:
+            raise ValueError(f"key {key!r} stands twice in {text!r}")
+        options[key] = value[1:-1] if value.startswith("[") and value.endswith("]") else value
+    return Spec(name, tuple(options.items()))
+
+
+def near(name: str, known: Iterable[str], kind: str, where: str) -> UnknownName:
+    """The error for an unknown name, with the nearest known ones."""
+    known = list(known)
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(map(repr, close))}?" if close else f"known: {', '.join(known)}"
+    return UnknownName(f"no {kind} {name!r}; {hint} ({where})")
+
+
+def number(text: str) -> float:
+    """A float from decimal text, ``8/255`` or ``inf``."""
+    try:
+        return float(Fraction(text.replace(" ", "")))
+    except (ValueError, ZeroDivisionError):
+        return float(text)
+
+
+def _boolean(text: str) -> bool:
+    value = {"true": True, "false": False}.get(text.lower())
+    if value is None:
+        raise ValueError("true or false")
+    return value
+
+
+def convert(text: str, kind: Any) -> Any:
+    """The value of option text by a field's type; ``none`` is None where the type allows it."""
+    if isinstance(kind, types.UnionType) or typing.get_origin(kind) is typing.Union:
+        members = typing.get_args(kind)
+        if text.lower() == "none" and type(None) in members:
+            return None
+        return convert(text, next(m for m in members if m is not type(None)))
+    if typing.get_origin(kind) is typing.Literal:
+        if text not in typing.get_args(kind):
+            raise ValueError(f"one of {', '.join(typing.get_args(kind))}")
+        return text
+    if hasattr(kind, "from_spec"):
+        return kind.from_spec(text)
+    converters: dict[Any, Callable[[str], Any]] = {int: int, float: number, bool: _boolean, str: str}
+    return converters[kind](text)
+
+
+def type_name(kind: Any) -> str:
+    """A type as ``bench show`` and error messages write it."""
+    if isinstance(kind, types.UnionType) or typing.get_origin(kind) is typing.Union:
+        return " or ".join(type_name(member) for member in typing.get_args(kind))
+    if typing.get_origin(kind) is typing.Literal:
+        return "|".join(typing.get_args(kind))
+    if kind is type(None):
+        return "none"
+    return "spec" if hasattr(kind, "from_spec") else str(kind.__name__)
+
+
+def build(cls: type, spec: Spec, *, kind: str) -> Any:
+    """An instance of recipe class ``cls`` with the options of ``spec``; refuses unknown keys and bad values."""
+    hints = typing.get_type_hints(cls)
+    fields = {f.name: hints[f.name] for f in dataclasses.fields(cls) if f.init}
+    values = {}
+    for key, text in spec.options:
+        if key not in fields:
+            if not fields:
+                raise UnknownName(f"{kind} {spec.name!r} takes no keys, got {key!r}")
+            raise near(key, fields, f"key of {kind} {spec.name!r} named", f"bench show {spec.name}")
+        try:
+            values[key] = convert(text, fields[key])
+        except (ValueError, OverflowError) as err:
+            if isinstance(err, UnknownName) or hasattr(fields[key], "from_spec"):
+                raise
+            rule = str(err) if str(err).startswith(("one of", "true or")) else type_name(fields[key])
+            raise ValueError(f"{spec.name}: {key} must be {rule}, got {text!r}") from err
+    required = [f.name for f in dataclasses.fields(cls) if f.init and not _has_default(f)]
+    missing = [name for name in required if name not in values]
+    if missing:
+        raise ValueError(f"{spec.name} needs {', '.join(f'{m}=' for m in missing)}")
+    try:
+        return cls(**values)
+    except ValueError as err:
+        raise ValueError(f"{spec.name}: {err}") from err
+
+
+def _has_default(field: dataclasses.Field[Any]) -> bool:
+    return (
+        field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
+    )
+
+
+def _is_content(field: dataclasses.Field[Any]) -> bool:
+    """Whether the field names a file whose content, not name, is what counts."""
+    return bool(field.metadata.get("content"))
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    if field.default is not dataclasses.MISSING:
+        return field.default
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return dataclasses.MISSING
+
+
+class Registry:
+    """A table from names to ``module:Class`` strings, widened by an entry-point group of plug-ins.
+
+    Names are checked without importing anything; classes are imported when first asked for.
+    """
+
+    def __init__(self, kind: str, table: Mapping[str, str], *, loader: Callable[[str], Any] | None = None):
+        self.kind = kind
+        self.table = dict(table)
+        self.group = f"bench.{kind}s"
+        self._loader = loader
+
+    def plugins(self) -> dict[str, str]:
+        """Names that installed packages add through the entry-point group."""
+        return {e.name: e.value for e in importlib.metadata.entry_points(group=self.group)}
+
+    def names(self) -> list[str]:
+        """Every known name, the built-in ones first."""
+        return [*self.table, *(name for name in self.plugins() if name not in self.table)]
+
+    def check(self, text: str) -> Spec:
+        """Parses a spec and refuses an unknown name; imports nothing."""
+        spec = parse(text)
+        if not spec.is_external and spec.name not in self.table and spec.name not in self.plugins():
+            raise near(spec.name, self.names(), self.kind, f"bench list {self.kind}s")
+        if spec.is_external and self._loader is None:
+            raise UnknownName(f"a {self.kind} is one of {', '.join(self.names())}, got {text!r}")
+        return spec
+
+    def load(self, name: str) -> Any:
+        """The class or factory behind a name."""
+        if ":" in name:
+            if self._loader is None:
+                raise UnknownName(f"a {self.kind} is one of {', '.join(self.names())}, got {name!r}")
+            return self._loader(name)
+        target = self.table.get(name) or self.plugins().get(name)
+        if target is None:
+            raise near(name, self.names(), self.kind, f"bench list {self.kind}s")
+        module, _, attribute = target.partition(":")
+        return getattr(importlib.import_module(module), attribute)
+
+    def get(self, text: str) -> Any:
+        """The recipe that a spec names."""
+        spec = self.check(text)
+        return build(self.load(spec.name), spec, kind=self.kind)
+
+    def name_of(self, recipe: Any) -> str:
+        """The table's name of a recipe, or ``stem:Class`` of one from outside."""
+        cls = type(recipe)
+        target = f"{cls.__module__}:{cls.__qualname__}"
+        known = next((name for name, place in self.table.items() if place == target), None)
+        if known is None and hasattr(cls, "label"):
+            return str(cls.label)
+        plugins = {} if known else {place: name for name, place in self.plugins().items()}
+        return known or plugins.get(target, f"{cls.__module__}:{cls.__qualname__}")
+
+    def describe(self, recipe: Any) -> str:
+        """The shortest spec that gives this recipe again: fields that differ from their defaults."""
+        items = []
+        for field in dataclasses.fields(recipe):
+            value = getattr(recipe, field.name)
+            if field.init and value != _default(field):
+                shown = Path(value).stem if _is_content(field) and value else self._text(value)
+                items.append(f"{field.name}={shown}")
+        name = self.name_of(recipe)
+        return f"{name}:{','.join(items)}" if items else name
+
+    @staticmethod
+    def _text(value: Any) -> str:
+        if hasattr(value, "to_spec"):
+            inner = value.to_spec()
+            return f"[{inner}]" if ":" in inner else str(inner)
+        if isinstance(value, bool) or value is None:
+            return str(value).lower()
+        return repr(value) if isinstance(value, float) else str(value)
+
+    def identity(self, recipe: Any) -> dict[str, Any]:
+        """What a recipe is for a digest: its name, every field with its value, and its revision."""
+        fields = {f.name: self._plain(f, getattr(recipe, f.name)) for f in dataclasses.fields(recipe)}
+        source = getattr(type(recipe), "source_digest", None)
+        # What comes from a file is known by the file's content, never by its name.
+        name = {"source": source, "attribute": type(recipe).__name__} if source else self.name_of(recipe)
+        return {"name": name, "revision": getattr(recipe, "revision", 1), "fields": fields}
+
+    @staticmethod
+    def _plain(field: dataclasses.Field[Any], value: Any) -> Any:
+        if _is_content(field) and value is not None:
+            return hashlib.blake2b(Path(value).read_bytes(), digest_size=16).hexdigest()
+        if hasattr(value, "to_spec"):
+            return value.identity()
+        return repr(value) if isinstance(value, float) else value
+
+    def describe_class(self, name: str) -> Description:
+        """What ``bench list`` and ``bench show`` print of a name."""
+        cls = self.load(name)
+        doc = inspect.getdoc(cls) or ""
+        hints = typing.get_type_hints(cls) if dataclasses.is_dataclass(cls) else {}
+        keys = []
+        for field in dataclasses.fields(cls) if dataclasses.is_dataclass(cls) else ():
+            if field.init:
+                default = _default(field)
+                text = "required" if default is dataclasses.MISSING else self._text(default)
+                keys.append((field.name, type_name(hints[field.name]), text))
+        summary = doc.split("\n\n")[0].replace("\n", " ")
+        paper = re.search(r"\(([^()]*\d{4}[^()]*)\)", summary)
+        return Description(
+            name=name,
+            kind=self.kind,
+            summary=re.sub(r"\s*\([^()]*\d{4}[^()]*\)", "", summary),
+            paper=paper.group(1) if paper else "",
+            keys=tuple(keys),
+            norms=tuple(getattr(cls, "norms", ())),
+            access=str(getattr(cls, "access", "")),
+            text=doc,
+        )
+
+
+@dataclass(frozen=True)
+class Description:
+    """A table entry for people: keys are (name, type, default)."""
+
+    name: str
+    kind: str
+    summary: str
+    paper: str
+    keys: tuple[tuple[str, str, str], ...]
+    norms: tuple[str, ...]
+    access: str
+    text: str
+
+
+def canonical(value: Any) -> str:
+    """JSON with sorted keys and no spaces: equal values give equal text, whatever their order."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+
+
+def _load_model(name: str) -> Any:
+    return importlib.import_module("models.external").recipe(name)
+
+
+models = Registry(
+    "model",
+    {
+        "logreg": "models.recipes:Logreg",
+        "mlp": "models.recipes:Mlp",
+        "cnn_small": "models.recipes:CnnSmall",
+        "cnn": "models.recipes:Cnn",
+        "resnet18": "models.recipes:Resnet18",
+    },
+    loader=_load_model,
+)
