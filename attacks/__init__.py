@@ -1,4 +1,6 @@
-"""Attacks: recipes over one shared loop. `attacks.get(spec)(model, x, y, attacks.ThreatModel(norm, eps), seed=0)`."""
+"""Attacks: recipes over one shared loop. `attacks.get(spec)(model, x, y, attacks.ThreatModel(norm,
+eps), seed=0)`.
+"""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from attacks import norms
 from attacks.base import Attack, Task, replicate
 from attacks.losses import Loss
 from attacks.oracles import LEAST_LIKELY, Answer, Query
-from attacks.rules import Memory, Rule, Steepest
+from attacks.rules import STEEPEST, Memory, Rule
 
 Target = Literal["none", "next", "random", "least_likely"]
 
@@ -33,20 +33,23 @@ def in_ball(task: Task) -> Tensor:
 class Ascent:
     """The parts of an iterated attack.
 
-    alpha and steps give step size (N,) in input units and number of steps (N,) int64 from the radius (N,).
+    alpha and steps give step size (N,) in input units and number of steps (N,) int64 from the
+    radius (N,).
     """
 
     loss: Loss
     steps: Callable[[Tensor], Tensor]
     alpha: Callable[[Tensor], Tensor]
     start: Callable[[Task], Tensor] = at_input
-    rule: Rule = Steepest()
+    rule: Rule = STEEPEST
     target: Target = "none"
 
 
 @dataclass(frozen=True)
 class AscentState:
-    """Per sample: origin x, current point, radius, step size and number, what the loss is taken against."""
+    """Per sample: origin x, current point, radius, step size and number, what the loss is taken
+    against.
+    """
 
     x: Tensor
     point: Tensor
@@ -102,9 +105,11 @@ class AscentAttack(Attack):
     def tell(self, state: AscentState, answer: Answer) -> AscentState:
         """One step along the rule's direction, then back into ball and box."""
         rule = self.parts(state.norm).rule
-        direction, memory = rule.direction(answer.gradient[:, 0], state.point, state.norm, state.memory)
+        direction, memory = rule.direction(
+            answer.gradient[:, 0], state.point, state.norm, state.memory
+        )
         moved = state.point + norms.expand(state.alpha, direction) * direction
-        # The first point is the image or lies beside it: its least likely class is the target from here on.
+        # The first point is the image or beside it: its least likely class becomes the target.
         unset = state.labels == LEAST_LIKELY
         return replace(
             state,

@@ -1,4 +1,6 @@
-"""The attack contract: a frozen dataclass of hyper-parameters with three pure functions over a state."""
+"""The attack contract: a frozen dataclass of hyper-parameters with three pure functions over a
+state.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +21,9 @@ from attacks.threat import NORMS, ThreatModel
 class Task:
     """What an attack works on: N samples, each with a radius and a restart of its own.
 
-    x (N, ...) float32 in [0, 1]; y (N,) int64; radius (N,) float32 in the norm; targets (N,) int64 where the
-    adversary wants these classes, else any wrong class will do; draws keyed by sample and restart.
+    x (N, ...) float32 in [0, 1]; y (N,) int64; radius (N,) float32 in the norm; targets (N,) int64
+    where the adversary wants these classes, else any wrong class will do; draws keyed by sample and
+    restart.
     """
 
     x: Tensor
@@ -33,7 +36,9 @@ class Task:
 
 
 class State(Protocol):
-    """A dataclass whose tensors all lead with the sample dimension; done (N,) says whose restart is over."""
+    """A dataclass whose tensors all lead with the sample dimension; done (N,) says whose restart is
+    over.
+    """
 
     @property
     def done(self) -> Tensor:
@@ -44,9 +49,10 @@ class State(Protocol):
 class Attack(ABC):
     """Base of every attack recipe; the loop of attacks.loop runs it.
 
-    access: the oracle it needs (`gradient`, `logits`, `labels`); norms: those it knows; classes: the least number
-    it is defined for; restarts: independent starts, of which the best point per sample is kept; revision: raised
-    when a change of the code changes outcomes, so that stored ones are not reused.
+    access: the oracle it needs (`gradient`, `logits`, `labels`); norms: those it knows; classes:
+    the least number it is defined for; restarts: independent starts, of which the best point per
+    sample is kept; revision: raised when a change of the code changes outcomes, so that stored ones
+    are not reused.
     """
 
     access: ClassVar[str]
@@ -77,7 +83,9 @@ class Attack(ABC):
         if norm not in self.norms:
             raise ValueError(f"attack {name} knows the norms {', '.join(self.norms)}, got {norm}")
         if classes < self.classes:
-            raise ValueError(f"{self.to_spec()} needs at least {self.classes} classes, got {classes}")
+            raise ValueError(
+                f"{self.to_spec()} needs at least {self.classes} classes, got {classes}"
+            )
 
     def __call__(
         self,
@@ -92,12 +100,13 @@ class Attack(ABC):
     ) -> Tensor:
         """Adversarial images (N, C, H, W) for images x in [0, 1] with labels y (N,) int64.
 
-        Every image is in the box and in the ball. One that no restart fooled is the point with the highest loss; an
-        image misclassified from the start comes back unchanged. With targets (N,) success is that the target is
-        predicted. shape: rows per call of the model (padded to it; default: N up to 128); outcomes under the same
-        shape do not depend on the rest of the batch. The model and the global random state are left as found.
+        Every image is in the box and in the ball. One that no restart fooled is the point with the
+        highest loss; an image misclassified from the start comes back unchanged. With targets (N,)
+        success is that the target is predicted. shape: rows per call of the model (padded to it;
+        default: N up to 128); outcomes under the same shape do not depend on the rest of the batch.
+        The model and the global random state are left as found.
         """
-        from attacks import loop  # noqa: PLC0415  loop builds on this module
+        from attacks import loop
 
         return loop.attack(self, model, x, y, threat, seed=seed, targets=targets, shape=shape)
 

@@ -22,10 +22,12 @@ def kurakin_steps(radius: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Bim(AscentAttack):
-    """Basic iterative method, without a random start (Kurakin et al. 2016, arXiv:1607.02533, section 2.2).
+    """Basic iterative method, without a random start (Kurakin et al. 2016, arXiv:1607.02533,
+    section 2.2).
 
-    alpha: step size, by default 1/255. steps: by default the paper's min(eps + 4, 1.25 eps) in units of 1/255.
-    target=least_likely is the paper's iterative least-likely class method; other targets: none, next, random.
+    alpha: step size, by default 1/255. steps: by default the paper's min(eps + 4, 1.25 eps) in
+    units of 1/255. target=least_likely is the paper's iterative least-likely class method; other
+    targets: none, next, random.
     """
 
     norms: ClassVar[tuple[str, ...]] = ("linf",)

@@ -1,7 +1,8 @@
 """Counter-based random numbers: the same for a sample on every device, in every batch and order.
 
-A number is a hash (splitmix64: Steele, Lea, Flood 2014, OOPSLA) of seed, purpose, sample id, restart, further
-counters and its place in the tensor. int64 arithmetic wraps around, as the unsigned original does.
+A number is a hash (splitmix64: Steele, Lea, Flood 2014, OOPSLA) of seed, purpose, sample id,
+restart, further counters and its place in the tensor. int64 arithmetic wraps around, as the
+unsigned original does.
 """
 
 from __future__ import annotations
@@ -53,10 +54,11 @@ def sample_ids(x: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Draws:
-    """Random numbers for N samples. seed: int; ids (N,) int64; restart (N,) int64, the restart each sample is in.
+    """Random numbers for N samples. seed: int; ids (N,) int64; restart (N,) int64, the restart each
+    sample is in.
 
-    Every method takes a purpose (a word that keeps streams apart) and counters (ints or tensors (N,), such as the
-    step); the same arguments give the same numbers.
+    Every method takes a purpose (a word that keeps streams apart) and counters (ints or tensors
+    (N,), such as the step); the same arguments give the same numbers.
     """
 
     seed: int

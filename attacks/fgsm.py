@@ -18,10 +18,11 @@ from attacks.losses import CROSS_ENTROPY, Loss
 class Fgsm(AscentAttack):
     """Fast gradient sign method: one step of size eps (Goodfellow et al. 2014, arXiv:1412.6572).
 
-    x_adv = x + eps sign(grad J(x, y)) under linf; under l2 and l1 the step goes along the steepest direction of that
-    norm. random: share of eps spent first on a random sign step, x' = x + random eps sign(N(0, I)), the gradient
-    step taking the rest (R+FGSM, Tramer et al. 2017, arXiv:1705.07204, who use 1/2 and linf; 0 is plain FGSM).
-    restarts: independent random steps. We clip to [0, 1], the paper does not; sign(0) = 0.
+    x_adv = x + eps sign(grad J(x, y)) under linf; under l2 and l1 the step goes along the steepest
+    direction of that norm. random: share of eps spent first on a random sign step, x' = x + random
+    eps sign(N(0, I)), the gradient step taking the rest (R+FGSM, Tramer et al. 2017,
+    arXiv:1705.07204, who use 1/2 and linf; 0 is plain FGSM). restarts: independent random steps. We
+    clip to [0, 1], the paper does not; sign(0) = 0.
     """
 
     norms: ClassVar[tuple[str, ...]] = ("linf", "l2", "l1")

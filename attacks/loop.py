@@ -1,9 +1,10 @@
 """The one attack loop.
 
-`sweep` streams work through a batch of constant shape: a row holds one (sample, rung, restart), leaves when it is
-fooled or done, and the next piece of work takes its place. A rung is a place on a sample's list of radii; a policy
-says which rung comes next. A success is settled by a judge, never by the attack's own word. `attack` is the same for
-one radius per sample; `craft` runs a whole batch in step, as training needs it.
+`sweep` streams work through a batch of constant shape: a row holds one (sample, rung, restart),
+leaves when it is fooled or done, and the next piece of work takes its place. A rung is a place on a
+sample's list of radii; a policy says which rung comes next. A success is settled by a judge, never
+by the attack's own word. `attack` is the same for one radius per sample; `craft` runs a whole batch
+in step, as training needs it.
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ _STEPS_PER_SYNC_ELSEWHERE = 4
 
 @dataclass(frozen=True)
 class Samples:
-    """What is attacked: x (N, ...) float32, y (N,), ids (N,) int64, targets (N,) or None; radii (R,) or (N, R)."""
+    """What is attacked: x (N, ...) float32, y (N,), ids (N,) int64, targets (N,) or None; radii
+    (R,) or (N, R).
+    """
 
     x: Tensor
     y: Tensor
@@ -67,7 +70,8 @@ class Work(NamedTuple):
 
 @dataclass(frozen=True)
 class Settled:
-    """A sample's result: fooled (R,) bool per rung, the image that fooled the lowest one (or the best one tried).
+    """A sample's result: fooled (R,) bool per rung, the image that fooled the lowest one (or the
+    best one tried).
 
     forward and backward count the sample's queries, verify the judge's.
     """
@@ -102,8 +106,10 @@ POLICIES: dict[str, Policy] = {"ladder": ladder, "independent": independent}
 
 @dataclass(frozen=True)
 class Setting:
-    """How a sweep runs. shape: rows per model call; in_flight: rows in use at most; exact: the oracle is the deployed
-    pipeline itself, so that its word is worth a judge's time at once (else only each restart's end is judged)."""
+    """How a sweep runs. shape: rows per model call; in_flight: rows in use at most; exact: the
+    oracle is the deployed pipeline itself, so that its word is worth a judge's time at once (else
+    only each restart's end is judged).
+    """
 
     norm: str
     classes: int
@@ -115,7 +121,9 @@ class Setting:
 
 
 def rows_of(tree: Any, change: Callable[[Tensor, Any], Any], other: Any = None) -> Any:
-    """The tree (dataclasses and tuples of tensors) with change(tensor, other's tensor) in place of each tensor."""
+    """The tree (dataclasses and tuples of tensors) with change(tensor, other's tensor) in place of
+    each tensor.
+    """
     if isinstance(tree, Tensor):
         return change(tree, other)
     if isinstance(tree, tuple):
@@ -126,6 +134,11 @@ def rows_of(tree: Any, change: Callable[[Tensor, Any], Any], other: Any = None) 
         parts = {n: rows_of(getattr(tree, n), change, getattr(other, n, None)) for n in names}
         return dataclasses.replace(tree, **parts)
     return tree
+
+
+def _replaced(tree: Any, index: Tensor, fresh: Any) -> Any:
+    """The tree with its rows at index (k,) taken from the first k rows of fresh."""
+    return rows_of(tree, lambda t, new: t.index_copy(0, index, new[: len(index)]), fresh)
 
 
 @dataclass
@@ -142,7 +155,9 @@ class _Tally:
 
 @dataclass
 class _Rows:
-    """The batch: per row its attack state and what the loop itself keeps. All tensors lead with the shape."""
+    """The batch: per row its attack state and what the loop itself keeps. All tensors lead with the
+    shape.
+    """
 
     state: Any
     y: Tensor
@@ -166,7 +181,9 @@ class _Pen:
 
 
 class _Sweep:
-    def __init__(self, attack: Attack, oracle: Oracle, judge: Judge, samples: Samples, setting: Setting):
+    def __init__(
+        self, attack: Attack, oracle: Oracle, judge: Judge, samples: Samples, setting: Setting
+    ):
         self.attack, self.oracle, self.judge = attack, oracle, judge
         self.samples, self.setting = samples, setting
         self.policy = POLICIES[setting.policy]
@@ -174,6 +191,7 @@ class _Sweep:
         self.queue = [Work(sample, 0, 0) for sample in range(len(samples))]
         self.tallies: dict[int, _Tally] = {}
         self.holds: list[Work | None] = [None] * setting.shape
+        self.together = min(_START_ROWS, setting.shape)
         self.usable = min(setting.shape, setting.in_flight or setting.shape)
         self.pen = _Pen()
         self.rows: _Rows | None = None
@@ -191,28 +209,26 @@ class _Sweep:
                 yield from self._settle_pen()
 
     def _refill(self) -> None:
-        """Gives the free rows new work; starts are computed in blocks of one shape, so that rows do not depend on
-        how many start together."""
+        """Gives the free rows new work; starts are computed in blocks of one shape, so that rows do
+        not depend on how many start together.
+        """
         free = [row for row in range(self.usable) if self.holds[row] is None][: len(self.queue)]
         if not free:
             return
         work = [heapq.heappop(self.queue) for _ in free]
-        for first in range(0, len(work), _START_ROWS):
-            part, rows = work[first : first + _START_ROWS], free[first : first + _START_ROWS]
+        for first in range(0, len(work), self.together):
+            part, rows = work[first : first + self.together], free[first : first + self.together]
             fresh = self._start(part)
             if self.rows is None:
                 self.rows = rows_of(fresh, lambda t, _: padded(t, self.setting.shape).clone())
                 self.rows.live[:] = False
-            index = torch.tensor(rows, device=self.device)
-            self.rows = rows_of(
-                self.rows, lambda t, new, i=index: t.index_copy(0, i, new[: len(i)]), fresh
-            )
+            self.rows = _replaced(self.rows, torch.tensor(rows, device=self.device), fresh)
             for row, piece in zip(rows, part, strict=True):
                 self.holds[row] = piece
 
     def _start(self, work: Sequence[Work]) -> _Rows:
         samples = self.samples
-        work = [*work, *[work[-1]] * (_START_ROWS - len(work))]
+        work = [*work, *[work[-1]] * (self.together - len(work))]
         index = torch.tensor([w.sample for w in work], device=self.device)
         radius = [samples.radius(w.sample, w.rung) for w in work]
         restart = torch.tensor([w.restart for w in work], device=self.device)
@@ -230,7 +246,9 @@ class _Sweep:
         no = torch.zeros_like(restart, dtype=torch.bool)
         best = torch.full_like(task.radius, -torch.inf)
         state = self.attack.start(task)
-        return _Rows(state, task.y, targets, ~no, no, best, task.x, count, count.clone(), no.clone())
+        return _Rows(
+            state, task.y, targets, ~no, no, best, task.x, count, count.clone(), no.clone()
+        )
 
     def _step(self, rows: _Rows) -> None:
         """One query of every row, without asking the host."""
@@ -265,11 +283,17 @@ class _Sweep:
         size = self.setting.shape
         parts = [
             self.oracle(
-                points[i : i + size], labels[i : i + size], query.loss, sign[i : i + size], differentiate=differentiate
+                points[i : i + size],
+                labels[i : i + size],
+                query.loss,
+                sign[i : i + size],
+                differentiate=differentiate,
             )
             for i in range(0, len(points), size)
         ]
-        joined = [torch.cat(t) if len(t) > 1 else t[0] for t in zip(*map(_fields, parts), strict=True)]
+        joined = [
+            torch.cat(t) if len(t) > 1 else t[0] for t in zip(*map(_fields, parts), strict=True)
+        ]
         logits, value, gradient = (t.unflatten(0, (size, count)) for t in joined)
         return Answer(logits, value, gradient)
 
@@ -278,7 +302,10 @@ class _Sweep:
         over = rows.live & (rows.fooled | rows.state.done)
         flags = torch.stack([over, rows.fooled, rows.broken & rows.live]).cpu().numpy()
         if flags[2].any():
-            raise ModelError(f"the model returned NaN or infinite logits under attack for {flags[2].sum()} images")
+            count = flags[2].sum()
+            raise ModelError(
+                f"the model returned NaN or infinite logits under attack, {count} images"
+            )
         finished = np.flatnonzero(flags[0])
         if not len(finished):
             return
@@ -305,11 +332,15 @@ class _Sweep:
     def _settle_pen(self) -> Iterator[Settled]:
         pen, self.pen = self.pen, _Pen()
         radius = torch.tensor(
-            [self.samples.radius(w.sample, w.rung) for w in pen.work], dtype=torch.float32, device=self.device
+            [self.samples.radius(w.sample, w.rung) for w in pen.work],
+            dtype=torch.float32,
+            device=self.device,
         )
         samples = np.array([w.sample for w in pen.work], dtype=np.int64)
         verdict = self.judge(torch.stack(pen.points), samples, radius)
-        for work, point, value, success in zip(pen.work, pen.points, pen.values, verdict, strict=True):
+        for work, point, value, success in zip(
+            pen.work, pen.points, pen.values, verdict, strict=True
+        ):
             tally = self._tally(work.sample)
             tally.verify += 1
             if not success:
@@ -324,7 +355,9 @@ class _Sweep:
     def _failed(self, work: Work, point: Tensor, value: float) -> Iterator[Settled]:
         tally = self._tally(work.sample)
         finite = value if np.isfinite(value) else -np.inf
-        if not tally.fooled.any() and (tally.x_adv is None or work.restart == 0 or finite > tally.value):
+        if not tally.fooled.any() and (
+            tally.x_adv is None or work.restart == 0 or finite > tally.value
+        ):
             tally.x_adv, tally.value = point, finite
         if work.restart + 1 < self.attack.restarts:
             heapq.heappush(self.queue, work._replace(restart=work.restart + 1))
@@ -348,17 +381,19 @@ def _fields(answer: Answer) -> tuple[Tensor, Tensor, Tensor]:
     return answer.logits, answer.value, answer.gradient
 
 
-def sweep(attack: Attack, oracle: Oracle, judge: Judge, samples: Samples, setting: Setting) -> Iterator[Settled]:
+def sweep(
+    attack: Attack, oracle: Oracle, judge: Judge, samples: Samples, setting: Setting
+) -> Iterator[Settled]:
     """Runs an attack over every sample and rung; yields each sample once, when it is settled.
 
-    A sample's result depends on its image, label, radii and the setting's seed and shape alone. Raises ModelError
-    when the model returns something that is not finite.
+    A sample's result depends on its image, label, radii and the setting's seed and shape alone.
+    Raises ModelError when the model returns something that is not finite.
     """
     attack.check(setting.norm, setting.classes)
     yield from _Sweep(attack, oracle, judge, samples, setting).run()
 
 
-def attack(
+def attack(  # noqa: PLR0913  the public call's arguments
     recipe: Attack,
     model: Predict,
     x: Tensor,
@@ -402,7 +437,9 @@ def judge_of(predict: Predict, samples: Samples, setting: Setting) -> Judge:
         rows = torch.from_numpy(index).to(points.device)
         logits = predictions(predict, points, setting.shape, classes=setting.classes)
         targets = None if samples.targets is None else samples.targets[rows]
-        success = score(logits, points, samples.x[rows], samples.y[rows], radius, setting.norm, targets)
+        success = score(
+            logits, points, samples.x[rows], samples.y[rows], radius, setting.norm, targets
+        )
         verdict: NDArray[np.bool_] = success.cpu().numpy()
         return verdict
 
@@ -410,32 +447,44 @@ def judge_of(predict: Predict, samples: Samples, setting: Setting) -> Judge:
 
 
 def craft(recipe: Attack, predict: Predict, task: Task, *, steps: int) -> Tensor:
-    """The points (N, ...) an attack stands at after `steps` gradient steps on a whole batch: nothing stops early,
-    nothing is judged. For the inner maximisation of training; the caller holds the model as it wants it."""
+    """The points (N, ...) an attack stands at after `steps` gradient steps on a whole batch:
+    nothing stops early, nothing is judged. For the inner maximisation of training; the caller holds
+    the model as it wants it.
+    """
     oracle = ORACLES[recipe.access](predict)
     state = recipe.start(task)
     for _ in range(steps):
         query = recipe.ask(state)
         points, labels = query.points[:, 0], query.labels[:, 0]
-        answer = oracle(points, labels, query.loss, query.sign, differentiate=recipe.access == "gradient")
+        answer = oracle(
+            points, labels, query.loss, query.sign, differentiate=recipe.access == "gradient"
+        )
         state = recipe.tell(state, Answer(*(t[:, None] for t in _fields(answer))))
     return recipe.ask(state).points[:, 0].detach()
 
 
 def check_images(x: Tensor, y: Tensor) -> None:
-    """Refuses images that are not finite floating values in [0, 1], and labels that do not fit them."""
+    """Refuses images that are not finite floating values in [0, 1], and labels that do not fit
+    them.
+    """
     if not x.is_floating_point():
         raise ValueError(f"x must be floating point in [0, 1], got {x.dtype}")
     if len(x) != len(y) or y.dim() != 1 or y.dtype != torch.int64:
         raise ValueError(f"y must be int64 of shape ({len(x)},), got {y.dtype} {tuple(y.shape)}")
     if len(x) and not bool(((x >= 0) & (x <= 1)).all()):
         low, high = float(x.min()), float(x.max())
-        raise ValueError(f"x must be in [0, 1] (normalisation belongs inside the model), got [{low:g}, {high:g}]")
+        raise ValueError(
+            f"x must be in [0, 1] (normalisation belongs inside the model), got [{low:g}, {high:g}]"
+        )
 
 
 def check_logits(logits: Tensor, y: Tensor) -> None:
     """Refuses probabilities in place of logits, and labels the model has no class for."""
     if len(y) and not 0 <= int(y.min()) <= int(y.max()) < logits.shape[1]:
-        raise ValueError(f"labels must be in 0..{logits.shape[1] - 1}, got {int(y.min())}..{int(y.max())}")
+        raise ValueError(
+            f"labels must be in 0..{logits.shape[1] - 1}, got {int(y.min())}..{int(y.max())}"
+        )
     if look_like_probabilities(logits):
-        raise ModelError("the model returns probabilities; hand over its logits (softmax hides gradients)")
+        raise ModelError(
+            "the model returns probabilities; hand over its logits (softmax hides gradients)"
+        )

@@ -1,7 +1,8 @@
-"""Losses of logits (M, K) against labels (M,), one value (M,) per row; each grows as the row leaves its label.
+"""Losses of logits (M, K) against labels (M,), one value (M,) per row; each grows as the row leaves
+its label.
 
-An untargeted attack maximises the loss against the true label, a targeted one minimises it against the target.
-Logits of any floating type are taken to float32 first.
+An untargeted attack maximises the loss against the true label, a targeted one minimises it against
+the target. Logits of any floating type are taken to float32 first.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Loss:
-    """A named loss: function of logits (M, K) and labels (M,) to (M,); classes is the least K it is defined for."""
+    """A named loss: function of logits (M, K) and labels (M,) to (M,); classes is the least K it is
+    defined for.
+    """
 
     name: str
     function: Callable[[Tensor, Tensor], Tensor]
@@ -43,7 +46,9 @@ class Loss:
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """-log softmax(z)_y. Its float32 gradient vanishes where the label's probability rounds to 1."""
+    """-log softmax(z)_y. Its float32 gradient vanishes where the label's probability rounds to
+    1.
+    """
     return F.cross_entropy(logits, labels, reduction="none")
 
 
@@ -58,7 +63,9 @@ def margin(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def difference_of_logits_ratio(logits: Tensor, labels: Tensor) -> Tensor:
-    """-(z_y - max_{i != y} z_i) / (z_1st - z_3rd + 1e-12) (Croce and Hein 2020, arXiv:2003.01690, eq. 6)."""
+    """-(z_y - max_{i != y} z_i) / (z_1st - z_3rd + 1e-12) (Croce and Hein 2020, arXiv:2003.01690,
+    eq. 6).
+    """
     top = logits.topk(3, dim=1).values
     return margin(logits, labels) / (top[:, 0] - top[:, 2] + 1e-12)
 

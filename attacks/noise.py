@@ -28,7 +28,8 @@ class NoiseState:
 class Noise(Attack):
     """Points drawn uniformly from the ball, the worst of `samples` kept; sees logits only.
 
-    Each point is moved into the box. The baseline of every sanity check (Carlini et al. 2019, arXiv:1902.06705).
+    Each point is moved into the box. The baseline of every sanity check (Carlini et al. 2019,
+    arXiv:1902.06705).
     """
 
     access: ClassVar[str] = "logits"

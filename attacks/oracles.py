@@ -1,4 +1,6 @@
-"""What an attack may learn of a model: labels, logits, or gradients. An oracle answers one query per row."""
+"""What an attack may learn of a model: labels, logits, or gradients. An oracle answers one query
+per row.
+"""
 
 from __future__ import annotations
 
@@ -19,16 +21,18 @@ Predict = Callable[[Tensor], Tensor]
 
 
 class ModelError(ValueError):
-    """A model that does not keep its contract: wrong shape, values that are not finite, or changed by its use."""
+    """A model that does not keep its contract: wrong shape, values that are not finite, or changed
+    by its use.
+    """
 
 
 @dataclass(frozen=True)
 class Query:
     """What an attack asks, a row per sample and point.
 
-    points (N, q, ...); labels (N, q) int64, what the loss is taken against; sign (N,) float32, the direction in
-    which the attack wants it (1 up, -1 down); wanted (N,) bool, rows not wanted are no queries; differentiate (N,)
-    bool, rows whose gradient is wanted too.
+    points (N, q, ...); labels (N, q) int64, what the loss is taken against; sign (N,) float32, the
+    direction in which the attack wants it (1 up, -1 down); wanted (N,) bool, rows not wanted are no
+    queries; differentiate (N,) bool, rows whose gradient is wanted too.
     """
 
     points: Tensor
@@ -43,8 +47,8 @@ class Query:
 class Answer:
     """What the oracle says of rows (M, ...).
 
-    logits (M, K), for the access `labels` one-hot; value (M,), the signed loss, larger is better for the attack;
-    gradient (M, ...) of the value, zeros where none was asked for.
+    logits (M, K), for the access `labels` one-hot; value (M,), the signed loss, larger is better
+    for the attack; gradient (M, ...) of the value, zeros where none was asked for.
     """
 
     logits: Tensor
@@ -53,9 +57,13 @@ class Answer:
 
 
 class Oracle(Protocol):
-    """Answers rows: points (M, ...), labels (M,), sign (M,); gradients only where `differentiate` says so."""
+    """Answers rows: points (M, ...), labels (M,), sign (M,); gradients only where `differentiate`
+    says so.
+    """
 
-    def __call__(self, points: Tensor, labels: Tensor, loss: Loss, sign: Tensor, *, differentiate: bool) -> Answer:
+    def __call__(
+        self, points: Tensor, labels: Tensor, loss: Loss, sign: Tensor, *, differentiate: bool
+    ) -> Answer:
         """One forward, and where asked one backward, of every row."""
         ...
 
@@ -70,7 +78,9 @@ class GradientOracle:
 
     model: Predict
 
-    def __call__(self, points: Tensor, labels: Tensor, loss: Loss, sign: Tensor, *, differentiate: bool) -> Answer:
+    def __call__(
+        self, points: Tensor, labels: Tensor, loss: Loss, sign: Tensor, *, differentiate: bool
+    ) -> Answer:
         """See Oracle."""
         if not differentiate:
             return LogitsOracle(self.model)(points, labels, loss, sign, differentiate=False)
@@ -79,7 +89,9 @@ class GradientOracle:
             logits = self.model(leaf)
             value = sign * loss(logits, _resolved(labels, logits))
             if not value.requires_grad:
-                raise ModelError("the model's output does not depend on its input differentiably; no gradient")
+                raise ModelError(
+                    "the model's output does not depend on its input differentiably; no gradient"
+                )
             (gradient,) = torch.autograd.grad(value.sum(), leaf)
         return Answer(logits.detach().float(), value.detach(), gradient)
 
@@ -90,47 +102,62 @@ class LogitsOracle:
 
     model: Predict
 
-    def __call__(self, points: Tensor, labels: Tensor, loss: Loss, sign: Tensor, *, differentiate: bool) -> Answer:
+    def __call__(
+        self, points: Tensor, labels: Tensor, loss: Loss, sign: Tensor, *, differentiate: bool
+    ) -> Answer:
         """See Oracle; refuses to differentiate."""
         if differentiate:
             raise ValueError("this oracle answers logits, not gradients")
         with torch.no_grad():
             logits = self.model(points).float()
-        return Answer(logits, sign * loss(logits, _resolved(labels, logits)), torch.zeros_like(points))
+        return Answer(
+            logits, sign * loss(logits, _resolved(labels, logits)), torch.zeros_like(points)
+        )
 
 
-ORACLES: dict[str, Callable[[Predict], Oracle]] = {"gradient": GradientOracle, "logits": LogitsOracle}
+ORACLES: dict[str, Callable[[Predict], Oracle]] = {
+    "gradient": GradientOracle,
+    "logits": LogitsOracle,
+}
 ACCESS = {"gradient": "white-box", "logits": "black-box"}
 """What the mode of an attack is called when it is handed the deployed pipeline itself."""
 
 
 @contextlib.contextmanager
-def frozen(model: Predict) -> Iterator[None]:
+def frozen(model: Predict) -> Iterator[Callable[[], None]]:
     """Holds a module in eval mode with frozen parameters, then gives it back as it was.
 
-    Raises ModelError when buffers or modes changed in between: such a model answers differently each time.
+    The function it yields raises ModelError when buffers or modes have changed so far (such a model
+    answers differently each time); leaving does so too.
     """
     if not isinstance(model, nn.Module):
-        yield
+        yield lambda: None
         return
     modes = [(module, module.training) for module in model.modules()]
     needs = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-    model.eval()
-    for parameter, _ in needs:
-        parameter.requires_grad_(False)
+    model.eval().requires_grad_(requires_grad=False)
     before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+
+    def check() -> None:
+        moved = [
+            n
+            for n, buffer in model.named_buffers()
+            if n in before and not torch.equal(buffer, before[n])
+        ]
+        woken = sorted({type(module).__name__ for module in model.modules() if module.training})
+        if moved or woken:
+            what = f"buffers {', '.join(moved)}" if moved else f"the mode of {', '.join(woken)}"
+            raise ModelError(f"the model changed itself while it was evaluated: {what}")
+
     try:
-        yield
-        moved = [name for name, buffer in model.named_buffers() if not torch.equal(buffer, before[name])]
-        woken = [type(module).__name__ for module in model.modules() if module.training]
+        yield check
+        check()
     finally:
         for module, training in modes:
             module.training = training
         for parameter, needed in needs:
             parameter.requires_grad_(needed)
-        for name, buffer in model.named_buffers():
-            if name in before:
-                buffer.copy_(before[name])
-    if moved or woken:
-        what = f"buffers {', '.join(moved)}" if moved else f"the mode of {', '.join(sorted(set(woken)))}"
-        raise ModelError(f"the model changed itself while it was evaluated: {what}")
+        with torch.no_grad():
+            for name, buffer in model.named_buffers():
+                if name in before:
+                    buffer.copy_(before[name])

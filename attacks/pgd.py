@@ -16,11 +16,12 @@ from attacks.losses import CROSS_ENTROPY, Loss
 class Pgd(AscentAttack):
     """Projected gradient descent from a random start (Madry et al. 2017, arXiv:1706.06083).
 
-    steps: gradient steps per restart. alpha: step size in input units, none means 2.5 eps / steps (our choice; the
-    paper tunes it: 0.01 for eps 0.3 on MNIST). restarts: independent starts, the best point kept per sample.
-    random: start uniformly in the ball (moved into the box) rather than at the image. loss: ce, margin (the paper's
-    CW), dlr, squared. target: none, next, random (a new one each restart), least_likely (at the start). Under l2 and
-    l1 the step goes along the steepest direction of that norm.
+    steps: gradient steps per restart. alpha: step size in input units, none means 2.5 eps / steps
+    (our choice; the paper tunes it: 0.01 for eps 0.3 on MNIST). restarts: independent starts, the
+    best point kept per sample. random: start uniformly in the ball (moved into the box) rather than
+    at the image. loss: ce, margin (the paper's CW), dlr, squared. target: none, next, random (a new
+    one each restart), least_likely (at the start). Under l2 and l1 the step goes along the steepest
+    direction of that norm.
     """
 
     norms: ClassVar[tuple[str, ...]] = ("linf", "l2", "l1")

@@ -1,4 +1,6 @@
-"""Step rules: from a gradient to the direction of the next step, with a memory per sample where one is kept."""
+"""Step rules: from a gradient to the direction of the next step, with a memory per sample where one
+is kept.
+"""
 
 from __future__ import annotations
 
@@ -19,19 +21,28 @@ class Rule(Protocol):
         """The memory before the first step, for images x (N, ...)."""
         ...
 
-    def direction(self, gradient: Tensor, point: Tensor, norm: str, memory: Memory) -> tuple[Tensor, Memory]:
+    def direction(
+        self, gradient: Tensor, point: Tensor, norm: str, memory: Memory
+    ) -> tuple[Tensor, Memory]:
         """Direction (N, ...) of size at most 1 in the norm, and the memory behind it."""
         ...
 
 
 @dataclass(frozen=True)
 class Steepest:
-    """The steepest direction of the norm: sign of the gradient for linf, gradient over its length for l2."""
+    """The steepest direction of the norm: sign of the gradient for linf, gradient over its length
+    for l2.
+    """
 
     def memory(self, x: Tensor) -> Memory:  # noqa: ARG002  the protocol's signature
         """None."""
         return ()
 
-    def direction(self, gradient: Tensor, point: Tensor, norm: str, memory: Memory) -> tuple[Tensor, Memory]:
+    def direction(
+        self, gradient: Tensor, point: Tensor, norm: str, memory: Memory
+    ) -> tuple[Tensor, Memory]:
         """See Rule."""
         return norms.steepest(gradient, point, norm), memory
+
+
+STEEPEST = Steepest()

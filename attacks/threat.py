@@ -16,8 +16,8 @@ NORMS = ("linf", "l2", "l1", "l0")
 class ThreatModel:
     """The ball an adversarial image must stay in, beside the box [0, 1].
 
-    norm is one of linf, l2, l1, l0; eps is the radius in that norm of inputs scaled to [0, 1] (for l0 the number
-    of changed components), a float or a tensor (N,) with a radius per sample.
+    norm is one of linf, l2, l1, l0; eps is the radius in that norm of inputs scaled to [0, 1] (for
+    l0 the number of changed components), a float or a tensor (N,) with a radius per sample.
     """
 
     norm: str

@@ -1,4 +1,6 @@
-"""The verdict on an adversarial image: an independent check of ball and box, and the deployed pipeline's own word."""
+"""The verdict on an adversarial image: an independent check of ball and box, and the deployed
+pipeline's own word.
+"""
 
 from __future__ import annotations
 
@@ -10,25 +12,33 @@ from attacks.oracles import ModelError, Predict
 
 
 def predictions(predict: Predict, x: Tensor, shape: int, *, classes: int | None = None) -> Tensor:
-    """Logits (N, K) float32 of images x (N, ...), always `shape` rows at a time, the last call padded.
+    """Logits (N, K) float32 of images x (N, ...), always `shape` rows at a time, the last call
+    padded.
 
-    Raises ModelError for output that is not (rows, K), is not finite, or (with classes) has another K.
+    Raises ModelError for output that is not (rows, K), is not finite, or (with classes) has another
+    K.
     """
-    parts = []
+    parts: list[Tensor] = []
     with torch.no_grad():
         for first in range(0, len(x), shape):
             rows = x[first : first + shape]
-            logits = predict(padded(rows, shape))
+            logits: object = predict(padded(rows, shape))
             if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != shape:
                 got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-                raise ModelError(f"the model must return logits (N, K) for N = {shape} images, got {got}")
+                raise ModelError(
+                    f"the model must return logits (N, K) for N = {shape} images, got {got}"
+                )
             if classes is not None and logits.shape[1] != classes:
-                raise ModelError(f"the model must return {classes} logits per image, got {logits.shape[1]}")
+                raise ModelError(
+                    f"the model must return {classes} logits per image, got {logits.shape[1]}"
+                )
             parts.append(logits[: len(rows)].float())
-    logits = torch.cat(parts) if parts else torch.zeros(0, classes or 0, device=x.device)
-    wrong = int((~logits.isfinite().all(1)).sum())
+    joined = torch.cat(parts) if parts else torch.zeros(0, classes or 0, device=x.device)
+    wrong = int((~joined.isfinite().all(1)).sum())
     if wrong:
-        raise ModelError(f"the model returned NaN or infinite logits for {wrong} of {len(x)} images")
+        raise ModelError(
+            f"the model returned NaN or infinite logits for {wrong} of {len(x)} images"
+        )
     return logits
 
 
@@ -40,7 +50,9 @@ def padded(rows: Tensor, shape: int) -> Tensor:
 
 
 def look_like_probabilities(logits: Tensor) -> bool:
-    """Whether every row is non-negative and sums to 1 within 1e-5 (the bounds of AutoAttack's checks)."""
+    """Whether every row is non-negative and sums to 1 within 1e-5 (the bounds of AutoAttack's
+    checks).
+    """
     if not len(logits) or logits.shape[1] < 2:
         return False
     low, high = logits.min() > -1e-5, logits.max() < 1 + 1e-5
@@ -48,13 +60,23 @@ def look_like_probabilities(logits: Tensor) -> bool:
 
 
 def reached(logits: Tensor, y: Tensor, targets: Tensor | None) -> Tensor:
-    """Whether (N,) the prediction is the adversary's: the target where there is one, else any wrong class."""
+    """Whether (N,) the prediction is the adversary's: the target where there is one, else any wrong
+    class.
+    """
     prediction = logits.argmax(1)
     return prediction != y if targets is None else prediction == targets
 
 
 def score(
-    logits: Tensor, x_adv: Tensor, x: Tensor, y: Tensor, radius: Tensor, norm: str, targets: Tensor | None = None
+    logits: Tensor,
+    x_adv: Tensor,
+    x: Tensor,
+    y: Tensor,
+    radius: Tensor,
+    norm: str,
+    targets: Tensor | None = None,
 ) -> Tensor:
-    """Successes (N,) bool: logits (N, K) of x_adv are what the adversary wants, and x_adv is inside ball and box."""
+    """Successes (N,) bool: logits (N, K) of x_adv are what the adversary wants, and x_adv is inside
+    ball and box.
+    """
     return reached(logits, y, targets) & norms.inside(x_adv, x, radius, norm)

@@ -20,7 +20,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -84,9 +84,8 @@ class Dataset:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of an image."""
-        channels, height, width = self.test.x.shape[1:]
-        return channels, height, width
+        """(C, H, W) of an image; tensors of the user's own may have other dimensions."""
+        return cast("tuple[int, int, int]", tuple(self.test.x.shape[1:]))
 
     def subset(self, n: int | None) -> Indices:
         """The first n positions of `order`; None means min(1000, size of the test set)."""
@@ -262,21 +261,24 @@ def _read_npz(path: Path) -> Split:
         raise DataError(f"{path} must be an npz file, got no such file")
     try:
         with path.open("rb") as file:
-            archive = np.load(file, allow_pickle=False)
-            arrays = dict(archive) if isinstance(archive, np.lib.npyio.NpzFile) else None
+            x, y = _members(np.load(file, allow_pickle=False), path)
     except UNREADABLE as err:
-        raise DataError(
-            f"{path} must be an npz of plain arrays, nothing is unpickled: {_reason(err)}"
-        ) from err
-    if arrays is None:
+        rule = "must be an npz of plain arrays, nothing is unpickled"
+        raise DataError(f"{path} {rule}: {_reason(err)}") from err
+    return split_of(x, y, str(path))
+
+
+def _members(archive: Any, path: Path) -> list[npt.NDArray[Any]]:
+    """x and y of an open npz; other members are not read."""
+    if not isinstance(archive, np.lib.npyio.NpzFile):
         raise DataError(f"{path} must be an npz with x and y, got a single array")
     found = []
     for key, other in (("x", "images"), ("y", "labels")):
-        if key not in arrays and other not in arrays:
-            keys = ", ".join(arrays) or "nothing"
+        if key not in archive and other not in archive:
+            keys = ", ".join(archive.files) or "nothing"
             raise DataError(f"{path} must hold {key} (or {other}), got {keys}")
-        found.append(arrays[key if key in arrays else other])
-    return split_of(found[0], found[1], str(path))
+        found.append(archive[key if key in archive else other])
+    return found
 
 
 def _reason(err: BaseException) -> str:
@@ -420,7 +422,8 @@ def data_root(root: Path | None) -> Path:
 
 
 def _load_digits() -> Any:
-    """scikit-learn's record of digits; its import, which costs a second, moves the state of random."""
+    """scikit-learn's record of digits."""
+    # The import waits until it is wanted, as it costs a second; it moves the state of random.
     state = random.getstate()
     from sklearn.datasets import load_digits
 
@@ -442,7 +445,7 @@ def _torchvision(
     kind: str, source: str, root: Path, files: Sequence[Path], expected: str
 ) -> tuple[Split, Split]:
     """Train and test of a torchvision dataset; downloaded, quietly, when files are missing."""
-    import torchvision.datasets  # costs a second that other datasets need not pay
+    import torchvision.datasets  # here, as it costs a second that other datasets need not pay
 
     cls = getattr(torchvision.datasets, source)
     if not all(file.is_file() for file in files):

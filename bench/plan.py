@@ -1,10 +1,11 @@
-"""What a request comes to: cells with content-hashed keys, and what of them is still to do. Values in, values out."""
+"""What a request comes to: cells with content-hashed keys, and what of them is still to do. Values
+in, values out.
+"""
 
 from __future__ import annotations
 
 import hashlib
-import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
@@ -25,7 +26,9 @@ class Part:
 
 @dataclass(frozen=True)
 class AttackPart(Part):
-    """An attack: the mode it runs in, its restarts, and how often it asks at most per restart at each radius."""
+    """An attack: the mode it runs in, its restarts, and how often it asks at most per restart at
+    each radius.
+    """
 
     mode: str
     restarts: int
@@ -34,7 +37,9 @@ class AttackPart(Part):
 
 @dataclass(frozen=True)
 class DataPart:
-    """The evaluated samples: dataset name and fingerprint, their number, the digest of their ids, the reference eps."""
+    """The evaluated samples: dataset name and fingerprint, their number, the digest of their ids,
+    the reference eps.
+    """
 
     name: str
     fingerprint: str
@@ -99,33 +104,20 @@ class Cell:
 
     @property
     def most_queries(self) -> int:
-        """Forward queries at most: every restart at every radius above 0 runs to its end for every sample."""
-        per_sample = sum(h * self.attack.restarts for h, e in zip(self.attack.horizons, self.eps, strict=True) if e > 0)
+        """Forward queries at most: every restart at every radius above 0 runs to its end for every
+        sample.
+        """
+        per_sample = sum(
+            h * self.attack.restarts
+            for h, e in zip(self.attack.horizons, self.eps, strict=True)
+            if e > 0
+        )
         return per_sample * self.data.n
 
 
 def digest(value: Any) -> str:
     """Hex digest (32 letters) of a value that JSON can write."""
     return hashlib.blake2b(canonical(value).encode(), digest_size=16).hexdigest()
-
-
-def cells(
-    data: DataPart,
-    pipelines: Iterable[tuple[Part, Part]],
-    attacks: Sequence[AttackPart],
-    *,
-    norm: str,
-    eps: tuple[Fraction, ...],
-    seeds: Sequence[int],
-    sweep: str,
-    numerics: Numerics,
-) -> list[Cell]:
-    """One cell per pipeline (model, defense), attack and seed; equal ones once, in the order given."""
-    made = {}
-    for (model, defense), attack, seed in itertools.product(pipelines, attacks, seeds):
-        cell = Cell(data, model, defense, attack, norm, eps, seed, sweep, numerics)
-        made.setdefault(cell.key, cell)
-    return list(made.values())
 
 
 @dataclass(frozen=True)
@@ -148,7 +140,9 @@ def missing(wanted: Iterable[Cell], have: Mapping[str, Iterable[int]]) -> list[T
 
 
 def by_pipeline(todo: Iterable[Todo]) -> list[list[Todo]]:
-    """The work grouped by defended model, in the order of first mention: each is trained or loaded once."""
+    """The work grouped by defended model, in the order of first mention: each is trained or loaded
+    once.
+    """
     groups: dict[str, list[Todo]] = {}
     for item in todo:
         groups.setdefault(item.cell.pipeline, []).append(item)

@@ -1,7 +1,8 @@
-"""The result store: one SQLite file (WAL) with a row per cell and one per (cell, block of 256 samples).
+"""The result store: one SQLite file (WAL) with a row per cell and one per (cell, block of 256
+samples).
 
-A block holds the per-sample arrays as safetensors and their digest; it is committed whole or not at all. Several
-processes may write the same store. Every table the product shows is derived from here.
+A block holds the per-sample arrays as safetensors and their digest; it is committed whole or not at
+all. Several processes may write the same store. Every table the product shows is derived from here.
 """
 
 from __future__ import annotations
@@ -33,8 +34,9 @@ CREATE TABLE cells (
     place INTEGER PRIMARY KEY AUTOINCREMENT, key TEXT NOT NULL UNIQUE,
     dataset TEXT NOT NULL, fingerprint TEXT NOT NULL, samples TEXT NOT NULL, n INTEGER NOT NULL,
     model TEXT NOT NULL, defense TEXT NOT NULL, attack TEXT NOT NULL, mode TEXT NOT NULL,
-    norm TEXT NOT NULL, eps TEXT NOT NULL, reference TEXT, seed INTEGER NOT NULL, sweep TEXT NOT NULL,
-    device TEXT NOT NULL, precision TEXT NOT NULL, shape INTEGER NOT NULL, threads INTEGER NOT NULL,
+    norm TEXT NOT NULL, eps TEXT NOT NULL, reference TEXT, seed INTEGER NOT NULL,
+    sweep TEXT NOT NULL, device TEXT NOT NULL, precision TEXT NOT NULL,
+    shape INTEGER NOT NULL, threads INTEGER NOT NULL,
     identity TEXT NOT NULL, provenance TEXT NOT NULL, failure TEXT
 );
 CREATE TABLE blocks (
@@ -45,16 +47,20 @@ CREATE TABLE blocks (
 """
 
 Arrays = dict[str, NDArray[Any]]
-"""Per-sample arrays of one length: index (place in the test set), id, label, clean_prediction, min_eps (inf: never
-fooled; 0: wrong without attack), distance (of the image that fooled, in the norm; nan: none), forward, backward,
-verify; under an independent sweep fooled (n, number of eps) uint8 too."""
+"""Per-sample arrays of one length: index (place in the test set), id, label, clean_prediction,
+min_eps (inf: never fooled; 0: wrong without attack), distance (of the image that fooled, in the
+norm; nan: none), forward, backward, verify; under an independent sweep fooled (n, number of eps)
+uint8 too.
+"""
 
 
 @dataclass(frozen=True)
 class Record:
-    """A cell as stored. samples holds the arrays of all its blocks in order; a failed cell has none.
+    """A cell as stored. samples holds the arrays of all its blocks in order; a failed cell has
+    none.
 
-    failure is the one-line reason where the cell failed, else empty. reference is None where no eps was named.
+    failure is the one-line reason where the cell failed, else empty. reference is None where no eps
+    was named.
     """
 
     key: str
@@ -83,8 +89,10 @@ class Record:
     @property
     def shown(self) -> tuple[Any, ...]:
         """What tells rows of a table apart: of cells that agree in it, the newest is shown."""
-        return (self.dataset, self.fingerprint, self.samples_digest, self.model, self.defense, self.attack, self.mode,
-                self.norm, self.eps, self.seed, self.sweep, self.device, self.precision)  # fmt: skip
+        data = (self.dataset, self.fingerprint, self.samples_digest)
+        who = (self.model, self.defense, self.attack, self.mode)
+        how = (self.norm, self.eps, self.seed, self.sweep, self.device, self.precision)
+        return (*data, *who, *how)
 
 
 class Store:
@@ -99,7 +107,9 @@ class Store:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as err:
-            raise StoreError(f"--out must be a folder that can be written, got {folder} ({err.strerror})") from err
+            raise StoreError(
+                f"--out must be a folder that can be written, got {folder} ({err.strerror})"
+            ) from err
         return cls._connect(str(folder / NAME))
 
     @classmethod
@@ -131,7 +141,10 @@ class Store:
             raise StoreError(f"the store {path} cannot be opened for writing ({err})") from err
         if found != SCHEMA:
             db.close()
-            raise StoreError(f"the store {path} has schema {found}, this version reads {SCHEMA}; choose another --out")
+            raise StoreError(
+                f"the store {path} has schema {found}, this version reads {SCHEMA}; "
+                "choose another --out"
+            )
         return store
 
     def __enter__(self) -> Store:
@@ -151,21 +164,43 @@ class Store:
         self._db.execute("COMMIT")
 
     def add(self, cell: Cell, provenance: Mapping[str, Any]) -> None:
-        """Notes a cell that is about to be worked on; one that is there keeps its provenance, loses its failure."""
+        """Notes a cell that is about to be worked on; one that is there keeps its provenance, loses
+        its failure.
+        """
         data, numerics = cell.data, cell.numerics
-        identity = {"model": cell.model.identity, "defense": cell.defense.identity, "attack": cell.attack.identity}
-        row = (
-            cell.key, data.name, data.fingerprint, data.samples, data.n,
-            cell.model.text, cell.defense.text, cell.attack.text, cell.attack.mode,
-            cell.norm, json.dumps([str(e) for e in cell.eps]), None if data.reference is None else str(data.reference),
-            cell.seed, cell.sweep, numerics.device, numerics.precision, numerics.shape, numerics.threads,
-            json.dumps(identity, sort_keys=True), json.dumps(provenance, sort_keys=True),
-        )  # fmt: skip
+        identity = {
+            "model": cell.model.identity,
+            "defense": cell.defense.identity,
+            "attack": cell.attack.identity,
+        }
+        row = {
+            "key": cell.key,
+            "dataset": data.name,
+            "fingerprint": data.fingerprint,
+            "samples": data.samples,
+            "n": data.n,
+            "model": cell.model.text,
+            "defense": cell.defense.text,
+            "attack": cell.attack.text,
+            "mode": cell.attack.mode,
+            "norm": cell.norm,
+            "eps": json.dumps([str(e) for e in cell.eps]),
+            "reference": None if data.reference is None else str(data.reference),
+            "seed": cell.seed,
+            "sweep": cell.sweep,
+            "device": numerics.device,
+            "precision": numerics.precision,
+            "shape": numerics.shape,
+            "threads": numerics.threads,
+            "identity": json.dumps(identity, sort_keys=True),
+            "provenance": json.dumps(provenance, sort_keys=True),
+        }
+        names = ", ".join(row)
+        places = ", ".join(f":{name}" for name in row)
         with self._write():
             self._db.execute(
-                "INSERT INTO cells (key, dataset, fingerprint, samples, n, model, defense, attack, mode, norm, eps,"
-                " reference, seed, sweep, device, precision, shape, threads, identity, provenance)"
-                f" VALUES ({', '.join('?' * len(row))}) ON CONFLICT (key) DO UPDATE SET failure = NULL",
+                f"INSERT INTO cells ({names}) VALUES ({places})"  # noqa: S608  names of our own
+                " ON CONFLICT (key) DO UPDATE SET failure = NULL",
                 row,
             )
 
@@ -182,9 +217,13 @@ class Store:
             self._db.execute("UPDATE cells SET failure = ? WHERE key = ?", (reason, key))
 
     def annotate(self, key: str, facts: Mapping[str, Any]) -> None:
-        """Adds facts (training, weights digest) to a cell's provenance; those already there stay."""
+        """Adds facts (training, weights digest) to a cell's provenance; those already there
+        stay.
+        """
         with self._write():
-            (text,) = self._db.execute("SELECT provenance FROM cells WHERE key = ?", (key,)).fetchone()
+            (text,) = self._db.execute(
+                "SELECT provenance FROM cells WHERE key = ?", (key,)
+            ).fetchone()
             merged = json.dumps({**facts, **json.loads(text)}, sort_keys=True)
             self._db.execute("UPDATE cells SET provenance = ? WHERE key = ?", (merged, key))
 
@@ -201,7 +240,8 @@ class Store:
         return {key: [number for (number,) in self._db.execute(query, (key,))] for key in keys}
 
     def records(self, keys: Iterable[str] | None = None) -> list[Record]:
-        """Complete and failed cells (all, or those of the keys), each shown row once: the newest cell of it.
+        """Complete and failed cells (all, or those of the keys), each shown row once: the newest
+        cell of it.
 
         The order depends on what the rows show alone.
         """
@@ -215,17 +255,26 @@ class Store:
                 record = self._record(row)
                 if record is not None:
                     newest[record.shown] = record
-        return sorted(newest.values(), key=lambda r: (r.dataset, r.norm, r.model, r.defense != "none", r.shown))
+        return sorted(
+            newest.values(),
+            key=lambda r: (r.dataset, r.norm, r.model, r.defense != "none", r.shown),
+        )
 
     def _record(self, row: sqlite3.Row) -> Record | None:
-        query = "SELECT number, size, seconds, arrays, digest FROM blocks WHERE cell = ? ORDER BY number"
-        blocks = self._db.execute(query, (row["key"],)).fetchall()
+        blocks = self._db.execute(
+            "SELECT number, size, seconds, arrays, digest FROM blocks WHERE cell = ?"
+            " ORDER BY number",
+            (row["key"],),
+        ).fetchall()
         complete = sum(size for _, size, *_ in blocks) == row["n"]
         if not complete and row["failure"] is None:
             return None
         for number, _, _, blob, known in blocks:
             if _digest(blob) != known:
-                raise StoreError(f"block {number} of cell {row['key']} in {self.path} is damaged; run with --fresh")
+                raise StoreError(
+                    f"block {number} of cell {row['key']} in {self.path} is damaged; "
+                    "run with --fresh"
+                )
         parts = [unpack(blob) for _, _, _, blob, _ in blocks] if complete else []
         names = parts[0] if parts else ()
         return Record(

@@ -30,18 +30,20 @@ _GAP, _SHARE = 0.2, 0.5
 
 @dataclass(frozen=True)
 class AdversarialTraining(Defense):
-    """Adversarial training: minimise L(x, y) + lam L(x_adv, y) (Madry et al. 2017, arXiv:1706.06083).
+    """Adversarial training: minimise L(x, y) + lam L(x_adv, y) (Madry et al. 2017,
+    arXiv:1706.06083).
 
-    L is the mean cross-entropy, x_adv what `attack` finds against the net in training. lam: weight of the adversarial
-    term; 0 is standard training bit for bit, inf minimises L(x_adv, y) alone (Madry). attack: any budget attack; its
-    last point is used, nothing stops early; the net is in eval mode meanwhile. norm, eps: the ball; by default the
-    run's norm and the dataset's reference eps. warmup: share of the updates over which eps grows from 0 to its full
-    value. seed: of the attack's random starts. Model, epochs, batch and learning rate are the model's.
+    L is the mean cross-entropy, x_adv what `attack` finds against the net in training. lam: weight
+    of the adversarial term; 0 is standard training bit for bit, inf minimises L(x_adv, y) alone
+    (Madry). attack: any budget attack; its last point is used, nothing stops early; the net is in
+    eval mode meanwhile. norm, eps: the ball; by default the run's norm and the dataset's reference
+    eps. warmup: share of the updates over which eps grows from 0 to its full value. seed: of the
+    attack's random starts. Model, epochs, batch and learning rate are the model's.
 
-    The kept checkpoint is the one most accurate under pgd:steps=10 on up to 500 validation images once eps is full.
-    Training stops, and says so, when the net's accuracy under its own attack is more than 20 points above, and more
-    than twice, its accuracy under that check (catastrophic overfitting: Wong et al. 2020, arXiv:2001.03994), or when
-    it predicts one class only.
+    The kept checkpoint is the one most accurate under pgd:steps=10 on up to 500 validation images
+    once eps is full. Training stops, and says so, when the net's accuracy under its own attack is
+    more than 20 points above, and more than twice, its accuracy under that check (catastrophic
+    overfitting: Wong et al. 2020, arXiv:2001.03994), or when it predicts one class only.
     """
 
     lam: float = 1.0
@@ -53,13 +55,17 @@ class AdversarialTraining(Defense):
 
     def __post_init__(self) -> None:
         if not self.lam >= 0:
-            raise ValueError(f"lam must be at least 0 (inf: the adversarial term alone), got {self.lam}")
+            raise ValueError(
+                f"lam must be at least 0 (inf: the adversarial term alone), got {self.lam}"
+            )
         if self.norm is not None and self.norm not in NORMS:
             raise ValueError(f"norm must be one of {', '.join(NORMS)}, got {self.norm!r}")
         if self.eps is not None and not 0 < self.eps < math.inf:
             raise ValueError(f"eps must be above 0, got {self.eps}")
         if self.norm in (None, "linf") and self.eps is not None and self.eps > 1:
-            raise ValueError(f"eps must be at most 1 under linf (the box is [0, 1]), got {self.eps}")
+            raise ValueError(
+                f"eps must be at most 1 under linf (the box is [0, 1]), got {self.eps}"
+            )
         if not 0 <= self.warmup < 1:
             raise ValueError(f"warmup must be in [0, 1), got {self.warmup}")
         if self.norm is not None:
@@ -79,7 +85,9 @@ class AdversarialTraining(Defense):
         if self.eps is None or self.norm is None:
             raise ValueError("advtrain: eps and norm must be set (Defense.at fills them in)")
         self.attack.check(self.norm, workshop.classes)
-        objective = Weighted(self.lam, self.eps, self.norm, self.attack, self.warmup, self.seed, workshop.classes)
+        objective = Weighted(
+            self.lam, self.eps, self.norm, self.attack, self.warmup, self.seed, workshop.classes
+        )
         identity = {"defense": self.identity(), "engine": loop.REVISION}
         net = workshop.fit(objective, identity)
         return Defended(predict=net, surrogate=net)
@@ -100,7 +108,8 @@ class Weighted:
     @property
     def text(self) -> str:
         """See models.train.Objective."""
-        ball = f"x_adv by {self.attack.to_spec()}, {self.norm} eps {self.eps:g}, warm-up {self.warmup:g}"
+        ball = f"{self.norm} eps {self.eps:g}, warm-up {self.warmup:g}"
+        ball = f"x_adv by {self.attack.to_spec()}, {ball}"
         if self.lam == 0:
             return Standard().text
         if math.isinf(self.lam):
@@ -120,7 +129,9 @@ class Weighted:
         return F.cross_entropy(net(batch.x), batch.y) + self.lam * adversarial
 
     def validate(self, net: nn.Module, validation: Split, progress: float) -> dict[str, float]:
-        """Clean accuracy, and accuracy under the check and under the attack trained with; see the recipe."""
+        """Clean accuracy, and accuracy under the check and under the attack trained with; see the
+        recipe.
+        """
         measured = Standard().validate(net, validation, progress)
         if self.lam == 0:
             return measured
@@ -130,12 +141,14 @@ class Weighted:
         measured["score"] = robust if full else -1 + robust
         if full and own - robust > _GAP and robust < _SHARE * own:
             raise TrainingFailed(
-                f"adversarial training collapsed: {100 * own:.1f} % right under its own {self.attack.to_spec()} but "
-                f"{100 * robust:.1f} % under {CHECK.to_spec()} on validation images; use an inner attack with more "
-                "steps, or more warmup"
+                f"adversarial training collapsed: {100 * own:.1f} % right under its own "
+                f"{self.attack.to_spec()} but {100 * robust:.1f} % under {CHECK.to_spec()} on "
+                "validation images; use an inner attack with more steps, or more warmup"
             )
         if full and kinds == 1 and self.classes > 1:
-            raise TrainingFailed("adversarial training collapsed: the net predicts one class for every image")
+            raise TrainingFailed(
+                "adversarial training collapsed: the net predicts one class for every image"
+            )
         return measured
 
     def _accuracies(self, net: nn.Module, validation: Split) -> tuple[float, float, int]:

@@ -1,4 +1,6 @@
-"""The defense contract: a frozen dataclass that yields the deployed pipeline from what the workshop offers."""
+"""The defense contract: a frozen dataclass that yields the deployed pipeline from what the workshop
+offers.
+"""
 
 from __future__ import annotations
 
@@ -17,14 +19,16 @@ from models.nets import Shape
 from models.recipes import Classifier
 from models.registry import canonical
 from models.split import Split
+from models.train import Objective
 
 
 @dataclass(frozen=True)
 class Defended:
     """A deployed pipeline.
 
-    predict: images (N, C, H, W) in [0, 1] to logits (N, K), what decides; surrogate: what gradient attacks are
-    handed; random: whether predict draws random numbers; generator: the generator inside, where there is one.
+    predict: images (N, C, H, W) in [0, 1] to logits (N, K), what decides; surrogate: what gradient
+    attacks are handed; random: whether predict draws random numbers; generator: the generator
+    inside, where there is one.
     """
 
     predict: Predict
@@ -56,8 +60,9 @@ class Trained:
 class Workshop:
     """What a defense may use: the model, the training data, and trained nets that are cached.
 
-    fingerprint: the dataset's; numerics: whatever else moves a trained weight's last bits (threads, versions); cache
-    None trains anew each time. trained collects what was trained or read from the cache, for provenance.
+    fingerprint: the dataset's; numerics: whatever else moves a trained weight's last bits (threads,
+    versions); cache None trains anew each time. trained collects what was trained or read from the
+    cache, for provenance.
     """
 
     model: Classifier
@@ -82,13 +87,18 @@ class Workshop:
         self.trained.append(Trained(checkpoint.digest(net.state_dict()), "", [], 0.0))
         return net
 
-    def fit(self, objective: train.Objective, identity: Any) -> nn.Module:
-        """The model trained for an objective, from the cache where it is there. identity: the objective's, for keys.
+    def fit(self, objective: Objective, identity: Any) -> nn.Module:
+        """The model trained for an objective, from the cache where it is there. identity: the
+        objective's, for keys.
 
-        Raises TrainingFailed for training that diverged or collapsed, ValueError where there is no training data.
+        Raises TrainingFailed for training that diverged or collapsed, ValueError where there is no
+        training data.
         """
         if self.train is None or self.validation is None:
-            raise ValueError("this dataset has no training split (npz: add train=); only given weights can be evaluated")
+            raise ValueError(
+                "this dataset has no training split (npz: add train=); only given weights can be "
+                "evaluated"
+            )
         net = self.net()
         settings = self.model.settings(len(self.train), self.shape[0])
         parts = {
@@ -120,7 +130,8 @@ class Workshop:
 class Defense(ABC):
     """Base of every defense recipe.
 
-    revision: raised when a change of the code changes the pipeline, so that stored outcomes are not reused.
+    revision: raised when a change of the code changes the pipeline, so that stored outcomes are not
+    reused.
     """
 
     revision: ClassVar[int] = 1
@@ -130,7 +141,9 @@ class Defense(ABC):
         """The pipeline that is deployed."""
 
     def at(self, norm: str, reference: float | None) -> Self:  # noqa: ARG002  most recipes need neither
-        """This recipe with what it left open filled in from the run: the norm and the dataset's reference eps."""
+        """This recipe with what it left open filled in from the run: the norm and the dataset's
+        reference eps.
+        """
         return self
 
     def to_spec(self) -> str:

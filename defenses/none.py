@@ -14,5 +14,7 @@ class NoDefense(Defense):
 
     def deploy(self, workshop: Workshop) -> Defended:
         """See Defense."""
-        net = workshop.given() if workshop.model.is_trained else workshop.fit(Standard(), "standard")
+        net = (
+            workshop.given() if workshop.model.is_trained else workshop.fit(Standard(), "standard")
+        )
         return Defended(predict=net, surrogate=net)

@@ -1,1 +1,3 @@
-"""Models: nets, recipes, the one classifier training loop, and the one reader and writer of weights."""
+"""Models: nets, recipes, the one classifier training loop, and the one reader and writer of
+weights.
+"""

@@ -1,4 +1,5 @@
-"""The only reader and writer of weights: safetensors with a digest that is checked, and a content-addressed cache.
+"""The only reader and writer of weights: safetensors with a digest that is checked, and a
+content-addressed cache.
 
 Nothing is unpickled: a `.pt` or `.pth` file of the user's is read with `weights_only=True`.
 """
@@ -28,12 +29,16 @@ class CorruptWeights(ValueError):
 
 
 def digest(weights: Weights) -> str:
-    """Hex digest (32 letters) of names, types, shapes and values; where the tensors live does not matter."""
+    """Hex digest (32 letters) of names, types, shapes and values; where the tensors live does not
+    matter.
+    """
     hasher = hashlib.blake2b(digest_size=16)
     for name in sorted(weights):
         tensor = weights[name].detach().cpu().contiguous()
         hasher.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
-        hasher.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
+        hasher.update(
+            tensor.reshape(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b""
+        )
     return hasher.hexdigest()
 
 
@@ -43,7 +48,9 @@ def key(made_of: str) -> str:
 
 
 def write(path: Path, weights: Weights, facts: Mapping[str, Any]) -> None:
-    """Writes safetensors with the digest and the facts (plain values) in the header; whole or not at all."""
+    """Writes safetensors with the digest and the facts (plain values) in the header; whole or not
+    at all.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in weights.items()}
     header = {"digest": digest(tensors), "facts": json.dumps(facts, sort_keys=True)}
@@ -57,7 +64,9 @@ def write(path: Path, weights: Weights, facts: Mapping[str, Any]) -> None:
 
 
 def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Weights and facts of a file that `write` made; raises CorruptWeights when the digest does not fit."""
+    """Weights and facts of a file that `write` made; raises CorruptWeights when the digest does not
+    fit.
+    """
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
@@ -70,7 +79,9 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def load_into(net: nn.Module, path: Path) -> None:
-    """Loads a user's weights (safetensors, or a .pt/.pth state dict) into a net; every name and shape must fit."""
+    """Loads a user's weights (safetensors, or a .pt/.pth state dict) into a net; every name and
+    shape must fit.
+    """
     try:
         if path.suffix in {".pt", ".pth"}:
             weights = torch.load(path, map_location="cpu", weights_only=True)
@@ -80,7 +91,9 @@ def load_into(net: nn.Module, path: Path) -> None:
         net.load_state_dict(weights)
     except Exception as err:
         reason = str(err).strip().splitlines()
-        raise ValueError(f"weights {path.name} do not load into {type(net).__name__}: {' '.join(reason)[:300]}") from err
+        raise ValueError(
+            f"weights {path.name} do not load into {type(net).__name__}: {' '.join(reason)[:300]}"
+        ) from err
 
 
 def cache_folder() -> Path:
@@ -106,7 +119,9 @@ class Cache:
         try:
             return read(path)
         except CorruptWeights as err:
-            warnings.warn(f"cached weights are corrupt and will be trained again: {err}", stacklevel=2)
+            warnings.warn(
+                f"cached weights are corrupt and will be trained again: {err}", stacklevel=2
+            )
             path.unlink(missing_ok=True)
             return None
 

@@ -1,8 +1,8 @@
 """Things of the user's own: `path/to/file.py:attribute` and `package.module:attribute`.
 
-Our packages are top-level names, and a user's file may mean its own `models` when it says `from models.x import y`.
-Such a file is loaded isolated: names that stand beside it (or in the working directory) hide ours while it is
-imported and while its factory runs; ours come back afterwards.
+Our packages are top-level names, and a user's file may mean its own `models` when it says `from
+models.x import y`. Such a file is loaded isolated: names that stand beside it (or in the working
+directory) hide ours while it is imported and while its factory runs; ours come back afterwards.
 """
 
 from __future__ import annotations
@@ -40,8 +40,9 @@ def attribute(name: str) -> Any:
         raise near(wanted, known, f"attribute of {place} named", "file.py:attribute")
     found = getattr(module, wanted)
     if isinstance(found, type):
-        found.source_digest = _source_digest(module)
-        found.label = f"{Path(place).stem}:{wanted}"
+        vars_of: Any = found
+        vars_of.source_digest = _source_digest(module)
+        vars_of.label = f"{Path(place).stem}:{wanted}"
     return found
 
 
@@ -50,7 +51,9 @@ def _module(place: str) -> ModuleType:
         try:
             return importlib.import_module(place)
         except ModuleNotFoundError as err:
-            raise UnknownName(f"no module {place!r} can be imported ({err.name} is missing)") from err
+            raise UnknownName(
+                f"no module {place!r} can be imported ({err.name} is missing)"
+            ) from err
     path = Path(place)
     if not path.is_file():
         raise UnknownName(f"no file {place!r}")
@@ -63,20 +66,24 @@ def _module(place: str) -> ModuleType:
             spec.loader.exec_module(module)
         except ModuleNotFoundError as err:
             top = (err.name or "").partition(".")[0]
-            raise UnknownName(f"{path.name} imports {err.name}, which is not found{_hint(top, path)}") from err
+            raise UnknownName(
+                f"{path.name} imports {err.name}, which is not found{_hint(top, path)}"
+            ) from err
     return module
 
 
 def _hint(top: str, path: Path) -> str:
     if top not in OURS:
         return ""
-    return f" in this package's own {top!r}; put {path.name} beside your {top}/ or start bench in its folder"
+    place = f"put {path.name} beside your {top}/ or start bench in its folder"
+    return f" in this package's own {top!r}; {place}"
 
 
 @contextlib.contextmanager
 def isolated(folder: Path) -> Iterator[None]:
-    """Lets `import models` (attacks, defenses, bench) mean what stands in the folder or the working directory, where
-    something of that name stands there; elsewhere they stay ours."""
+    """Lets `import models` (attacks, defenses, bench) mean what stands in the folder or the working
+    directory, where something of that name stands there; elsewhere they stay ours.
+    """
     roots = [root for root in (folder, Path.cwd().resolve()) if root != _OWN_ROOT]
     hidden = {n for n in OURS for r in roots if (r / n).is_dir() or (r / f"{n}.py").is_file()}
 
@@ -116,7 +123,9 @@ class ExternalModel(Classifier):
         with isolated(self.folder):
             net = type(self).factory(**{name: getattr(self, name) for name in self.passed})
         if not isinstance(net, nn.Module):
-            raise TypeError(f"{type(self).__name__} must return a torch.nn.Module, got {type(net).__name__}")
+            raise TypeError(
+                f"{type(self).__name__} must return a torch.nn.Module, got {type(net).__name__}"
+            )
         return net
 
     @property
@@ -133,7 +142,9 @@ def recipe(name: str) -> type[ExternalModel]:
     """A recipe class whose keys are the factory's parameters beside those of every model."""
     found = attribute(name)
     if not callable(found):
-        raise UnknownName(f"{name} must be callable (a factory of a torch.nn.Module), got {type(found).__name__}")
+        raise UnknownName(
+            f"{name} must be callable (a factory of a torch.nn.Module), got {type(found).__name__}"
+        )
     place, _, wanted = name.rpartition(":")
     module = _module(place) if not place.endswith(".py") else None
     source = Path(place) if module is None else Path(module.__file__ or ".")
@@ -158,7 +169,9 @@ def recipe(name: str) -> type[ExternalModel]:
         namespace={
             "factory": staticmethod(found),
             "folder": source.resolve().parent,
-            "passed": tuple(p.name for p in parameters if p.name in own or p.name in {f[0] for f in fields}),
+            "passed": tuple(
+                p.name for p in parameters if p.name in own or p.name in {f[0] for f in fields}
+            ),
             "label": f"{source.stem}:{wanted}",
             "source_digest": hashlib.blake2b(source.read_bytes(), digest_size=16).hexdigest(),
             "__doc__": inspect.getdoc(found) or f"{wanted} of {source.name}.",
@@ -169,7 +182,9 @@ def recipe(name: str) -> type[ExternalModel]:
 
 def _hints(found: Any) -> dict[str, Any]:
     try:
-        hints = typing.get_type_hints(found.__init__ if isinstance(found, type) else found)
+        hints = typing.get_type_hints(
+            vars(found).get("__init__", found) if isinstance(found, type) else found
+        )
     except NameError:
         return {}
     return {name: hint for name, hint in hints.items() if hint in (int, float, bool, str)}

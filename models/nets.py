@@ -1,7 +1,10 @@
-"""Network architectures: images (N, C, H, W) in [0, 1] to logits (N, K); normalisation is a layer inside."""
+"""Network architectures: images (N, C, H, W) in [0, 1] to logits (N, K); normalisation is a layer
+inside.
+"""
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import torch.nn.functional as F  # noqa: N812  the name every torch reader knows
@@ -26,7 +29,9 @@ def logreg(shape: Shape, classes: int) -> nn.Module:
 def mlp(shape: Shape, classes: int) -> nn.Module:
     """Two hidden layers of 100 sigmoid units."""
     sizes = (math.prod(shape), 100, 100)
-    hidden = [layer for a, b in zip(sizes, sizes[1:], strict=False) for layer in (nn.Linear(a, b), nn.Sigmoid())]
+    hidden = [
+        layer for a, b in itertools.pairwise(sizes) for layer in (nn.Linear(a, b), nn.Sigmoid())
+    ]
     return nn.Sequential(nn.Flatten(), *hidden, nn.Linear(100, classes))
 
 
@@ -84,7 +89,7 @@ class _PreActivation(nn.Module):
         """Features (N, outputs, H / stride, W / stride)."""
         active = F.relu(self.norm1(x))
         around = x if self.shortcut is None else self.shortcut(active)
-        inner = self.conv2(F.relu(self.norm2(self.conv1(active))))
+        inner: Tensor = self.conv2(F.relu(self.norm2(self.conv1(active))))
         return inner + around
 
 

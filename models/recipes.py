@@ -15,15 +15,16 @@ from models.registry import models
 from models.seeding import seeded
 from models.train import Settings
 
-_LEAST_UPDATES = 2000
+_LEAST_UPDATES = 1500
 
 
 @dataclass(frozen=True)
 class Classifier(ABC):
     """Base of every model recipe.
 
-    seed: of initialisation and training. epochs: none means enough for 2,000 updates and no fewer than the recipe's
-    own least number. batch, lr: of training. weights: a safetensors, .pt or .pth file to load instead of training.
+    seed: of initialisation and training. epochs: none means enough for 1,500 updates and no fewer
+    than the recipe's own least number. batch, lr: of training. weights: a safetensors, .pt or .pth
+    file to load instead of training.
     """
 
     revision: ClassVar[int] = 1
@@ -58,7 +59,9 @@ class Classifier(ABC):
         return self.weights is not None
 
     def build(self, shape: nets.Shape, classes: int) -> nn.Module:
-        """The net in eval mode, initialised under the seed, with the weights where there are any."""
+        """The net in eval mode, initialised under the seed, with the weights where there are
+        any.
+        """
         with seeded(self.seed):
             net = self.architecture(shape, classes)
         if self.weights is not None:
@@ -66,7 +69,9 @@ class Classifier(ABC):
         return net.eval()
 
     def settings(self, images: int, channels: int) -> Settings:
-        """How the net is trained on a number of images with C channels; colour photographs are shifted, mirrored."""
+        """How the net is trained on a number of images with C channels; colour photographs are
+        shifted, mirrored.
+        """
         batch = min(self.batch, max(32, images // 16))
         auto = max(self.least_epochs, math.ceil(_LEAST_UPDATES * batch / images))
         return Settings(
@@ -114,11 +119,12 @@ class Mlp(Classifier):
 
 @dataclass(frozen=True)
 class CnnSmall(Classifier):
-    """Two strided convolutions and a hidden layer of 100: the fast adversarial training net (Wong et al. 2020).
+    """Two strided convolutions and a hidden layer of 100: the fast adversarial training net (Wong
+    et al. 2020).
 
-    seed: of initialisation and training. epochs: none means enough for 2,000 updates, at least 6 epochs. batch, lr:
-    of training with Adam, the rate rising to lr until 40 % of the updates and falling to 0. weights: a safetensors,
-    .pt or .pth file to load instead of training.
+    seed: of initialisation and training. epochs: none means enough for 1,500 updates, at least 6
+    epochs. batch, lr: of training with Adam, the rate rising to lr until 40 % of the updates and
+    falling to 0. weights: a safetensors, .pt or .pth file to load instead of training.
     """
 
     def architecture(self, shape: nets.Shape, classes: int) -> nn.Module:
@@ -128,7 +134,8 @@ class CnnSmall(Classifier):
 
 @dataclass(frozen=True)
 class Cnn(Classifier):
-    """Two 5x5 convolutions, pooling, a hidden layer of 1024: the MNIST challenge net (Madry et al. 2017).
+    """Two 5x5 convolutions, pooling, a hidden layer of 1024: the MNIST challenge net (Madry et al.
+    2017).
 
     Keys as for every model: see `bench show cnn_small`.
     """
@@ -144,8 +151,8 @@ class Cnn(Classifier):
 class Resnet18(Classifier):
     """Pre-activation ResNet-18 for small colour images (He et al. 2016, arXiv:1603.05027).
 
-    Trained with SGD, momentum 0.9, weight decay 5e-4, at least 15 epochs. Keys as for every model: see
-    `bench show cnn_small`.
+    Trained with SGD, momentum 0.9, weight decay 5e-4, at least 15 epochs. Keys as for every model:
+    see `bench show cnn_small`.
     """
 
     least_epochs: ClassVar[int] = 15

@@ -1,8 +1,8 @@
 """Spec grammar and lazy recipe tables; never imports torch.
 
 A spec is ``NAME[:KEY=VALUE,...]``. NAME is a name of a table, ``path/to/file.py:attribute`` or
-``package.module:attribute``; a spec inside a spec stands in brackets. A recipe is a frozen dataclass; its
-fields are the keys, its annotations the types, its docstring the documentation.
+``package.module:attribute``; a spec inside a spec stands in brackets. A recipe is a frozen
+dataclass; its fields are the keys, its annotations the types, its docstring the documentation.
 """
 
 from __future__ import annotations
@@ -59,7 +59,9 @@ def split_top(text: str, separator: str) -> list[str]:
 
 
 def parse(text: str) -> Spec:
-    """Reads ``NAME[:KEY=VALUE,...]``; the first part behind a colon that holds ``=`` starts the options."""
+    """Reads ``NAME[:KEY=VALUE,...]``; the first part behind a colon that holds ``=`` starts the
+    options.
+    """
     parts = split_top(text.strip(), ":")
     start = next((i for i, part in enumerate(parts) if i and "=" in part), len(parts))
     name, tail = ":".join(parts[:start]), ":".join(parts[start:])
@@ -81,7 +83,9 @@ def near(name: str, known: Iterable[str], kind: str, where: str) -> UnknownName:
     """The error for an unknown name, with the nearest known ones."""
     known = list(known)
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(map(repr, close))}?" if close else f"known: {', '.join(known)}"
+    hint = (
+        f"did you mean {' or '.join(map(repr, close))}?" if close else f"known: {', '.join(known)}"
+    )
     return UnknownName(f"no {kind} {name!r}; {hint} ({where})")
 
 
@@ -113,7 +117,12 @@ def convert(text: str, kind: Any) -> Any:
         return text
     if hasattr(kind, "from_spec"):
         return kind.from_spec(text)
-    converters: dict[Any, Callable[[str], Any]] = {int: int, float: number, bool: _boolean, str: str}
+    converters: dict[Any, Callable[[str], Any]] = {
+        int: int,
+        float: number,
+        bool: _boolean,
+        str: str,
+    }
     return converters[kind](text)
 
 
@@ -129,7 +138,9 @@ def type_name(kind: Any) -> str:
 
 
 def build(cls: type, spec: Spec, *, kind: str) -> Any:
-    """An instance of recipe class ``cls`` with the options of ``spec``; refuses unknown keys and bad values."""
+    """An instance of recipe class ``cls`` with the options of ``spec``; refuses unknown keys and
+    bad values.
+    """
     hints = typing.get_type_hints(cls)
     fields = {f.name: hints[f.name] for f in dataclasses.fields(cls) if f.init}
     values = {}
@@ -143,7 +154,9 @@ def build(cls: type, spec: Spec, *, kind: str) -> Any:
         except (ValueError, OverflowError) as err:
             if isinstance(err, UnknownName) or hasattr(fields[key], "from_spec"):
                 raise
-            rule = str(err) if str(err).startswith(("one of", "true or")) else type_name(fields[key])
+            rule = (
+                str(err) if str(err).startswith(("one of", "true or")) else type_name(fields[key])
+            )
             raise ValueError(f"{spec.name}: {key} must be {rule}, got {text!r}") from err
     required = [f.name for f in dataclasses.fields(cls) if f.init and not _has_default(f)]
     missing = [name for name in required if name not in values]
@@ -180,7 +193,9 @@ class Registry:
     Names are checked without importing anything; classes are imported when first asked for.
     """
 
-    def __init__(self, kind: str, table: Mapping[str, str], *, loader: Callable[[str], Any] | None = None):
+    def __init__(
+        self, kind: str, table: Mapping[str, str], *, loader: Callable[[str], Any] | None = None
+    ):
         self.kind = kind
         self.table = dict(table)
         self.group = f"bench.{kind}s"
@@ -207,7 +222,9 @@ class Registry:
         """The class or factory behind a name."""
         if ":" in name:
             if self._loader is None:
-                raise UnknownName(f"a {self.kind} is one of {', '.join(self.names())}, got {name!r}")
+                raise UnknownName(
+                    f"a {self.kind} is one of {', '.join(self.names())}, got {name!r}"
+                )
             return self._loader(name)
         target = self.table.get(name) or self.plugins().get(name)
         if target is None:
@@ -231,7 +248,9 @@ class Registry:
         return known or plugins.get(target, f"{cls.__module__}:{cls.__qualname__}")
 
     def describe(self, recipe: Any) -> str:
-        """The shortest spec that gives this recipe again: fields that differ from their defaults."""
+        """The shortest spec that gives this recipe again: fields that differ from their
+        defaults.
+        """
         items = []
         for field in dataclasses.fields(recipe):
             value = getattr(recipe, field.name)
@@ -252,10 +271,16 @@ class Registry:
 
     def identity(self, recipe: Any) -> dict[str, Any]:
         """What a recipe is for a digest: its name, every field with its value, and its revision."""
-        fields = {f.name: self._plain(f, getattr(recipe, f.name)) for f in dataclasses.fields(recipe)}
+        fields = {
+            f.name: self._plain(f, getattr(recipe, f.name)) for f in dataclasses.fields(recipe)
+        }
         source = getattr(type(recipe), "source_digest", None)
         # What comes from a file is known by the file's content, never by its name.
-        name = {"source": source, "attribute": type(recipe).__name__} if source else self.name_of(recipe)
+        name = (
+            {"source": source, "attribute": type(recipe).__name__}
+            if source
+            else self.name_of(recipe)
+        )
         return {"name": name, "revision": getattr(recipe, "revision", 1), "fields": fields}
 
     @staticmethod

@@ -10,7 +10,9 @@ import torch
 
 @contextlib.contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Forks the global generators of every device, seeds the forks, and leaves the originals as they were."""
+    """Forks the global generators of every device, seeds the forks, and leaves the originals as
+    they were.
+    """
     with torch.random.fork_rng():
         torch.manual_seed(seed)  # noqa: TID251  the one permitted place
         yield

@@ -21,6 +21,7 @@ REVISION = 1
 
 _PEAK = 0.4
 _ROWS = 512
+_MOST_VALIDATIONS = 25
 
 
 class TrainingFailed(RuntimeError):
@@ -31,9 +32,10 @@ class TrainingFailed(RuntimeError):
 class Settings:
     """How a net is trained.
 
-    epochs: passes over the training split; batch: images per update; optimiser: adam or sgd (momentum 0.9); lr: peak
-    of a learning rate that rises from 0 until 40 % of the updates and falls to 0 again; decay: L2 weight decay; seed:
-    of initialisation, order and dropout; flips: random shifts by up to 4 pixels and mirroring (colour photographs).
+    epochs: passes over the training split; batch: images per update; optimiser: adam or sgd
+    (momentum 0.9); lr: peak of a learning rate that rises from 0 until 40 % of the updates and
+    falls to 0 again; decay: L2 weight decay; seed: of initialisation, order and dropout; flips:
+    random shifts by up to 4 pixels and mirroring (colour photographs).
     """
 
     epochs: int
@@ -47,8 +49,9 @@ class Settings:
 
 @dataclass(frozen=True)
 class Batch:
-    """One update's images x (n, ...) in [0, 1], labels y (n,), their places index (n,) in the training split, the
-    epoch, and progress in [0, 1): the share of updates already made."""
+    """One update's images x (n, ...) in [0, 1], labels y (n,), their places index (n,) in the
+    training split, the epoch, and progress in [0, 1): the share of updates already made.
+    """
 
     x: Tensor
     y: Tensor
@@ -70,8 +73,9 @@ class Objective(Protocol):
         ...
 
     def validate(self, net: nn.Module, validation: Split, progress: float) -> dict[str, float]:
-        """Measures on the validation split, the net in eval mode; `score` decides which checkpoint is kept. Raises
-        TrainingFailed when going on is pointless."""
+        """Measures on the validation split, the net in eval mode; `score` decides which checkpoint
+        is kept. Raises TrainingFailed when going on is pointless.
+        """
         ...
 
 
@@ -114,45 +118,61 @@ def fit(
     *,
     say: Callable[[str], None] = lambda _: None,
 ) -> list[dict[str, Any]]:
-    """Trains a net in place and leaves it in eval mode at its best checkpoint; returns a log entry per epoch.
+    """Trains a net in place and leaves it in eval mode at its best checkpoint; returns a log entry
+    per validation.
 
-    Equal arguments give equal weights on one machine. Raises TrainingFailed when the loss is no longer finite or the
-    objective's validation says so.
+    There is one after each epoch; above 25 epochs, after every second, third and so on, and after
+    the last. Equal arguments give equal weights on one machine. Raises TrainingFailed when the loss
+    is no longer finite or the objective's validation says so.
     """
     device = next(net.parameters()).device
     optimiser = _optimiser(net.parameters(), settings)
     per_epoch = math.ceil(len(train) / settings.batch)
     updates = per_epoch * settings.epochs
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _triangle(step + 1, updates))
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimiser, lambda step: _triangle(step + 1, updates)
+    )
     order = torch.Generator().manual_seed(settings.seed)
     labels = train.y.to(device)
-    best, log = (-math.inf, net.state_dict()), []
+    every = math.ceil(settings.epochs / _MOST_VALIDATIONS)
+    best: tuple[float, dict[str, Tensor]] = (-math.inf, net.state_dict())
+    log: list[dict[str, Any]] = []
     with seeded(settings.seed):
+        start, total = time.perf_counter(), torch.zeros((), device=device)
         for epoch in range(settings.epochs):
-            start, total = time.perf_counter(), torch.zeros((), device=device)
             net.train()
-            for place, index in enumerate(torch.randperm(len(train), generator=order).split(settings.batch)):
+            shuffled = torch.randperm(len(train), generator=order)
+            for place, index in enumerate(torch.split(shuffled, settings.batch)):
                 x = train.images(index, device)
                 x = _flipped(x, order) if settings.flips else x
                 progress = (epoch * per_epoch + place) / updates
                 batch = Batch(x, labels[index.to(device)], index.to(device), epoch, progress)
                 loss = objective.loss(net, batch)
                 optimiser.zero_grad(set_to_none=True)
-                loss.backward()
+                torch.autograd.backward(loss)
                 optimiser.step()
                 schedule.step()
                 total += loss.detach()
-            mean = float(total) / per_epoch
+            if (epoch + 1) % every and epoch + 1 < settings.epochs:
+                continue
+            mean = float(total) / per_epoch / (epoch + 1 - (log[-1]["epoch"] if log else 0))
             if not math.isfinite(mean):
                 raise TrainingFailed(f"training diverged: the loss is {mean} in epoch {epoch + 1}")
             net.eval()
             measured = objective.validate(net, validation, (epoch + 1) / settings.epochs)
             if measured["score"] >= best[0]:
                 best = (measured["score"], copy.deepcopy(net.state_dict()))
-            entry = {"epoch": epoch + 1, "loss": mean, **measured, "seconds": time.perf_counter() - start}
+            entry = {
+                "epoch": epoch + 1,
+                "loss": mean,
+                **measured,
+                "seconds": time.perf_counter() - start,
+            }
             log.append(entry)
             shown = ", ".join(f"{k} {100 * v:.1f} %" for k, v in measured.items() if k != "score")
-            say(f"epoch {epoch + 1}/{settings.epochs}: loss {mean:.4f}, {shown}, {entry['seconds']:.1f} s")
+            at = f"epoch {epoch + 1}/{settings.epochs}"
+            say(f"{at}: loss {mean:.4f}, {shown}, {entry['seconds']:.1f} s")
+            start, total = time.perf_counter(), torch.zeros((), device=device)
     net.load_state_dict(best[1])
     net.eval()
     return log
@@ -161,14 +181,17 @@ def fit(
 def _optimiser(parameters: Iterable[nn.Parameter], settings: Settings) -> torch.optim.Optimizer:
     makers: dict[str, Callable[[], torch.optim.Optimizer]] = {
         "adam": lambda: torch.optim.Adam(parameters, lr=settings.lr, weight_decay=settings.decay),
-        "sgd": lambda: torch.optim.SGD(parameters, lr=settings.lr, momentum=0.9, weight_decay=settings.decay),
+        "sgd": lambda: torch.optim.SGD(
+            parameters, lr=settings.lr, momentum=0.9, weight_decay=settings.decay
+        ),
     }
     return makers[settings.optimiser]()
 
 
 def _triangle(step: int, steps: int) -> float:
-    """The share of the peak learning rate at update `step` of `steps` (cyclic schedule of fast adversarial training,
-    Wong et al. 2020)."""
+    """The share of the peak learning rate at update `step` of `steps` (cyclic schedule of fast
+    adversarial training, Wong et al. 2020).
+    """
     return min(step / (_PEAK * steps), (steps + 1 - step) / ((1 - _PEAK) * steps + 1), 1.0)
 
 

@@ -21,6 +21,7 @@ import torchvision.datasets
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from sklearn.datasets import load_digits
 
 from bench import data
 from bench.datasets import BUDGETS, Budget, budget, datasets
@@ -256,8 +257,6 @@ def test_fingerprint_depends_on_content_alone(tmp_path):
 
 
 def test_digits_are_those_of_scikit_learn():
-    from sklearn.datasets import load_digits
-
     bunch = load_digits()
     loaded = data.load("digits", None)
     assert (loaded.name, loaded.kind, loaded.classes) == ("digits", "digits", 10)
@@ -282,6 +281,16 @@ def test_digits_test_set_is_stratified():
     sizes = sum(torch.bincount(p.y) for p in (loaded.train, loaded.validation, loaded.test))
     share = sizes.numpy() * 500 / 1797
     assert np.abs(torch.bincount(loaded.test.y).numpy() - share).max() < 1.4  # (1 + 8 * 0.1019) / 2
+
+
+def test_digits_leave_the_global_random_state_alone():
+    code = (
+        "import random; before = random.getstate()\n"
+        "from bench import data; data.load('digits', None)\n"
+        "print(random.getstate() == before)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "True\n"
 
 
 def test_digits_stay_the_same_data_across_versions():
@@ -594,6 +603,9 @@ def test_pickled_objects_are_refused_and_not_run(tmp_path):
     trace = tmp_path / "ran"
     path = save(tmp_path / "t.npz", x=np.array([Trap(trace)], dtype=object), y=labels(1))
     assert "nothing is unpickled" in refusal(f"npz:test={path}")
+    assert not trace.exists()
+    path = save(path, x=GREY, y=labels(6), note=np.array([Trap(trace)], dtype=object))
+    assert len(data.load(f"npz:test={path}", None).test) == 6
     assert not trace.exists()
 
 

@@ -1,0 +1,223 @@
+"""The sweep from Python: any module and any tensors, no files needed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from attacks.base import Attack
+from attacks.loop import check_images
+from attacks.oracles import frozen
+from attacks.registry import attacks as attack_table
+from bench import data, runner
+from bench.datasets import budget
+from bench.errors import BenchError, RequestError
+from bench.executors import LocalExecutor
+from bench.plan import Cell, Part
+from bench.report.export import samples as samples_frame
+from bench.report.frames import tidy
+from bench.runner import Job, Silent, Sources
+from bench.spec import SWEEPS, checked_grid, parse_grid, valid
+from bench.stats import Interval, wilson
+from bench.store import Record, Store
+from defenses.none import NoDefense
+from models import checkpoint
+from models.nets import Shape
+from models.recipes import Classifier
+from models.split import Split
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Eps = str | float | Sequence[float | str]
+
+
+class CellFailed(BenchError):
+    """An attack that could not be carried out; the message says why."""
+
+
+@dataclass(frozen=True)
+class Given(Classifier):
+    """A module handed over from Python, evaluated as it is."""
+
+    label: ClassVar[str] = "module"
+    module: nn.Module | None = None
+
+    def build(self, shape: Shape, classes: int) -> nn.Module:  # noqa: ARG002  it is built
+        """The module itself: the loop holds it in eval mode and gives it back as it was."""
+        if self.module is None:
+            raise ValueError("Given needs a module")
+        return self.module
+
+    def architecture(self, shape: Shape, classes: int) -> nn.Module:
+        """The module itself."""
+        return self.build(shape, classes)
+
+    @property
+    def is_trained(self) -> bool:
+        """True."""
+        return True
+
+
+@dataclass(frozen=True)
+class Run:
+    """What an evaluation measured.
+
+    records: the stored cells; table: the tidy rows; samples: a row per sample and attack.
+    """
+
+    records: list[Record]
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """The columns of accuracy_vs_eps.csv, the per-sample worst case over the attacks among the
+        rows.
+        """
+        return tidy(self.records)
+
+    @property
+    def samples(self) -> pd.DataFrame:
+        """A row per sample and attack: id, index, label, clean_prediction, min_eps, distance,
+        queries.
+        """
+        return samples_frame(self.records)
+
+    def accuracy(self, eps: float | str) -> Interval:
+        """Robust accuracy under the worst case over the attacks, with its Wilson 95 % interval.
+
+        Between two radii of the grid it is that of the lower one, an upper bound. Raises
+        RequestError above the grid.
+        """
+        radius = float(Fraction(eps)) if isinstance(eps, str) else eps
+        highest = min(float(record.eps[-1]) for record in self.records)
+        if not 0 <= radius <= highest:
+            raise RequestError(f"eps must be from 0 to the grid's largest, {highest!r}, got {eps}")
+        worst = np.min([record.samples["min_eps"] for record in self.records], axis=0)
+        return wilson(int((worst > radius).sum()), len(worst))
+
+
+def evaluate(  # noqa: PLR0913  one keyword per setting
+    model: nn.Module,
+    dataset: str | tuple[Tensor, Tensor] = "digits",
+    attacks: Sequence[str | Attack] = ("pgd",),
+    *,
+    norm: str = "linf",
+    eps: Eps | None = None,
+    n: int | None = None,
+    seed: int = 0,
+    sweep: str = "ladder",
+    device: str | None = None,
+    batch_size: int | None = None,
+    data_root: str | Path | None = None,
+    out: str | Path | None = None,
+) -> Run:
+    """Robust accuracy of a module against attacks, at every eps of a grid.
+
+    model: images (N, C, H, W) in [0, 1] to logits (N, K), left as found. dataset: a spec, or
+    tensors (x, y): x uint8 or floating in [0, 1], y integers. eps: a number, several, or a text
+    such as `0:0.4:0.05`; by default the dataset's grid (own tensors have none). n: how many samples
+    of the stratified test order, by default min(1000, all). device: where to run, by default where
+    the model's parameters are. out: a folder whose store is used and added to; by default nothing
+    is written. Raises BenchError for a request that cannot be run, and for an attack that failed.
+    """
+    chosen = _dataset(model, dataset, None if data_root is None else Path(data_root))
+    if sweep not in SWEEPS:
+        raise RequestError(f"sweep must be one of {', '.join(SWEEPS)}, got {sweep!r}")
+    grid, reference = _grid(eps, chosen, norm)
+    given = Given(module=model)
+    identity = {"class": type(model).__qualname__, "weights": checkpoint.digest(model.state_dict())}
+    model_part = Part(type(model).__name__, identity)
+    where = runner.device_of(device) if device else _device(model)
+    recipes = [valid(attack_table.get, a) if isinstance(a, str) else a for a in attacks]
+    if not recipes:
+        raise RequestError("at least one attack is needed")
+    defense = NoDefense()
+    data_part = runner.data_part_of(chosen, n, reference)
+    cells: dict[str, Cell] = {}
+    sources: dict[str, Sources] = {}
+    for recipe in recipes:
+        cell = Cell(
+            data=data_part,
+            model=model_part,
+            defense=Part(defense.to_spec(), defense.identity()),
+            attack=runner.attack_part_of(recipe, norm, chosen.classes, grid),
+            norm=norm,
+            eps=grid,
+            seed=seed,
+            sweep=sweep,
+            numerics=runner.numerics_of(where),
+        )
+        cells[cell.key] = cell
+        sources[cell.key] = Sources(chosen, given, defense, recipe)
+    job = Job(tuple(cells.values()), sources, None, batch_size, None)
+    with Store.in_memory() if out is None else Store.open(Path(out)) as store:
+        runner.execute(job, store, LocalExecutor(), Silent())
+        records = store.records(cells)
+    for record in records:
+        if record.failure:
+            raise CellFailed(f"{record.attack}: {record.failure}")
+    return Run(records)
+
+
+def _device(model: nn.Module) -> str:
+    parameter = next(model.parameters(), None)
+    return "cpu" if parameter is None else str(parameter.device)
+
+
+def _dataset(
+    model: nn.Module, dataset: str | tuple[Tensor, Tensor], root: Path | None
+) -> data.Dataset:
+    if isinstance(dataset, str):
+        return data.load(dataset, root)
+    x, y = dataset
+    if x.dtype != torch.uint8:
+        valid(lambda _: check_images(x, y), "")
+    if not len(x) or len(x) != len(y):
+        raise RequestError(
+            f"x and y must hold the same number of samples, at least 1, got {len(x)} and {len(y)}"
+        )
+    chosen = data.assemble("tensors", "tensors", Split(x.detach().cpu(), y.detach().cpu().long()))
+    with frozen(model), torch.no_grad():
+        logits = model(chosen.test.images(slice(0, 1), _device(model)))
+    if not isinstance(logits, Tensor) or logits.dim() != 2:
+        raise RequestError("the model must return logits (N, K)")
+    return replace(chosen, classes=logits.shape[1])
+
+
+def _grid(
+    eps: Eps | None, dataset: data.Dataset, norm: str
+) -> tuple[tuple[Fraction, ...], Fraction | None]:
+    """The grid as exact fractions, and the dataset's reference eps (None for own tensors)."""
+    row = (
+        None
+        if dataset.kind == "tensors"
+        else valid(lambda n: budget(dataset.kind, dataset.shape[0], n), norm)
+    )
+    reference = None if row is None else Fraction(row.reference)
+    if eps is None:
+        if row is None:
+            raise RequestError("eps= is needed with tensors of your own")
+        return parse_grid(row.grid), reference
+    if isinstance(eps, str):
+        return parse_grid(eps), reference
+    values = [eps] if isinstance(eps, float | int) else list(eps)
+    return checked_grid([_exact(value) for value in values], str(eps)), reference
+
+
+def _exact(value: Any) -> Fraction:
+    """The fraction a number was meant as: 0.1 is 1/10, and 8 / 255 is 8/255."""
+    if isinstance(value, str):
+        return parse_grid(value)[0]
+    if not math.isfinite(value):
+        raise RequestError(f"eps must be finite, got {value}")
+    by_text = Fraction(repr(float(value)))
+    by_pixels = Fraction(round(value * 255), 255)
+    return by_pixels if float(by_pixels) == float(value) else by_text

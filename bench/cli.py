@@ -1,0 +1,384 @@
+"""The `bench` command. Commands import what they need when they run: `--help` and unknown names
+answer at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from bench import __version__
+from bench.errors import BenchError, RequestError
+
+if TYPE_CHECKING:
+    from bench.runner import Job
+    from bench.spec import Request
+    from bench.store import Record, Store
+
+# Threads that spin while they wait make small operations up to 100 times slower on a busy machine.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+INTERRUPTED = 130
+app = typer.Typer(
+    name="bench",
+    help="How accurate is a classifier when an attacker may move each input by eps?",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Out = Annotated[
+    Path, typer.Option(help="Folder of the store, tables and figures.", show_default=True)
+]
+Root = Annotated[
+    Path | None,
+    typer.Option(envvar="BENCH_DATA", help="Folder of mnist, fashion_mnist and cifar10."),
+]
+
+
+def main() -> NoReturn:
+    """Runs the command line; a BenchError is one line on standard error and exit code 2."""
+    try:
+        app(standalone_mode=False)
+    except BenchError as err:
+        _refuse(str(err))
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    except typer.Exit as err:
+        sys.exit(err.exit_code)
+    except typer.Abort:
+        sys.exit(INTERRUPTED)
+    except Exception as err:
+        # click's errors of usage: their class is not part of typer's public names.
+        if hasattr(err, "format_message"):
+            _refuse(err.format_message())
+        raise
+    sys.exit(0)
+
+
+def _refuse(text: str) -> NoReturn:
+    print(f"bench: {' '.join(text.split())}", file=sys.stderr)
+    sys.exit(2)
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,  # noqa: FBT002
+) -> None:
+    if version:
+        print(f"adversarial-bench {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def run(  # noqa: PLR0913  one parameter per flag
+    *,
+    dataset: Annotated[
+        list[str] | None, typer.Option(help="Dataset spec; repeatable. [default: digits]")
+    ] = None,
+    model: Annotated[
+        list[str] | None, typer.Option(help="Model spec; repeatable. [default: cnn_small]")
+    ] = None,
+    attack: Annotated[
+        list[str] | None, typer.Option(help="Attack spec; repeatable. [default: pgd]")
+    ] = None,
+    defense: Annotated[
+        list[str] | None, typer.Option(help="Defense spec; repeatable, beside the baseline none.")
+    ] = None,
+    seed: Annotated[
+        list[int] | None, typer.Option(help="Seed of the attacks; repeatable. [default: 0]")
+    ] = None,
+    norm: Annotated[str | None, typer.Option(help="linf, l2, l1 or l0. [default: linf]")] = None,
+    eps: Annotated[
+        str | None,
+        typer.Option(help="Radii, 0:0.4:0.05 or 0,2/255,8/255. [default: the dataset's]"),
+    ] = None,
+    n: Annotated[int | None, typer.Option(help="Test images. [default: min(1000, all)]")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="auto, cpu, cuda, cuda:N or mps. [default: auto]")
+    ] = None,
+    sweep: Annotated[
+        str | None,
+        typer.Option(
+            help="ladder (fooled at eps is fooled above) or independent. [default: ladder]"
+        ),
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Most images in flight; moves no outcome.")
+    ] = None,
+    out: Out = Path("results"),
+    data_root: Root = None,
+    config: Annotated[
+        Path | None, typer.Option(help="YAML file of these settings; flags go before it.")
+    ] = None,
+    baseline: Annotated[
+        bool | None, typer.Option("--baseline/--no-baseline", help="Run the undefended model too.")
+    ] = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Forget the stored cells of this request first.")
+    ] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Show cells, what is stored, and queries; run nothing."),
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress, no table.")] = False,
+) -> None:
+    """Sweep attacks over eps against defenses; write tables, leaderboard and figures.
+
+    Each (dataset, model, defense, attack, seed) is a cell; stored cells are reused, an interrupted
+    run goes on where it stopped.
+    """
+    flags = {
+        "dataset": dataset,
+        "model": model,
+        "attack": attack,
+        "defense": defense,
+        "seed": seed,
+        "norm": norm,
+        "eps": eps,
+        "n": n,
+        "device": device,
+        "sweep": sweep,
+        "batch_size": batch_size,
+        "data_root": data_root,
+        "baseline": baseline,
+    }
+    request = _request(flags, config)
+    # Refused before torch is imported: a folder that cannot be written, a store of another version.
+    store = _opened(out, dry_run=dry_run)
+    job = _resolved(request)
+    if dry_run:
+        _show_plan(job, store)
+        return
+    failures, interrupted = _executed(job, store, quiet=quiet, fresh=fresh)
+    shown = store.records(cell.key for cell in job.cells)
+    _write_tables(store, out)
+    if not quiet:
+        _print_summary(shown, out)
+    if interrupted:
+        print(
+            "bench: interrupted; finished blocks are kept, the same command goes on from there",
+            file=sys.stderr,
+        )
+        raise typer.Exit(INTERRUPTED)
+    if failures:
+        for line in failures:
+            print(f"bench: failed: {line}", file=sys.stderr)
+        raise typer.Exit(1)
+
+
+def _request(flags: Mapping[str, Any], config: Path | None) -> Request:
+    from bench.spec import request_of
+
+    settings = {} if config is None else _yaml(config)
+    return request_of(
+        {**settings, **{name: value for name, value in flags.items() if value is not None}}
+    )
+
+
+def _yaml(path: Path) -> dict[str, Any]:
+    import yaml
+
+    try:
+        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as err:
+        raise RequestError(
+            f"--config {path} cannot be read ({' '.join(str(err).split())})"
+        ) from err
+    if not isinstance(settings, dict):
+        raise RequestError(f"--config {path} must hold settings such as `attack: [pgd, fgsm]`")
+    return {str(name).replace("-", "_"): value for name, value in settings.items()}
+
+
+def _opened(out: Path, *, dry_run: bool) -> Store:
+    from bench.store import NAME, Store
+
+    if dry_run and not (out / NAME).is_file():
+        return Store.in_memory()
+    return Store.open(out)
+
+
+def _resolved(request: Request) -> Job:
+    from bench.runner import resolve
+
+    return resolve(request)
+
+
+def _executed(job: Job, store: Store, *, quiet: bool, fresh: bool) -> tuple[list[str], bool]:
+    """What failed, as lines, and whether the run was interrupted."""
+    from bench.executors import LocalExecutor
+    from bench.progress import title, watcher
+    from bench.runner import execute
+
+    interrupted = False
+    try:
+        execute(job, store, LocalExecutor(), watcher(quiet=quiet), fresh=fresh)
+    except KeyboardInterrupt:
+        interrupted = True
+    failed = {record.key: record.failure for record in store.records(c.key for c in job.cells)}
+    return [f"{title(c)}: {failed[c.key]}" for c in job.cells if failed.get(c.key)], interrupted
+
+
+def _show_plan(job: Job, store: Store) -> None:
+    from tabulate import tabulate
+
+    from bench.plan import missing
+
+    todo = {
+        item.cell.key: len(item.blocks)
+        for item in missing(job.cells, store.blocks(c.key for c in job.cells))
+    }
+    rows = [
+        (
+            cell.data.name,
+            cell.model.text,
+            cell.defense.text,
+            f"{cell.attack.text} ({cell.attack.mode})",
+            cell.norm,
+            len(cell.eps),
+            cell.seed,
+            cell.data.n,
+            f"{cell.blocks - todo.get(cell.key, 0)}/{cell.blocks}",
+            f"{cell.most_queries * todo.get(cell.key, 0) // cell.blocks:,}",
+        )
+        for cell in job.cells
+    ]
+    headers = (
+        "dataset",
+        "model",
+        "defense",
+        "attack",
+        "norm",
+        "eps",
+        "seed",
+        "n",
+        "blocks stored",
+        "queries at most",
+    )
+    print(tabulate(rows, headers=headers, tablefmt="github", disable_numparse=True))
+    stored = len(job.cells) - len(todo)
+    print(f"\n{len(job.cells)} cells, {stored} stored, {len(todo)} to run; nothing was run")
+
+
+def _write_tables(store: Store, out: Path) -> None:
+    from bench.report.write import write
+
+    write(store.records(), out)
+
+
+def _print_summary(records: list[Record], out: Path) -> None:
+    from bench.report.write import summary
+
+    if records:
+        print(summary(records))
+        print(f"\ntables, figures and the store are under {out}")
+
+
+@app.command()
+def report(out: Out = Path("results")) -> None:
+    """Write tables, figures and report.html again from the store."""
+    from bench.report.write import write
+    from bench.store import Store
+
+    with Store.read(out) as store:
+        records = store.records()
+        write(records, out)
+    _print_summary(records, out)
+
+
+@app.command()
+def export(
+    out: Out = Path("results"),
+    to: Annotated[
+        Path | None, typer.Option(help="Folder to write into. [default: OUT/export]")
+    ] = None,
+) -> None:
+    """Write per-sample outcomes and tables as Parquet and CSV."""
+    from bench.report.export import export as write_export
+    from bench.store import Store
+
+    with Store.read(out) as store:
+        for path in write_export(store.records(), to or out / "export"):
+            print(path)
+
+
+def _tables() -> dict[str, Any]:
+    from attacks.registry import attacks
+    from bench.datasets import datasets
+    from defenses.registry import defenses
+    from models.registry import models
+
+    return {"attacks": attacks, "defenses": defenses, "models": models, "datasets": datasets}
+
+
+@app.command("list")
+def list_(
+    kind: Annotated[str, typer.Argument(help="attacks, defenses, models or datasets.")] = "",
+) -> None:
+    """List what there is, with norms, access and paper."""
+    from tabulate import tabulate
+
+    from models.registry import near
+
+    tables = _tables()
+    if kind and kind not in tables:
+        raise RequestError(str(near(kind, tables, "list", "bench list --help")))
+    for name, table in tables.items():
+        if kind in ("", name):
+            described = [table.describe_class(entry) for entry in table.names()]
+            rows = [(d.name, " ".join(d.norms), d.access, d.summary, d.paper) for d in described]
+            headers = (name, "norms", "access", "what it is", "paper")
+            used = [
+                i
+                for i, h in enumerate(headers)
+                if h in (name, "what it is") or any(row[i] for row in rows)
+            ]
+            cut = [[row[i] for i in used] for row in rows]
+            print(tabulate(cut, headers=[headers[i] for i in used], tablefmt="github"), end="\n\n")
+
+
+@app.command()
+def show(name: Annotated[str, typer.Argument(help="A name that `bench list` prints.")]) -> None:
+    """Show one entry: keys, types, defaults, norms, access, paper."""
+    from tabulate import tabulate
+
+    from models.registry import near
+
+    tables = _tables()
+    found = [table for table in tables.values() if name in table.names()]
+    if not found:
+        known = [entry for table in tables.values() for entry in table.names()]
+        raise RequestError(str(near(name, known, "entry", "bench list")))
+    for table in found:
+        described = table.describe_class(name)
+        print(f"{described.kind} {described.name}\n\n{described.text}\n")
+        facts = {
+            "norms": ", ".join(described.norms),
+            "access": described.access,
+            "paper": described.paper,
+        }
+        print("".join(f"{key}: {value}\n" for key, value in facts.items() if value))
+        if described.keys:
+            print(
+                tabulate(
+                    described.keys,
+                    headers=("key", "type", "default"),
+                    tablefmt="github",
+                    disable_numparse=True,
+                )
+            )
+
+
+@app.command()
+def doctor(data_root: Root = None) -> None:
+    """Show versions, devices, threads, the data found, and packages that hide ours."""
+    from bench.doctor import findings
+
+    for key, value in findings(data_root):
+        print(f"{key}: {value}")

@@ -1,0 +1,83 @@
+"""Per-sample outcomes and tables as Parquet and CSV."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from bench.report import frames, write
+from bench.store import Record
+
+SAMPLES = {
+    "cell": "",
+    "dataset": "",
+    "model": "",
+    "defense": "",
+    "attack": "",
+    "mode": "",
+    "norm": "",
+    "seed": "int64",
+    "index": "int64",
+    "id": "",
+    "label": "int64",
+    "clean_prediction": "int64",
+    "min_eps": "float64",
+    "distance": "float64",
+    "forward": "int64",
+    "backward": "int64",
+    "verify": "int64",
+}
+"""Columns of the samples in order, and their types."""
+
+
+def samples(records: Iterable[Record]) -> pd.DataFrame:
+    """One row per complete cell and sample. id is the image's digest as 16 hex letters.
+
+    min_eps in input units, inf: never fooled, 0: wrong without attack; distance in the norm, nan:
+    nothing fooled.
+    """
+    parts = [_samples(record) for record in records if not record.failure]
+    if not parts:
+        return frames.frame([], SAMPLES)
+    return pd.concat(parts, ignore_index=True)
+
+
+def _samples(record: Record) -> pd.DataFrame:
+    columns: dict[str, Any] = {
+        "cell": record.key,
+        "dataset": record.dataset,
+        "model": record.model,
+        "defense": record.defense,
+        "attack": record.attack,
+        "mode": record.mode,
+        "norm": record.norm,
+        "seed": record.seed,
+        **{name: record.samples[name] for name in SAMPLES if name in record.samples},
+    }
+    digests = record.samples["id"].astype(np.int64).view(np.uint64).tolist()
+    columns["id"] = [f"{digest:016x}" for digest in digests]
+    made = pd.DataFrame(columns, columns=list(SAMPLES))
+    return made.astype({name: kind for name, kind in SAMPLES.items() if kind})
+
+
+def export(records: Sequence[Record], folder: Path) -> list[Path]:
+    """Writes the samples as Parquet and CSV, and both tables as Parquet; returns the files."""
+    outcomes = samples(records)
+    contents = {
+        "samples.parquet": _parquet(outcomes),
+        "samples.csv": write.csv(outcomes).encode("utf-8"),
+        "accuracy_vs_eps.parquet": _parquet(frames.tidy(records)),
+        "leaderboard.parquet": _parquet(frames.leaderboard(records)),
+    }
+    return [write.place(folder / name, content) for name, content in contents.items()]
+
+
+def _parquet(frame: pd.DataFrame) -> bytes:
+    out = io.BytesIO()
+    frame.to_parquet(out, index=False)
+    return out.getvalue()

@@ -1,0 +1,423 @@
+"""From records to curves and data frames; values in, values out.
+
+A curve is the accuracy over the eps grid of one cell, or of the worst case over the cells of a
+group.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any, TypeVar
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from bench.stats import ALPHA, Interval, mcnemar, wilson, wilson_bounds
+from bench.store import Record
+
+WORST = "worst-case"
+"""The attack's name in rows that hold the per-sample worst over a group's cells."""
+AUDIT = "none"
+
+_INT, _FLOAT, _TEXT = "Int64", "float64", ""  # Int64 holds missing values
+TIDY = {
+    "dataset": _TEXT,
+    "model": _TEXT,
+    "defense": _TEXT,
+    "attack": _TEXT,
+    "mode": _TEXT,
+    "norm": _TEXT,
+    "eps": _FLOAT,
+    "seed": _INT,
+    "n": _INT,
+    "accuracy": _FLOAT,
+    "ci_low": _FLOAT,
+    "ci_high": _FLOAT,
+    "clean_accuracy": _FLOAT,
+    "forward_queries": _INT,
+    "backward_queries": _INT,
+    "wall_s": _FLOAT,
+    "device": _TEXT,
+    "precision": _TEXT,
+    "audit": _TEXT,
+    "cell": _TEXT,
+    "failure": _TEXT,
+}
+"""Columns of accuracy_vs_eps in order, and their types; later ones are appended."""
+LEADERBOARD = {
+    "rank": _INT,
+    "tie": _TEXT,
+    "dataset": _TEXT,
+    "norm": _TEXT,
+    "eps": _FLOAT,
+    "model": _TEXT,
+    "defense": _TEXT,
+    "n": _INT,
+    "robust_accuracy": _FLOAT,
+    "ci_low": _FLOAT,
+    "ci_high": _FLOAT,
+    "clean_accuracy": _FLOAT,
+    "attacks": _INT,
+    "forward_queries": _INT,
+    "backward_queries": _INT,
+    "wall_s": _FLOAT,
+    "audit": _TEXT,
+    "note": _TEXT,
+}
+TIMING = {
+    "dataset": _TEXT,
+    "model": _TEXT,
+    "defense": _TEXT,
+    "attack": _TEXT,
+    "norm": _TEXT,
+    "seed": _INT,
+    "n": _INT,
+    "device": _TEXT,
+    "precision": _TEXT,
+    "threads": _INT,
+    "shape": _INT,
+    "wall_s": _FLOAT,
+    "forward_queries": _INT,
+    "backward_queries": _INT,
+    "verify_queries": _INT,
+    "queries_per_s": _FLOAT,
+    "training_s": _FLOAT,
+    "start": _TEXT,
+}
+
+Item = TypeVar("Item")
+
+
+def by(items: Iterable[Item], key: Callable[[Item], Hashable]) -> list[list[Item]]:
+    """The items grouped by key, groups and members in the order of first mention."""
+    groups: dict[Hashable, list[Item]] = {}
+    for item in items:
+        groups.setdefault(key(item), []).append(item)
+    return list(groups.values())
+
+
+def frame(rows: Iterable[dict[str, Any]], columns: dict[str, str]) -> pd.DataFrame:
+    """Rows as a frame with exactly these columns; the types hold for an empty frame too."""
+    made = pd.DataFrame(list(rows), columns=list(columns))
+    return made.astype({name: kind for name, kind in columns.items() if kind})
+
+
+def worst(cells: Sequence[Record]) -> NDArray[np.float64]:
+    """The per-sample minimum of min_eps over complete cells on the same samples: shape (n,)."""
+    outcomes = np.array([cell.samples["min_eps"] for cell in cells], dtype=np.float64)
+    return outcomes.min(axis=0)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What cells spent: samples through the model forward, backward, for re-checks; seconds."""
+
+    forward: int
+    backward: int
+    verify: int
+    seconds: float
+
+    @classmethod
+    def of(cls, cells: Iterable[Record]) -> Cost:
+        """The sum over complete cells."""
+        cells = list(cells)
+        forward, backward, verify = (
+            sum(int(np.sum(cell.samples[name], dtype=np.int64)) for cell in cells)
+            for name in ("forward", "backward", "verify")
+        )
+        return cls(forward, backward, verify, round(sum(cell.seconds for cell in cells), 3))
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Accuracy over an eps grid of one cell, or the worst case over the complete cells of a group.
+
+    of: the record itself, or the first of the group: model, defense, grid, seed, device are the
+    same in all of it. accuracy, low, high (number of eps,) as fractions, empty where the cell
+    failed; clean at eps 0; attacks: how many complete cells are behind it; failure: why numbers are
+    missing, else empty.
+    """
+
+    of: Record
+    attack: str
+    mode: str
+    accuracy: NDArray[np.float64]
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+    clean: Interval | None
+    cost: Cost | None
+    cell: str
+    attacks: int
+    failure: str
+
+    @property
+    def eps(self) -> tuple[float, ...]:
+        """The grid, in input units."""
+        return tuple(float(eps) for eps in self.of.eps)
+
+    @property
+    def is_worst(self) -> bool:
+        """Whether this is a worst case, not a single attack."""
+        return self.attack == WORST
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether there are numbers."""
+        return self.clean is not None
+
+
+def curves(records: Iterable[Record]) -> list[Curve]:
+    """Every cell's curve, and after those of a group, where any is complete, its worst case.
+
+    A group holds the cells that differ in attack and mode alone.
+    """
+    return [curve for cells in by(records, group) for curve in _curves(cells)]
+
+
+def group(record: Record) -> Hashable:
+    """What the cells of a worst case have in common."""
+    return (
+        (record.dataset, record.fingerprint, record.samples_digest, record.norm, record.eps),
+        (record.model, record.defense, record.seed, record.device, record.precision, record.sweep),
+    )
+
+
+def _curves(cells: list[Record]) -> list[Curve]:
+    made = [
+        _failed(cell)
+        if cell.failure
+        else _curve([cell], attack=cell.attack, mode=cell.mode, cell=cell.key)
+        for cell in cells
+    ]
+    complete = [cell for cell in cells if not cell.failure]
+    if complete:
+        mode = "+".join(sorted({part for cell in complete for part in cell.mode.split("+")}))
+        made.append(_curve(complete, attack=WORST, mode=mode, failure=_share_failed(cells)))
+    return made
+
+
+def _share_failed(cells: Sequence[Record]) -> str:
+    failed = sum(bool(cell.failure) for cell in cells)
+    return f"{failed} of {len(cells)} attacks failed" if failed else ""
+
+
+def _failed(cell: Record) -> Curve:
+    none = np.empty(0)
+    return Curve(
+        cell, cell.attack, cell.mode, none, none, none, None, None, cell.key, 0, cell.failure
+    )
+
+
+def _curve(
+    cells: list[Record], *, attack: str, mode: str, cell: str = "", failure: str = ""
+) -> Curve:
+    fooled_at = worst(cells)
+    n = len(fooled_at)
+    right = np.array([int(np.sum(fooled_at > float(eps))) for eps in cells[0].eps])
+    low, high = wilson_bounds(right, n)
+    clean = wilson(int(np.sum(fooled_at > 0)), n)
+    cost = Cost.of(cells)
+    return Curve(
+        cells[0], attack, mode, right / n, low, high, clean, cost, cell, len(cells), failure
+    )
+
+
+def tidy(records: Iterable[Record]) -> pd.DataFrame:
+    """One row per cell (or worst case) and eps: the table accuracy_vs_eps.
+
+    Accuracies are fractions; queries (samples through the model) and seconds are the whole cell's
+    on each of its rows.
+    """
+    return frame((row for curve in curves(records) for row in _tidy(curve)), TIDY)
+
+
+def _tidy(curve: Curve) -> Iterable[dict[str, Any]]:
+    of = curve.of
+    shared: dict[str, Any] = {
+        "dataset": of.dataset,
+        "model": of.model,
+        "defense": of.defense,
+        "attack": curve.attack,
+        "mode": curve.mode,
+        "norm": of.norm,
+        "seed": of.seed,
+        "n": of.n,
+        "device": of.device,
+        "precision": of.precision,
+        "audit": AUDIT,
+        "cell": curve.cell,
+        "failure": curve.failure,
+    }
+    if curve.clean is None or curve.cost is None:
+        return [shared | {"eps": eps} for eps in curve.eps]
+    shared |= {
+        "clean_accuracy": float(curve.clean),
+        "forward_queries": curve.cost.forward,
+        "backward_queries": curve.cost.backward,
+        "wall_s": curve.cost.seconds,
+    }
+    points = zip(curve.eps, curve.accuracy, curve.low, curve.high, strict=True)
+    return [
+        shared | {"eps": eps, "accuracy": value, "ci_low": low, "ci_high": high}
+        for eps, value, low, high in points
+    ]
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """Where a (model, defense) stands at one eps.
+
+    cells: the complete ones behind it; right (n,): under all of them, None where there are none.
+    """
+
+    of: Record
+    eps: Fraction
+    cells: list[Record]
+    right: NDArray[np.bool_] | None
+    note: str
+
+    def differs(self, other: _Entry) -> bool:
+        """Whether the accuracies differ significantly; paired where both saw the same samples."""
+        if self.right is None or other.right is None:
+            return True
+        if self.of.samples_digest == other.of.samples_digest:
+            return mcnemar(self.right, other.right) < ALPHA
+        return not _share(self.right).overlaps(_share(other.right))
+
+
+def _share(right: NDArray[np.bool_]) -> Interval:
+    return wilson(int(np.sum(right)), len(right))
+
+
+def leaderboard(records: Iterable[Record]) -> pd.DataFrame:
+    """One row per dataset, norm, model and defense, ranked by robust accuracy at the reference eps.
+
+    The number is the share of samples right under every complete cell (any attack, mode, seed,
+    grid) on the largest sample set of the pipeline. eps is the reference where a grid of those
+    cells holds it, else their largest; rows at different eps are ranked apart. A tie group runs
+    from its best row down to the last row before the first that differs from that best row (exact
+    McNemar on the same samples, else disjoint intervals; level 0.05); its rows share one rank.
+    """
+    pipelines = by(records, lambda r: (r.dataset, r.norm, r.model, r.defense))
+    entries = [_entry(cells) for cells in pipelines]
+    rows: list[dict[str, Any]] = []
+    for setting in by(entries, lambda e: (e.of.dataset, e.of.norm)):
+        setting.sort(key=lambda e: (e.eps != e.of.reference, e.eps))
+        for board in by(setting, lambda e: e.eps):
+            rows.extend(_ranked(board))
+    return frame(rows, LEADERBOARD)
+
+
+def _entry(cells: list[Record]) -> _Entry:
+    complete = [cell for cell in cells if not cell.failure]
+    largest = max(complete or cells, key=lambda r: (r.n, r.samples_digest))
+    used = [cell for cell in complete if cell.samples_digest == largest.samples_digest]
+    # a failure on fewer samples is history, one on these or more samples is not
+    failed = [cell for cell in cells if cell.failure and cell.n >= largest.n]
+    eps = _reading_point(used or failed)
+    if not used:
+        reasons = list(dict.fromkeys(cell.failure for cell in failed))
+        more = f" (and {len(reasons) - 1} more)" if len(reasons) > 1 else ""
+        return _Entry(largest, eps, [], None, f"failed: {reasons[0]}{more}")
+    return _Entry(largest, eps, used, worst(used) > float(eps), _share_failed(used + failed))
+
+
+def _reading_point(cells: Sequence[Record]) -> Fraction:
+    grid = {eps for cell in cells for eps in cell.eps}
+    wanted = {cell.reference for cell in cells if cell.reference is not None}
+    return max(grid & wanted or grid)
+
+
+def _ranked(board: list[_Entry]) -> Iterable[dict[str, Any]]:
+    """Rows of entries at one eps, best first, those without a number last and without a rank."""
+    names = sorted(board, key=lambda e: (e.of.model, e.of.defense))
+    standing = [(entry, float(np.mean(e))) for entry in names if (e := entry.right) is not None]
+    standing.sort(key=lambda pair: -pair[1])
+    groups: list[list[_Entry]] = []
+    for entry, _ in standing:
+        if groups and not groups[-1][0].differs(entry):
+            groups[-1].append(entry)
+        else:
+            groups.append([entry])
+    rank = 1
+    for number, group in enumerate(groups):
+        for entry in group:
+            yield _row(entry) | {"rank": rank, "tie": _letters(number)}
+        rank += len(group)
+    for entry in names:
+        if entry.right is None:
+            yield _row(entry) | {"tie": ""}
+
+
+def _letters(number: int) -> str:
+    """A .. Z, AA, AB, ... for 0, 1, 2, ..."""
+    rest, last = divmod(number, 26)
+    return (_letters(rest - 1) if rest else "") + chr(ord("A") + last)
+
+
+def _row(entry: _Entry) -> dict[str, Any]:
+    of = entry.of
+    row: dict[str, Any] = {
+        "dataset": of.dataset,
+        "norm": of.norm,
+        "eps": float(entry.eps),
+        "model": of.model,
+        "defense": of.defense,
+        "n": of.n,
+        "attacks": len(entry.cells),
+        "audit": AUDIT,
+        "note": entry.note,
+    }
+    if entry.right is None:
+        return row
+    robust, cost = _share(entry.right), Cost.of(entry.cells)
+    return row | {
+        "robust_accuracy": robust.value,
+        "ci_low": robust.low,
+        "ci_high": robust.high,
+        "clean_accuracy": float(np.sum(worst(entry.cells) > 0)) / of.n,
+        "forward_queries": cost.forward,
+        "backward_queries": cost.backward,
+        "wall_s": cost.seconds,
+    }
+
+
+def timing(records: Iterable[Record]) -> pd.DataFrame:
+    """One row per cell with its costs; empty where the cell failed or the time is not known.
+
+    queries_per_s counts forward, backward and verify queries; training_s is the defended model's
+    training, in seconds.
+    """
+    return frame((_timing(record) for record in records), TIMING)
+
+
+def _timing(record: Record) -> dict[str, Any]:
+    row = {
+        "dataset": record.dataset,
+        "model": record.model,
+        "defense": record.defense,
+        "attack": record.attack,
+        "norm": record.norm,
+        "seed": record.seed,
+        "n": record.n,
+        "device": record.device,
+        "precision": record.precision,
+        "threads": record.threads,
+        "shape": record.shape,
+        "training_s": record.provenance.get("training_seconds"),
+        "start": str(record.provenance.get("start", "")),
+    }
+    if record.failure:
+        return row
+    cost = Cost.of([record])
+    queries = cost.forward + cost.backward + cost.verify
+    return row | {
+        "wall_s": cost.seconds,
+        "forward_queries": cost.forward,
+        "backward_queries": cost.backward,
+        "verify_queries": cost.verify,
+        "queries_per_s": round(queries / cost.seconds, 1) if cost.seconds > 0 else None,
+    }

@@ -1,0 +1,121 @@
+"""The report as one self-contained HTML page: no scripts, nothing loaded from elsewhere."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
+
+from bench.report import figures, frames, tables
+from bench.report.frames import by
+from bench.report.tables import Section, Table
+from bench.store import Record
+
+_TEMPLATE = "report.html.j2"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What the page shows of one dataset and norm; figure: SVG, empty where no cell is complete."""
+
+    title: str
+    figure: str
+    sections: Sequence[Section]
+
+
+def page(records: Sequence[Record], drawn: Mapping[str, str]) -> str:
+    """The page of the records, with the figures that were drawn of them (file name to SVG text)."""
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    template = resources.files("bench.report").joinpath(_TEMPLATE).read_text(encoding="utf-8")
+    return (
+        environment.from_string(template).render(
+            leaderboard=tables.leaderboard(frames.leaderboard(records)),
+            leaderboard_legend=tables.LEADERBOARD_LEGEND,
+            settings=_settings(records, drawn),
+            accuracy_legend=tables.ACCURACY_LEGEND,
+            timing=tables.timing(frames.timing(records)),
+            timing_legend=tables.TIMING_LEGEND,
+            origins=tables.origins(records),
+            machines=_machines(records),
+            trained=_trained(records),
+            cells=len(records),
+            failed=sum(bool(record.failure) for record in records),
+        )
+        + "\n"
+    )
+
+
+def _settings(records: Sequence[Record], drawn: Mapping[str, str]) -> list[Setting]:
+    from markupsafe import Markup
+
+    made: list[Setting] = []
+    for members in by(frames.curves(records), lambda curve: (curve.of.dataset, curve.of.norm)):
+        of = members[0].of
+        svg = drawn.get(figures.name(of.dataset, of.norm), "")
+        title = f"{of.dataset}, {of.norm}"
+        # our own drawing, its texts escaped by the backend
+        picture = Markup(_inline(svg, f"figure{len(made)}"))  # noqa: S704
+        made.append(Setting(title, picture, tables.accuracy(members)))
+    return made
+
+
+def _inline(svg: str, prefix: str) -> str:
+    """SVG text without its prolog, its ids made unique in the page."""
+    body = svg[svg.find("<svg") :] if svg else ""
+    return re.sub(r'( id="|"#|url\(#)', rf"\1{prefix}-", body)
+
+
+def _machines(records: Sequence[Record]) -> Table:
+    """The distinct environments that computed the records."""
+    keys = ("processor", "gpu", "threads")
+    rows = by(
+        [
+            (
+                *(_text(record.provenance.get(key)) for key in keys),
+                _versions(record.provenance.get("versions")),
+            )
+            for record in records
+        ],
+        lambda row: row,
+    )
+    starts = sorted(str(r.provenance["start"]) for r in records if r.provenance.get("start"))
+    notes = (f"First cell started {starts[0]}, last {starts[-1]}.",) if starts else ()
+    header = (*keys, "versions", "cells")
+    cells = tuple((*group[0], str(len(group))) for group in rows)
+    return Table(header, cells, align="llllr", notes=notes)
+
+
+def _trained(records: Sequence[Record]) -> Table:
+    """The distinct defended models: weights, objective, training."""
+    keys = ("weights", "objective", "training_seconds", "training_log")
+    rows = [
+        (
+            record.dataset,
+            record.model,
+            record.defense,
+            *(_text(record.provenance.get(key)) for key in keys),
+        )
+        for record in records
+        if any(key in record.provenance for key in keys)
+    ]
+    header = ("dataset", "model", "defense", "weights", "objective", "training s", "training log")
+    return Table(header, tuple(dict.fromkeys(rows)), align="lllllrl")
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+
+
+def _versions(value: Any) -> str:
+    if not isinstance(value, Mapping):
+        return _text(value)
+    return ", ".join(f"{name} {version}" for name, version in sorted(value.items()))

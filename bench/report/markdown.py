@@ -1,0 +1,145 @@
+"""The tables as GitHub markdown, and the short leaderboard for a terminal."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from bench.report import frames, tables
+from bench.report.frames import by
+from bench.report.tables import Section, Table
+from bench.store import Record
+
+WIDTH = 100
+"""Columns of a terminal that the summary tries to fit."""
+_SHORTEST = 12
+_SPECIAL = re.compile(r"[\\`*|<]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
+
+
+def accuracy(records: Sequence[Record]) -> str:
+    """The document accuracy_vs_eps.md."""
+    sections = tables.accuracy(frames.curves(records))
+    return _document("Accuracy vs eps", sections, tables.ACCURACY_LEGEND, records)
+
+
+def leaderboard(records: Sequence[Record]) -> str:
+    """The document leaderboard.md."""
+    sections = tables.leaderboard(frames.leaderboard(records))
+    return _document("Leaderboard", sections, tables.LEADERBOARD_LEGEND, records)
+
+
+def timing(records: Sequence[Record]) -> str:
+    """The document timing.md."""
+    table = tables.timing(frames.timing(records))
+    sections = [Section("", "", table)] if table.rows else []
+    return _document("Timing", sections, tables.TIMING_LEGEND, records)
+
+
+def escape(text: str) -> str:
+    """Text on one line that markdown shows as it is, in a table cell too."""
+    return _SPECIAL.sub(
+        lambda found: "&lt;" if found[0] == "<" else f"\\{found[0]}", " ".join(text.split())
+    )
+
+
+def _document(
+    title: str, sections: Iterable[Section], legend: Iterable[str], records: Sequence[Record]
+) -> str:
+    paragraphs = [f"# {title}"]
+    if not records:
+        return f"# {title}\n\nNo results yet.\n"
+    heading = ""
+    for section in sections:
+        if section.title and section.title != heading:
+            paragraphs.append(f"## {escape(section.title)}")
+        heading = section.title
+        paragraphs += [escape(section.text)] if section.text else []
+        paragraphs.append(_table(section.table))
+        if section.table.notes:
+            paragraphs.append("<br>\n".join(map(escape, section.table.notes)))
+    paragraphs += map(escape, legend)
+    paragraphs += _made_by(records)
+    return "\n\n".join(paragraphs) + "\n"
+
+
+def _made_by(records: Sequence[Record]) -> Iterable[str]:
+    for commands, version in tables.origins(records):
+        quoted = ", ".join(f"`{command.replace('`', chr(39))}`" for command in commands)
+        yield f"Made by {quoted} with {f'adversarial-bench {version}'.strip()}."
+
+
+def _table(table: Table) -> str:
+    from tabulate import tabulate
+
+    rows = [
+        [_bold(cell) if place in table.bold else escape(cell) for cell in row]
+        for place, row in enumerate(table.rows)
+    ]
+    align = ["left" if letter == "l" else "right" for letter in table.align]
+    return tabulate(
+        rows, list(table.header), tablefmt="github", colalign=align, disable_numparse=True
+    )
+
+
+def _bold(cell: str) -> str:
+    return f"**{escape(cell)}**" if cell.strip() else cell
+
+
+def summary(records: Sequence[Record]) -> str:
+    """The leaderboard in short: a table per dataset, norm and eps, and a line per failure."""
+    rows = frames.leaderboard(records).to_dict("records")
+    if not rows:
+        return "No results yet.\n"
+    parts = []
+    for board in by(rows, lambda row: (row["dataset"], row["norm"], row["eps"])):
+        sizes = " or ".join(tables.count(n) for n in dict.fromkeys(row["n"] for row in board))
+        notes = [f"{r['model']} / {r['defense']}: {r['note']}" for r in board if r["note"]]
+        table = _fitted([_short(row) for row in board])
+        parts.append("\n".join([f"{tables.board_title(board[0])}, n = {sizes}", "", table, *notes]))
+    return "\n\n".join(parts) + "\n"
+
+
+def _short(row: Mapping[Hashable, Any]) -> list[str]:
+    failed = pd.isna(row["robust_accuracy"])
+    queries = None if failed else row["forward_queries"] + row["backward_queries"]
+    return [
+        row["model"],
+        row["defense"],
+        tables.percent(row["clean_accuracy"]),
+        tables.robust_text(row),
+        tables.count(row["attacks"]),
+        tables.count(queries),
+        tables.seconds(row["wall_s"]),
+    ]
+
+
+def _fitted(rows: list[list[str]]) -> str:
+    """The rows under a header; where too wide, without the middle of long model and defense names.
+
+    Built here because tabulate makes each column two wider than its header.
+    """
+    names = ["model", "defense"]
+    header = [*names, "clean", "robust [95 %]", "attacks", "queries", "seconds"]
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    excess = sum(widths) + 3 * len(widths) + 1 - WIDTH
+    if excess > 0:
+        room = max(widths[0] + widths[1] - excess, 2 * _SHORTEST)
+        model = min(widths[0], max(room // 2, room - widths[1]))
+        widths[:2] = model, room - model
+    lines = [header, ["-" * width for width in widths], *rows]
+    return "\n".join(f"| {' | '.join(map(_padded, line, widths, 'llrrrrr'))} |" for line in lines)
+
+
+def _padded(text: str, width: int, align: str) -> str:
+    short = _abbreviated(text, width)
+    return short.ljust(width) if align == "l" else short.rjust(width)
+
+
+def _abbreviated(text: str, width: int) -> str:
+    if len(text) <= width:
+        return text
+    tail = (width - 3) // 2
+    return f"{text[: width - 3 - tail]}...{text[len(text) - tail :]}"

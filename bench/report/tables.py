@@ -1,0 +1,247 @@
+"""The tables people read, as text; markdown, the terminal and the HTML page render the same."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from bench.report.frames import Curve, by
+from bench.stats import Interval
+from bench.store import Record
+
+UPPER_BOUND = """\
+Robust accuracy is an upper bound: the share of all images still classified right after the attacks
+that were run; a stronger attack can only lower it. An interval covers the choice of test images,
+neither the weakness of the attacks nor the spread over training seeds."""
+LEADERBOARD_LEGEND = (
+    f"""\
+Robust: the share of images right under every attack at the eps above, image by image (the worst
+case), in percent with its 95 % Wilson interval. {UPPER_BOUND}""",
+    """\
+Tie: rows with the same letter share a rank, as none of them differs significantly from the best row
+of the letter (exact two-sided McNemar test on the same images at level 0.05; where the images
+differ, disjoint intervals).""",
+    """\
+Attacks: the complete cells behind the number. Queries: images through the model in all of them,
+forward and backward counted apart. Audit: the verdict on whether to believe the number; none: not
+audited.""",
+)
+ACCURACY_LEGEND = (
+    f"""\
+Worst case: right under every attack of the group, image by image, which is not the minimum of the
+column. {UPPER_BOUND}""",
+)
+TIMING_LEGEND = (
+    """\
+One row per cell. Queries are images through the model; verify counts the clean pass and the
+re-check of results. Queries/s counts all three. Training s: how long the defended model trained.""",
+)
+_EXTRAS: dict[str, Callable[[Curve], str]] = {
+    "seed": lambda curve: str(curve.of.seed),
+    "n": lambda curve: str(curve.of.n),
+    "device": lambda curve: curve.of.device,
+    "precision": lambda curve: curve.of.precision,
+    "sweep": lambda curve: curve.of.sweep,
+}
+
+
+@dataclass(frozen=True)
+class Table:
+    """Text in columns. align: l or r for each; bold: numbers of rows; notes: lines below."""
+
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    align: str
+    bold: frozenset[int] = frozenset()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Section:
+    """A table under a title, with a line of text between them."""
+
+    title: str
+    text: str
+    table: Table
+
+
+def eps_text(eps: float) -> str:
+    """The shortest decimal, without a trailing .0; k/255 first where a long one stands for that."""
+    decimal = repr(eps).removesuffix(".0")
+    pixels = round(eps * 255)
+    if len(decimal) > len("0.00000") and pixels / 255 == eps:
+        return f"{pixels}/255 ({eps:.4g})"
+    return decimal
+
+
+def percent(share: Any) -> str:
+    """A fraction in percent with one decimal, empty where it is missing."""
+    return "" if pd.isna(share) else f"{100 * share:.1f}"
+
+
+def interval_text(interval: Interval) -> str:
+    """A share and its bounds in percent: ``91.9 [90.0, 93.4]``."""
+    return f"{percent(interval.value)} [{percent(interval.low)}, {percent(interval.high)}]"
+
+
+def count(number: Any) -> str:
+    """A whole number with thousands separators, empty where it is missing."""
+    return "" if pd.isna(number) else f"{int(number):,}"
+
+
+def seconds(number: Any) -> str:
+    """Seconds with one decimal, more of them below one; empty where missing."""
+    if pd.isna(number):
+        return ""
+    return f"{number:,.1f}" if number >= 1 else f"{number:.3g}"
+
+
+def varying(curves: Sequence[Curve]) -> dict[str, Callable[[Curve], str]]:
+    """Which of seed, n, device, precision and sweep tell these curves apart; how to read each."""
+    return {name: read for name, read in _EXTRAS.items() if len({read(c) for c in curves}) > 1}
+
+
+def unit(norm: str) -> str:
+    """What an eps of the norm counts."""
+    return "changed components" if norm == "l0" else "inputs in [0, 1]"
+
+
+def accuracy(curves: Iterable[Curve]) -> list[Section]:
+    """A table per dataset, norm, sample set and grid: eps across, worst cases in bold."""
+
+    def samples_and_grid(curve: Curve) -> Hashable:
+        return curve.of.fingerprint, curve.of.samples_digest, curve.of.eps
+
+    settings = by(curves, lambda curve: (curve.of.dataset, curve.of.norm))
+    return [_accuracy(members) for setting in settings for members in by(setting, samples_and_grid)]
+
+
+def _accuracy(curves: list[Curve]) -> Section:
+    of, grid = curves[0].of, curves[0].eps
+    extras = varying(curves)
+    notes: list[str] = []
+    rows = []
+    for curve in curves:
+        mark = ""
+        if curve.failure:
+            mark = f" [{len(notes) + 1}]"
+            notes.append(f"[{len(notes) + 1}] {_failure(curve)}")
+        names = (curve.of.model, curve.of.defense, f"{curve.attack} ({curve.mode}){mark}")
+        clean = () if 0.0 in grid else (_clean(curve),)
+        rows.append((*names, *(read(curve) for read in extras.values()), *clean, *_entries(curve)))
+    clean_header = () if 0.0 in grid else ("clean",)
+    header = ("model", "defense", "attack (mode)", *extras, *clean_header, *map(eps_text, grid))
+    text = (
+        f"n = {of.n:,} test images. Columns: eps ({of.norm}, {unit(of.norm)}). "
+        "Entries: percent of the images classified right, and the 95 % Wilson interval."
+    )
+    align = "lll" + "r" * (len(header) - 3)
+    bold = frozenset(place for place, curve in enumerate(curves) if curve.is_worst)
+    table = Table(header, tuple(rows), align=align, bold=bold, notes=tuple(notes))
+    return Section(f"{of.dataset}, {of.norm}", text, table)
+
+
+def _failure(curve: Curve) -> str:
+    if curve.is_worst:
+        return f"{curve.of.defense}: {curve.failure}; the worst case is taken over the others."
+    return f"{curve.attack} on {curve.of.defense} failed: {curve.failure}"
+
+
+def _clean(curve: Curve) -> str:
+    return "failed" if curve.clean is None else interval_text(curve.clean)
+
+
+def _entries(curve: Curve) -> list[str]:
+    if not curve.is_complete:
+        return ["failed"] * len(curve.eps)
+    points = zip(curve.accuracy, curve.low, curve.high, strict=True)
+    return [interval_text(Interval(*map(float, point))) for point in points]
+
+
+def leaderboard(frame: pd.DataFrame) -> list[Section]:
+    """A table per dataset, norm and eps, from the leaderboard's frame."""
+    boards = by(frame.to_dict("records"), lambda row: (row["dataset"], row["norm"], row["eps"]))
+    names = ("rank", "tie", "model", "defense", "robust", "clean", "n", "attacks")
+    header = (*names, "forward queries", "backward queries", "seconds", "audit", "note")
+    return [
+        Section(
+            board_title(rows[0]),
+            "",
+            Table(header, tuple(map(_board_row, rows)), align="rlll" + "r" * 7 + "ll"),
+        )
+        for rows in boards
+    ]
+
+
+def board_title(row: Mapping[Hashable, Any]) -> str:
+    """The heading over rows of one dataset, norm and eps."""
+    return f"{row['dataset']}, {row['norm']}, eps = {eps_text(row['eps'])}"
+
+
+def robust_text(row: Mapping[Hashable, Any]) -> str:
+    """A leaderboard row's robust accuracy with its interval."""
+    if pd.isna(row["robust_accuracy"]):
+        return "failed"
+    return interval_text(Interval(row["robust_accuracy"], row["ci_low"], row["ci_high"]))
+
+
+def _board_row(row: Mapping[Hashable, Any]) -> tuple[str, ...]:
+    return (
+        count(row["rank"]),
+        row["tie"],
+        row["model"],
+        row["defense"],
+        robust_text(row),
+        percent(row["clean_accuracy"]),
+        count(row["n"]),
+        count(row["attacks"]),
+        count(row["forward_queries"]),
+        count(row["backward_queries"]),
+        seconds(row["wall_s"]),
+        row["audit"],
+        row["note"],
+    )
+
+
+def timing(frame: pd.DataFrame) -> Table:
+    """The timing table, from its frame."""
+    names = ("dataset", "model", "defense", "attack", "norm", "device", "precision", "start")
+    sizes = ("seed", "n", "threads", "shape")
+    costs = ("seconds", "forward", "backward", "verify", "queries/s", "training s")
+    rows = [
+        (*(str(row[name]) for name in names), *(str(row[name]) for name in sizes), *_costs(row))
+        for row in frame.to_dict("records")
+    ]
+    return Table((*names, *sizes, *costs), tuple(rows), align="l" * 8 + "r" * 10)
+
+
+def _costs(row: Mapping[Hashable, Any]) -> tuple[str, ...]:
+    counts = ("forward_queries", "backward_queries", "verify_queries", "queries_per_s")
+    return (
+        "failed" if pd.isna(row["wall_s"]) else seconds(row["wall_s"]),
+        *(count(row[name]) for name in counts),
+        seconds(row["training_s"]),
+    )
+
+
+def origins(records: Iterable[Record]) -> list[tuple[list[str], str]]:
+    """The distinct command lines behind the records, by the version that ran them ('': unknown)."""
+    made = [(command, _version(r)) for r in records if (command := _command(r))]
+    return [
+        (sorted({command for command, _ in pairs}), pairs[0][1])
+        for pairs in by(made, lambda pair: pair[1])
+    ]
+
+
+def _command(record: Record) -> str:
+    command = record.provenance.get("command", "")
+    return command if isinstance(command, str) else shlex.join(map(str, command))
+
+
+def _version(record: Record) -> str:
+    versions = record.provenance.get("versions", {})
+    return str(versions.get("adversarial-bench", "")) if isinstance(versions, Mapping) else ""

@@ -1,0 +1,66 @@
+"""Puts the tables, figures and the page into a folder; each file appears whole or not at all."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from bench.errors import StoreError
+from bench.report import figures, frames, html, markdown
+from bench.report.markdown import summary
+from bench.store import Record
+
+__all__ = ["place", "summary", "write"]
+
+FIGURES = "figures"
+
+
+def write(records: Sequence[Record], folder: Path) -> list[Path]:
+    """Writes every derived file, removes figures that are no longer made; returns the files."""
+    curves = frames.curves(records)
+    drawn = figures.figures(curves)
+    texts = {
+        "accuracy_vs_eps.csv": csv(frames.tidy(records)),
+        "accuracy_vs_eps.md": markdown.accuracy(records),
+        "leaderboard.csv": csv(frames.leaderboard(records)),
+        "leaderboard.md": markdown.leaderboard(records),
+        "timing.csv": csv(frames.timing(records)),
+        "timing.md": markdown.timing(records),
+        "report.html": html.page(records, drawn),
+    }
+    texts |= {f"{FIGURES}/{name}": text for name, text in drawn.items()}
+    written = [place(folder / name, text.encode("utf-8")) for name, text in texts.items()]
+    _remove_stale(folder / FIGURES, set(drawn))
+    return written
+
+
+def csv(frame: pd.DataFrame) -> str:
+    """A frame as CSV: shortest floats, missing values empty, lines end in a line feed."""
+    return str(frame.to_csv(index=False, lineterminator="\n"))
+
+
+def place(path: Path, content: bytes) -> Path:
+    """Writes a file whole or not at all, whoever else writes the same; makes its folder."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            temporary.write_bytes(content)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as err:
+        raise StoreError(f"{path} cannot be written ({err.strerror})") from err
+    return path
+
+
+def _remove_stale(folder: Path, made: set[str]) -> None:
+    for path in folder.glob(f"{figures.PREFIX}*.svg"):
+        if path.name not in made:
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as err:
+                raise StoreError(f"{path} cannot be removed ({err.strerror})") from err

@@ -1,0 +1,285 @@
+"""The driver of a sweep: a request becomes cells, missing blocks become units, events go into the
+store.
+"""
+
+from __future__ import annotations
+
+import itertools
+import platform
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from attacks import loop
+from attacks.base import Attack
+from attacks.oracles import ACCESS
+from attacks.registry import attacks
+from bench import data, plan
+from bench.datasets import budget
+from bench.errors import RequestError
+from bench.evaluation import Done, Event, Failed, Moved, Prepared, Unit, dataset_of
+from bench.executors import Executor
+from bench.plan import AttackPart, Cell, DataPart, Numerics, Part, Todo
+from bench.spec import Request, parse_grid, valid
+from bench.store import Store
+from defenses.base import Defense
+from defenses.registry import defenses
+from models import checkpoint
+from models.recipes import Classifier
+from models.registry import models
+
+SHAPES = {"cpu": 128}
+_SHAPE_ELSEWHERE = 512
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The things behind a cell's texts, as units need them: specs, or live objects."""
+
+    data: str | data.Dataset
+    model: str | Classifier
+    defense: str | Defense
+    attack: str | Attack
+
+
+@dataclass(frozen=True)
+class Job:
+    """A request resolved: its cells, what stands behind each (by key), and how they are run."""
+
+    cells: tuple[Cell, ...]
+    sources: Mapping[str, Sources]
+    data_root: Path | None
+    batch_size: int | None
+    cache: Path | None
+
+    def units(self, todo: Sequence[Todo]) -> list[Unit]:
+        """The work as units, one per pipeline."""
+        made = []
+        for group in plan.by_pipeline(todo):
+            source = self.sources[group[0].cell.key]
+            made.append(
+                Unit(
+                    data=source.data,
+                    data_root=self.data_root,
+                    model=source.model,
+                    defense=source.defense,
+                    attacks={item.cell.key: self.sources[item.cell.key].attack for item in group},
+                    todo=tuple(group),
+                    batch_size=self.batch_size,
+                    cache=self.cache,
+                )
+            )
+        return made
+
+
+def device_of(wanted: str) -> str:
+    """The device that `auto` means here, or the one asked for; refuses one that is not there."""
+    if wanted == "auto":
+        if torch.cuda.is_available():
+            return "cuda"
+        return "mps" if torch.backends.mps.is_available() else "cpu"
+    there = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }[wanted.partition(":")[0]]
+    if not there or (":" in wanted and int(wanted.partition(":")[2]) >= torch.cuda.device_count()):
+        raise RequestError(f"device {wanted} is not available here (bench doctor shows what is)")
+    return wanted
+
+
+def numerics_of(device: str) -> Numerics:
+    """Float32 on a device with its default compute shape and torch's number of threads."""
+    shape = SHAPES.get(device, _SHAPE_ELSEWHERE)
+    return Numerics("fp32", device, shape, torch.get_num_threads(), loop.REVISION)
+
+
+def resolve(request: Request) -> Job:
+    """Loads the datasets, builds the recipes and plans the cells; refuses whatever cannot be run,
+    before any work.
+    """
+    numerics = numerics_of(device_of(request.device))
+    made: dict[str, tuple[Cell, Sources]] = {}
+    for text in request.datasets:
+        dataset = dataset_of(text, request.data_root)
+        row = budget(dataset.kind, dataset.shape[0], request.norm)
+        eps, reference = parse_grid(request.eps or row.grid), Fraction(row.reference)
+        data_part = data_part_of(dataset, request.n, reference)
+        pipelines = [
+            (
+                model,
+                _model_part(model, dataset),
+                defense,
+                _defense_part(defense, request.norm, reference),
+            )
+            for model, defense in itertools.product(request.models, request.rows)
+        ]
+        named = [
+            (attack, attack_part_of(valid(attacks.get, attack), request.norm, dataset.classes, eps))
+            for attack in request.attacks
+        ]
+        for pipeline, (attack, attack_part), seed in itertools.product(
+            pipelines, named, request.seeds
+        ):
+            model, model_part, defense, defense_part = pipeline
+            cell = Cell(
+                data=data_part,
+                model=model_part,
+                defense=defense_part,
+                attack=attack_part,
+                norm=request.norm,
+                eps=eps,
+                seed=seed,
+                sweep=request.sweep,
+                numerics=numerics,
+            )
+            made.setdefault(cell.key, (cell, Sources(text, model, defense, attack)))
+    return Job(
+        cells=tuple(cell for cell, _ in made.values()),
+        sources={key: source for key, (_, source) in made.items()},
+        data_root=request.data_root,
+        batch_size=request.batch_size,
+        cache=checkpoint.cache_folder(),
+    )
+
+
+def data_part_of(dataset: data.Dataset, n: int | None, reference: Fraction | None) -> DataPart:
+    """The evaluated subset as plain values; refuses an n that the test set does not hold."""
+    positions = dataset.subset(n)
+    digest = plan.digest(dataset.ids[positions].tolist())
+    return DataPart(dataset.name, dataset.fingerprint, len(positions), digest, reference)
+
+
+def _model_part(text: str, dataset: data.Dataset) -> Part:
+    """A model as plain values; one from outside is built once, and known by its weights beside its
+    source.
+    """
+    model: Classifier = valid(models.get, text)
+    if not model.is_trained and (dataset.train is None or dataset.validation is None):
+        raise RequestError(
+            f"{dataset.name} has no training split for {text}: add train=, or weights= to the model"
+        )
+    identity = model.identity()
+    if model.is_trained:
+        net = valid(lambda _: model.build(dataset.shape, dataset.classes), text)
+        identity["weights"] = checkpoint.digest(net.state_dict())
+    return Part(model.to_spec(), identity)
+
+
+def _defense_part(text: str, norm: str, reference: Fraction) -> Part:
+    """A defense as plain values: shown as asked for, known by what the run fills in."""
+    defense: Defense = valid(defenses.get, text)
+    filled = valid(lambda _: defense.at(norm, float(reference)), text)
+    return Part(defense.to_spec(), filled.identity())
+
+
+def attack_part_of(attack: Attack, norm: str, classes: int, eps: Sequence[Fraction]) -> AttackPart:
+    """An attack as plain values; refuses a norm or a number of classes it is not defined for."""
+    valid(lambda _: attack.check(norm, classes), norm)
+    horizons = tuple(attack.horizon(float(e)) if e > 0 else 0 for e in eps)
+    return AttackPart(
+        attack.to_spec(), attack.identity(), ACCESS[attack.access], attack.restarts, horizons
+    )
+
+
+class Watcher(Protocol):
+    """Who is told how a run goes."""
+
+    def begin(self, todo: Sequence[Todo]) -> None:
+        """The run starts with this work."""
+
+    def say(self, text: str) -> None:
+        """A line, such as an epoch of training."""
+
+    def moved(self, cell: Cell, samples: int) -> None:
+        """A number of samples of a cell has been settled."""
+
+    def failed(self, cell: Cell, reason: str) -> None:
+        """A cell could not be finished."""
+
+    def end(self) -> None:
+        """Nothing more follows."""
+
+
+class Silent:
+    """A watcher that keeps still."""
+
+    def begin(self, todo: Sequence[Todo]) -> None:
+        """See Watcher."""
+
+    def say(self, text: str) -> None:
+        """See Watcher."""
+
+    def moved(self, cell: Cell, samples: int) -> None:
+        """See Watcher."""
+
+    def failed(self, cell: Cell, reason: str) -> None:
+        """See Watcher."""
+
+    def end(self) -> None:
+        """See Watcher."""
+
+
+def provenance(device: str) -> dict[str, Any]:
+    """What a run ran on: versions, processor, GPU, threads, command line, start."""
+    names = ("adversarial-bench", "torch", "torchvision", "numpy", "scikit-learn", "safetensors")
+    return {
+        "versions": {
+            "python": platform.python_version(),
+            **{name: version(name) for name in names},
+        },
+        "processor": _processor(),
+        "gpu": torch.cuda.get_device_name(device) if device.startswith("cuda") else "",
+        "threads": torch.get_num_threads(),
+        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "start": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return named[0] if named else platform.processor() or platform.machine()
+
+
+def execute(
+    job: Job, store: Store, executor: Executor, watcher: Watcher, *, fresh: bool = False
+) -> None:
+    """Runs what the store lacks; each finished block is committed at once, failures are noted and
+    passed over.
+    """
+    if fresh:
+        store.drop(cell.key for cell in job.cells)
+    cells = {cell.key: cell for cell in job.cells}
+    todo = plan.missing(job.cells, store.blocks(cells))
+    watcher.begin(todo)
+    try:
+        for item in todo:
+            store.add(item.cell, provenance(item.cell.numerics.device))
+        for event in executor.run(job.units(todo), watcher.say):
+            _note(event, cells, store, watcher)
+    finally:
+        watcher.end()
+
+
+def _note(event: Event, cells: Mapping[str, Cell], store: Store, watcher: Watcher) -> None:
+    match event:
+        case Prepared(keys, facts):
+            for key in keys:
+                store.annotate(key, facts)
+        case Moved(key, samples):
+            watcher.moved(cells[key], samples)
+        case Done(key, number, arrays, seconds):
+            store.put(key, number, arrays, seconds)
+        case Failed(key, reason, trace):
+            store.fail(key, reason)
+            store.annotate(key, {"trace": trace})
+            watcher.failed(cells[key], reason)

@@ -1,0 +1,171 @@
+"""What a user asks for, as plain values: eps grids and the request of a sweep, its names checked;
+never imports torch.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from attacks.registry import attacks
+from attacks.threat import NORMS
+from bench.datasets import datasets
+from bench.errors import RequestError
+from defenses.registry import defenses
+from models.registry import models, near
+
+MOST_EPS = 10_000
+DEVICES = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
+SWEEPS = ("ladder", "independent")
+
+
+def fraction(text: str) -> Fraction:
+    """An exact number from decimal text or a fraction such as 8/255."""
+    try:
+        return Fraction(text.replace(" ", ""))
+    except (ValueError, ZeroDivisionError) as err:
+        raise RequestError(f"eps must be a number such as 0.3 or 8/255, got {text!r}") from err
+
+
+def parse_grid(text: str) -> tuple[Fraction, ...]:
+    """Radii of ``FIRST:LAST:STEP`` (both ends included) or ``A,B,C``, sorted, each once."""
+    if ":" in text:
+        parts = [fraction(part) for part in text.split(":")]
+        if len(parts) != 3:
+            raise RequestError(f"an eps range is FIRST:LAST:STEP, got {text!r}")
+        first, last, step = parts
+        if step <= 0:
+            raise RequestError(f"the step of an eps range must be above 0, got {text!r}")
+        count = (last - first) // step + 1
+        if count > MOST_EPS:
+            raise RequestError(
+                f"an eps grid holds at most {MOST_EPS} values, got {count} in {text!r}"
+            )
+        values = [first + i * step for i in range(count)]
+    else:
+        values = [fraction(part) for part in text.split(",") if part.strip()]
+    return checked_grid(values, text)
+
+
+def checked_grid(values: list[Fraction], text: str) -> tuple[Fraction, ...]:
+    """The values sorted, each once; refuses an empty grid and a negative eps."""
+    if not values:
+        raise RequestError(f"the eps grid is empty: {text!r}")
+    if min(values) < 0:
+        raise RequestError(f"eps must be at least 0, got {float(min(values))!r}")
+    return tuple(sorted(set(values)))
+
+
+@dataclass(frozen=True)
+class Request:
+    """A sweep as asked for; texts are specs. None leaves a choice to the dataset or the device."""
+
+    datasets: tuple[str, ...] = ("digits",)
+    models: tuple[str, ...] = ("cnn_small",)
+    attacks: tuple[str, ...] = ("pgd",)
+    defenses: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = (0,)
+    norm: str = "linf"
+    eps: str | None = None
+    n: int | None = None
+    device: str = "auto"
+    sweep: str = "ladder"
+    batch_size: int | None = None
+    baseline: bool = True
+    data_root: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.norm not in NORMS:
+            raise RequestError(f"norm must be one of {', '.join(NORMS)}, got {self.norm!r}")
+        if self.sweep not in SWEEPS:
+            raise RequestError(f"sweep must be one of {', '.join(SWEEPS)}, got {self.sweep!r}")
+        if not DEVICES.fullmatch(self.device):
+            raise RequestError(
+                f"device must be auto, cpu, cuda, cuda:N or mps, got {self.device!r}"
+            )
+        for name, value in (("n", self.n), ("batch-size", self.batch_size)):
+            if value is not None and value < 1:
+                raise RequestError(f"{name} must be at least 1, got {value}")
+        wrong = [seed for seed in self.seeds if not 0 <= seed < 2**63]
+        if wrong:
+            raise RequestError(f"seed must be from 0 to 2**63 - 1, got {wrong[0]}")
+        self._check_specs()
+        if self.eps is not None:
+            parse_grid(self.eps)
+
+    def _check_specs(self) -> None:
+        for table, texts in (
+            (datasets, self.datasets),
+            (models, self.models),
+            (attacks, self.attacks),
+            (defenses, self.defenses),
+        ):
+            for text in texts:
+                valid(table.check, text)
+
+    @property
+    def rows(self) -> tuple[str, ...]:
+        """The defenses to run, the baseline first unless it was declined; none where nothing is
+        left.
+        """
+        baseline = ("none",) if self.baseline or not self.defenses else ()
+        return tuple(dict.fromkeys([*baseline, *self.defenses]))
+
+
+def valid(check: Callable[[str], Any], text: str) -> Any:
+    """What check(text) returns; a ValueError becomes a RequestError of one line."""
+    try:
+        return check(text)
+    except (ValueError, TypeError) as err:
+        raise RequestError(" ".join(str(err).split())) from err
+
+
+_MANY = {
+    "dataset": "datasets",
+    "model": "models",
+    "attack": "attacks",
+    "defense": "defenses",
+    "seed": "seeds",
+}
+
+
+def request_of(settings: Mapping[str, Any]) -> Request:
+    """A request from the flags' names (dataset, model, attack, defense, seed as one value or a
+    list, the others as one), such as a YAML file holds them; refuses unknown names and values of
+    another type.
+    """
+    known = {
+        name: name for name in (f.name for f in fields(Request)) if name not in _MANY.values()
+    } | _MANY
+    values: dict[str, Any] = {}
+    for name, value in settings.items():
+        key = name.replace("-", "_")
+        if key not in known:
+            raise RequestError(str(near(name, known, "setting", "bench run --help")))
+        if value is None:
+            continue
+        if key in _MANY:
+            several = value if isinstance(value, list | tuple) else [value]
+            values[known[key]] = tuple(
+                _of_kind(name, item, int if key == "seed" else str) for item in several
+            )
+        elif key == "eps":
+            values[key] = (
+                ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+            )
+        elif key == "data_root":
+            values[key] = Path(str(value))
+        else:
+            kinds = {"n": int, "batch_size": int, "baseline": bool}
+            values[key] = _of_kind(name, value, kinds.get(key, str))
+    return Request(**values)
+
+
+def _of_kind(name: str, value: Any, kind: type) -> Any:
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise RequestError(f"{name} must be of type {kind.__name__}, got {value!r}")
+    return value

@@ -1,0 +1,74 @@
+"""Intervals and paired tests for accuracies.
+
+An interval covers the choice of test images alone: neither the weakness of an attack (a robust
+accuracy is an upper bound on the true one) nor the spread over training seeds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+ALPHA = 0.05
+"""One minus the confidence of every interval, and the level of every test."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A share and the bounds of its confidence interval, as fractions; ``float()``: the share."""
+
+    value: float
+    low: float
+    high: float
+
+    def __float__(self) -> float:
+        return self.value
+
+    def overlaps(self, other: Interval) -> bool:
+        """Whether the two intervals have a point in common."""
+        return self.low <= other.high and other.low <= self.high
+
+
+def wilson(successes: int, n: int, alpha: float = ALPHA) -> Interval:
+    """The share successes / n with its Wilson score interval of confidence 1 - alpha."""
+    low, high = wilson_bounds(successes, n, alpha)
+    return Interval(int(successes) / int(n), float(low), float(high))
+
+
+def wilson_bounds(
+    successes: ArrayLike, n: int, alpha: float = ALPHA
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Lower and upper Wilson bounds, elementwise, in the shape of successes."""
+    counts: NDArray[np.int64] = np.asarray(successes, dtype=np.int64)
+    if n < 1:
+        raise ValueError(f"n must be at least 1, got {n}")
+    if not 0 < alpha < 1:
+        raise ValueError(f"alpha must lie between 0 and 1, got {alpha}")
+    if np.any(counts < 0) or np.any(counts > n):
+        raise ValueError(f"successes must lie in 0 .. n = {n}, got {counts}")
+    from statsmodels.stats.proportion import proportion_confint
+
+    bounds: Any = proportion_confint(counts, n, alpha=alpha, method="wilson")
+    low, high = (np.asarray(bound, dtype=np.float64) for bound in bounds)
+    # exact at the ends, where rounding would leave 1e-18
+    return np.where(counts == 0, 0.0, low), np.where(counts == n, 1.0, high)
+
+
+def mcnemar(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
+    """The p-value of the exact two-sided test that two pipelines are equally often right.
+
+    McNemar 1947, with the binomial distribution. first, second (n,): whether each was right on the
+    same samples, in the same order.
+    """
+    if first.shape != second.shape:
+        raise ValueError(f"outcomes must be paired, got shapes {first.shape} and {second.shape}")
+    only_first = int(np.sum(first & ~second))
+    only_second = int(np.sum(second & ~first))
+    if only_first + only_second == 0:
+        return 1.0
+    from scipy.stats import binomtest
+
+    return float(binomtest(only_first, only_first + only_second, 0.5).pvalue)
