@@ -47,7 +47,7 @@ def _places(count: int, device: torch.device) -> Tensor:
 def sample_ids(x: Tensor) -> Tensor:
     """Digests (N,) int64 of images x (N, ...), uint8 (divided by 255) or floating (as float32)."""
     images = (x.float().div(255) if x.dtype == torch.uint8 else x.detach().float()).cpu()
-    rows = np.ascontiguousarray(images.numpy()).reshape(len(images), -1)
+    rows = np.ascontiguousarray(images.numpy()).reshape(len(images), math.prod(images.shape[1:]))
     digests = b"".join(hashlib.blake2b(row.data, digest_size=8).digest() for row in rows)
     return torch.from_numpy(np.frombuffer(digests, dtype="<i8").astype(np.int64))
 
@@ -75,7 +75,8 @@ class Draws:
         """One hash (N,) int64 per sample."""
         key = _mix(self.ids ^ _purpose_key(self.seed, purpose))
         for counter in (self.restart, *counters):
-            key = _mix(key + _STRIDE * (counter + 1))
+            step = (counter + 1) * _STRIDE
+            key = _mix(key + (_signed(step) if isinstance(step, int) else step))
         return key
 
     def bits(self, shape: torch.Size, purpose: str, *counters: int | Tensor) -> Tensor:

@@ -36,6 +36,11 @@ class Loss:
             raise ValueError(f"loss must be one of {', '.join(LOSSES)}, got {text!r}")
         return LOSSES[text]
 
+    @staticmethod
+    def choices() -> list[str]:
+        """The known names."""
+        return list(LOSSES)
+
     def to_spec(self) -> str:
         """The name."""
         return self.name

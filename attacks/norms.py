@@ -149,7 +149,9 @@ def _shrink_l2(a: Tensor, room: Tensor, radius: Tensor) -> Tensor:
         before = stopped
         left = radius**2 - (room**2 * stopped).sum(1, keepdim=True)
         free = (a**2 * ~stopped).sum(1, keepdim=True)
-        scale = (left.clamp(min=0) / free.clamp(min=torch.finfo(a.dtype).tiny)).sqrt().clamp(max=1)
+        reached = (left.clamp(min=0) / free.clamp(min=torch.finfo(a.dtype).tiny)).sqrt()
+        # Never back: rounding, or a wall met exactly at the radius, leaves nothing for the free.
+        scale = torch.maximum(scale, reached.clamp(max=1))
     moved = (scale * a).minimum(room)
     # Rounding can leave the sum of squares a little above: one last shrink towards the centre.
     return moved * (radius / _size_l2(moved)[:, None].clamp(min=torch.finfo(a.dtype).tiny)).clamp(

@@ -22,16 +22,8 @@ def predictions(predict: Predict, x: Tensor, shape: int, *, classes: int | None 
     with torch.no_grad():
         for first in range(0, len(x), shape):
             rows = x[first : first + shape]
-            logits: object = predict(padded(rows, shape))
-            if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != shape:
-                got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-                raise ModelError(
-                    f"the model must return logits (N, K) for N = {shape} images, got {got}"
-                )
-            if classes is not None and logits.shape[1] != classes:
-                raise ModelError(
-                    f"the model must return {classes} logits per image, got {logits.shape[1]}"
-                )
+            logits = predict(padded(rows, shape))
+            _check_shape(logits, shape, classes)
             parts.append(logits[: len(rows)].float())
     joined = torch.cat(parts) if parts else torch.zeros(0, classes or 0, device=x.device)
     wrong = int((~joined.isfinite().all(1)).sum())
@@ -39,7 +31,15 @@ def predictions(predict: Predict, x: Tensor, shape: int, *, classes: int | None 
         raise ModelError(
             f"the model returned NaN or infinite logits for {wrong} of {len(x)} images"
         )
-    return logits
+    return joined
+
+
+def _check_shape(logits: object, rows: int, classes: int | None) -> None:
+    if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != rows:
+        got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise ModelError(f"the model must return logits (N, K) for N = {rows} images, got {got}")
+    if classes is not None and logits.shape[1] != classes:
+        raise ModelError(f"the model must return {classes} logits per image, got {logits.shape[1]}")
 
 
 def padded(rows: Tensor, shape: int) -> Tensor:

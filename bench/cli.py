@@ -45,13 +45,12 @@ Root = Annotated[
 def main() -> NoReturn:
     """Runs the command line; a BenchError is one line on standard error and exit code 2."""
     try:
-        app(standalone_mode=False)
+        # Without click's own mode an Exit comes back as its code.
+        status = app(standalone_mode=False)
     except BenchError as err:
         _refuse(str(err))
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
-    except typer.Exit as err:
-        sys.exit(err.exit_code)
     except typer.Abort:
         sys.exit(INTERRUPTED)
     except Exception as err:
@@ -59,7 +58,7 @@ def main() -> NoReturn:
         if hasattr(err, "format_message"):
             _refuse(err.format_message())
         raise
-    sys.exit(0)
+    sys.exit(status)
 
 
 def _refuse(text: str) -> NoReturn:
@@ -150,15 +149,14 @@ def run(  # noqa: PLR0913  one parameter per flag
         "baseline": baseline,
     }
     request = _request(flags, config)
-    # Refused before torch is imported: a folder that cannot be written, a store of another version.
-    store = _opened(out, dry_run=dry_run)
-    job = _resolved(request)
-    if dry_run:
-        _show_plan(job, store)
-        return
-    failures, interrupted = _executed(job, store, quiet=quiet, fresh=fresh)
-    shown = store.records(cell.key for cell in job.cells)
-    _write_tables(store, out)
+    job = _resolved(request, out)
+    with _opened(out, dry_run=dry_run) as store:
+        if dry_run:
+            _show_plan(job, store)
+            return
+        failures, interrupted = _executed(job, store, quiet=quiet, fresh=fresh)
+        shown = store.records(cell.key for cell in job.cells)
+        _write_tables(store.records(), out)
     if not quiet:
         _print_summary(shown, out)
     if interrupted:
@@ -204,7 +202,11 @@ def _opened(out: Path, *, dry_run: bool) -> Store:
     return Store.open(out)
 
 
-def _resolved(request: Request) -> Job:
+def _resolved(request: Request, out: Path) -> Job:
+    from bench.store import Store
+
+    # Before torch is imported, and before anything is written.
+    Store.probe(out)
     from bench.runner import resolve
 
     return resolve(request)
@@ -266,10 +268,10 @@ def _show_plan(job: Job, store: Store) -> None:
     print(f"\n{len(job.cells)} cells, {stored} stored, {len(todo)} to run; nothing was run")
 
 
-def _write_tables(store: Store, out: Path) -> None:
+def _write_tables(records: list[Record], out: Path) -> None:
     from bench.report.write import write
 
-    write(store.records(), out)
+    write(records, out)
 
 
 def _print_summary(records: list[Record], out: Path) -> None:
@@ -283,12 +285,11 @@ def _print_summary(records: list[Record], out: Path) -> None:
 @app.command()
 def report(out: Out = Path("results")) -> None:
     """Write tables, figures and report.html again from the store."""
-    from bench.report.write import write
     from bench.store import Store
 
     with Store.read(out) as store:
         records = store.records()
-        write(records, out)
+    _write_tables(records, out)
     _print_summary(records, out)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -111,6 +112,18 @@ class Store:
                 f"--out must be a folder that can be written, got {folder} ({err.strerror})"
             ) from err
         return cls._connect(str(folder / NAME))
+
+    @classmethod
+    def probe(cls, folder: Path) -> None:
+        """Refuses a folder that cannot be written or holds a store of another version; makes
+        nothing.
+        """
+        if (folder / NAME).exists():
+            with cls._connect(str(folder / NAME)):
+                return
+        there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+        if not there.is_dir() or not os.access(there, os.W_OK):
+            raise StoreError(f"--out must be a folder that can be written, got {folder}")
 
     @classmethod
     def read(cls, folder: Path) -> Store:

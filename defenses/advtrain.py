@@ -49,7 +49,7 @@ class AdversarialTraining(Defense):
     lam: float = 1.0
     eps: float | None = None
     norm: str | None = None
-    attack: Attack = Pgd(steps=5)  # noqa: RUF009  a frozen dataclass
+    attack: Attack = Pgd(steps=7)  # noqa: RUF009  a frozen dataclass
     warmup: float = 0.4
     seed: int = 0
 

@@ -115,7 +115,7 @@ class Workshop:
         if stored is None:
             self.say(f"training {self.model.to_spec()}: minimise {objective.text}")
             log = train.fit(net, self.train, self.validation, objective, settings, say=self.say)
-            facts = {"objective": objective.text, "log": log, "made_of": parts}
+            facts: dict[str, Any] = {"objective": objective.text, "log": log, "made_of": parts}
             if self.cache:
                 self.cache.put(key, net.state_dict(), facts)
         else:

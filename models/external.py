@@ -15,7 +15,9 @@ import importlib.util
 import inspect
 import sys
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -79,6 +81,27 @@ def _hint(top: str, path: Path) -> str:
     return f" in this package's own {top!r}; {place}"
 
 
+@dataclasses.dataclass(frozen=True)
+class _Beside(MetaPathFinder):
+    """Finds the hidden top-level names in the user's roots, also where they are folders without an
+    `__init__.py`: on the path a regular package such as ours would go before those.
+    """
+
+    hidden: frozenset[str]
+    roots: tuple[str, ...]
+
+    def find_spec(
+        self,
+        fullname: str,
+        path: Sequence[str] | None,
+        target: ModuleType | None = None,
+    ) -> ModuleSpec | None:
+        """The user's own, or None for every other name."""
+        if path is not None or fullname not in self.hidden:
+            return None
+        return PathFinder.find_spec(fullname, self.roots, target)
+
+
 @contextlib.contextmanager
 def isolated(folder: Path) -> Iterator[None]:
     """Lets `import models` (attacks, defenses, bench) mean what stands in the folder or the working
@@ -86,6 +109,7 @@ def isolated(folder: Path) -> Iterator[None]:
     """
     roots = [root for root in (folder, Path.cwd().resolve()) if root != _OWN_ROOT]
     hidden = {n for n in OURS for r in roots if (r / n).is_dir() or (r / f"{n}.py").is_file()}
+    beside = _Beside(frozenset(hidden), tuple(map(str, roots)))
 
     def belongs(name: str) -> bool:
         return name.partition(".")[0] in hidden
@@ -94,12 +118,14 @@ def isolated(folder: Path) -> Iterator[None]:
     path = list(sys.path)
     for name in ours:
         del sys.modules[name]
-    sys.path[:0] = [str(root) for root in roots]
+    sys.path[:0] = beside.roots
+    sys.meta_path.insert(0, beside)
     importlib.invalidate_caches()
     try:
         yield
     finally:
         sys.path[:] = path
+        sys.meta_path.remove(beside)
         for name in [name for name in sys.modules if belongs(name)]:
             del sys.modules[name]
         sys.modules.update(ours)

@@ -134,7 +134,9 @@ def type_name(kind: Any) -> str:
         return "|".join(typing.get_args(kind))
     if kind is type(None):
         return "none"
-    return "spec" if hasattr(kind, "from_spec") else str(kind.__name__)
+    if hasattr(kind, "from_spec"):
+        return "|".join(kind.choices()) if hasattr(kind, "choices") else "spec"
+    return str(kind.__name__)
 
 
 def build(cls: type, spec: Spec, *, kind: str) -> Any:
@@ -214,6 +216,9 @@ class Registry:
         spec = parse(text)
         if not spec.is_external and spec.name not in self.table and spec.name not in self.plugins():
             raise near(spec.name, self.names(), self.kind, f"bench list {self.kind}s")
+        first, _, rest = spec.name.partition(":")
+        if spec.is_external and first in self.table:
+            raise ValueError(f"an option is KEY=VALUE, got {rest!r} in {text!r}")
         if spec.is_external and self._loader is None:
             raise UnknownName(f"a {self.kind} is one of {', '.join(self.names())}, got {text!r}")
         return spec

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import io
 import re
-import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bench.report import tables
-from bench.report.frames import Curve, by, group
+from bench.report.curves import Curve, by, group
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,7 +30,9 @@ CROWDED = 8
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 """Okabe and Ito's colours for every kind of colour vision, less the yellow, faint on white."""
 _MARKERS = ("s", "^", "D", "v", "P", "X", "<", ">", "p", "h")
-_LINES: tuple[Any, ...] = ("--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)), (0, (8, 3)))
+_LINES: tuple[Any, ...] = ("--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)))
+_BOLD: tuple[tuple[Any, str], ...] = (("-", "o"), ((0, (4, 1)), "d"), ((0, (1.5, 1)), "*"))
+"""Line and marker of bold series; the later ones where the colours start again."""
 _GREY, _BLACK = "#666666", "#000000"
 _STYLE: dict[str, Any] = {
     "svg.hashsalt": "adversarial-bench",
@@ -48,6 +49,7 @@ _STYLE: dict[str, Any] = {
     "legend.fontsize": 8.0,
     "legend.frameon": False,
     "lines.markersize": 4.5,
+    "text.parse_math": False,
 }
 _WIDTH, _HEIGHT, _LINE = 7.6, 4.2, 0.19
 """Inches: the figure, its height without the legend, a line of text."""
@@ -142,6 +144,7 @@ def series(curves: Sequence[Curve]) -> list[Series]:
         place, kind = places[pipeline], kinds.get(attack, -1)
         alone = len(places) == 1
         bold = curve.is_worst or members.count(member) == 1
+        line, marker = _BOLD[place // len(PALETTE) % len(_BOLD)]
         colour = PALETTE[(kind if alone else place) % (len(PALETTE) - alone)]
         made.append(
             Series(
@@ -150,8 +153,8 @@ def series(curves: Sequence[Curve]) -> list[Series]:
                 attack,
                 label=attack if alone else f"{pipeline}: {attack}",
                 colour=_BLACK if alone and curve.is_worst else colour,
-                line="-" if bold else _LINES[kind % len(_LINES)],
-                marker="o" if curve.is_worst else _MARKERS[kind % len(_MARKERS)],
+                line=line if bold else _LINES[kind % len(_LINES)],
+                marker=marker if curve.is_worst else _MARKERS[kind % len(_MARKERS)],
                 bold=bold,
             )
         )
@@ -303,7 +306,13 @@ def _legend(shown: Sequence[Series], failed: Sequence[Curve]) -> tuple[list[Any]
 
 
 def _wrapped(text: str, width: int) -> str:
-    return textwrap.fill(text, width, break_long_words=True, subsequent_indent="    ")
+    """The text in lines of about that many letters, broken after commas and blanks."""
+    lines = [""]
+    for piece in re.split(r"(?<=[, ])", text):
+        if lines[-1] and len(lines[-1]) + len(piece) > width:
+            lines.append("    ")
+        lines[-1] += piece
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def _lines(label: str) -> int:

@@ -1,25 +1,22 @@
-"""From records to curves and data frames; values in, values out.
-
-A curve is the accuracy over the eps grid of one cell, or of the worst case over the cells of a
-group.
-"""
+"""From records to the data frames behind every table; values in, values out."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from bench.stats import ALPHA, Interval, mcnemar, wilson, wilson_bounds
+from bench.report.curves import Cost, Curve, by, curves, share_failed, worst
+from bench.stats import ALPHA, Interval, mcnemar, wilson
 from bench.store import Record
 
-WORST = "worst-case"
-"""The attack's name in rows that hold the per-sample worst over a group's cells."""
+__all__ = ["LEADERBOARD", "TIDY", "TIMING", "curves", "frame", "leaderboard", "tidy", "timing"]
+
 AUDIT = "none"
 
 _INT, _FLOAT, _TEXT = "Int64", "float64", ""  # Int64 holds missing values
@@ -88,141 +85,11 @@ TIMING = {
     "start": _TEXT,
 }
 
-Item = TypeVar("Item")
-
-
-def by(items: Iterable[Item], key: Callable[[Item], Hashable]) -> list[list[Item]]:
-    """The items grouped by key, groups and members in the order of first mention."""
-    groups: dict[Hashable, list[Item]] = {}
-    for item in items:
-        groups.setdefault(key(item), []).append(item)
-    return list(groups.values())
-
 
 def frame(rows: Iterable[dict[str, Any]], columns: dict[str, str]) -> pd.DataFrame:
     """Rows as a frame with exactly these columns; the types hold for an empty frame too."""
     made = pd.DataFrame(list(rows), columns=list(columns))
     return made.astype({name: kind for name, kind in columns.items() if kind})
-
-
-def worst(cells: Sequence[Record]) -> NDArray[np.float64]:
-    """The per-sample minimum of min_eps over complete cells on the same samples: shape (n,)."""
-    outcomes = np.array([cell.samples["min_eps"] for cell in cells], dtype=np.float64)
-    return outcomes.min(axis=0)
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What cells spent: samples through the model forward, backward, for re-checks; seconds."""
-
-    forward: int
-    backward: int
-    verify: int
-    seconds: float
-
-    @classmethod
-    def of(cls, cells: Iterable[Record]) -> Cost:
-        """The sum over complete cells."""
-        cells = list(cells)
-        forward, backward, verify = (
-            sum(int(np.sum(cell.samples[name], dtype=np.int64)) for cell in cells)
-            for name in ("forward", "backward", "verify")
-        )
-        return cls(forward, backward, verify, round(sum(cell.seconds for cell in cells), 3))
-
-
-@dataclass(frozen=True)
-class Curve:
-    """Accuracy over an eps grid of one cell, or the worst case over the complete cells of a group.
-
-    of: the record itself, or the first of the group: model, defense, grid, seed, device are the
-    same in all of it. accuracy, low, high (number of eps,) as fractions, empty where the cell
-    failed; clean at eps 0; attacks: how many complete cells are behind it; failure: why numbers are
-    missing, else empty.
-    """
-
-    of: Record
-    attack: str
-    mode: str
-    accuracy: NDArray[np.float64]
-    low: NDArray[np.float64]
-    high: NDArray[np.float64]
-    clean: Interval | None
-    cost: Cost | None
-    cell: str
-    attacks: int
-    failure: str
-
-    @property
-    def eps(self) -> tuple[float, ...]:
-        """The grid, in input units."""
-        return tuple(float(eps) for eps in self.of.eps)
-
-    @property
-    def is_worst(self) -> bool:
-        """Whether this is a worst case, not a single attack."""
-        return self.attack == WORST
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether there are numbers."""
-        return self.clean is not None
-
-
-def curves(records: Iterable[Record]) -> list[Curve]:
-    """Every cell's curve, and after those of a group, where any is complete, its worst case.
-
-    A group holds the cells that differ in attack and mode alone.
-    """
-    return [curve for cells in by(records, group) for curve in _curves(cells)]
-
-
-def group(record: Record) -> Hashable:
-    """What the cells of a worst case have in common."""
-    return (
-        (record.dataset, record.fingerprint, record.samples_digest, record.norm, record.eps),
-        (record.model, record.defense, record.seed, record.device, record.precision, record.sweep),
-    )
-
-
-def _curves(cells: list[Record]) -> list[Curve]:
-    made = [
-        _failed(cell)
-        if cell.failure
-        else _curve([cell], attack=cell.attack, mode=cell.mode, cell=cell.key)
-        for cell in cells
-    ]
-    complete = [cell for cell in cells if not cell.failure]
-    if complete:
-        mode = "+".join(sorted({part for cell in complete for part in cell.mode.split("+")}))
-        made.append(_curve(complete, attack=WORST, mode=mode, failure=_share_failed(cells)))
-    return made
-
-
-def _share_failed(cells: Sequence[Record]) -> str:
-    failed = sum(bool(cell.failure) for cell in cells)
-    return f"{failed} of {len(cells)} attacks failed" if failed else ""
-
-
-def _failed(cell: Record) -> Curve:
-    none = np.empty(0)
-    return Curve(
-        cell, cell.attack, cell.mode, none, none, none, None, None, cell.key, 0, cell.failure
-    )
-
-
-def _curve(
-    cells: list[Record], *, attack: str, mode: str, cell: str = "", failure: str = ""
-) -> Curve:
-    fooled_at = worst(cells)
-    n = len(fooled_at)
-    right = np.array([int(np.sum(fooled_at > float(eps))) for eps in cells[0].eps])
-    low, high = wilson_bounds(right, n)
-    clean = wilson(int(np.sum(fooled_at > 0)), n)
-    cost = Cost.of(cells)
-    return Curve(
-        cells[0], attack, mode, right / n, low, high, clean, cost, cell, len(cells), failure
-    )
 
 
 def tidy(records: Iterable[Record]) -> pd.DataFrame:
@@ -270,19 +137,17 @@ def _tidy(curve: Curve) -> Iterable[dict[str, Any]]:
 class _Entry:
     """Where a (model, defense) stands at one eps.
 
-    cells: the complete ones behind it; right (n,): under all of them, None where there are none.
+    cells: the complete ones behind it; right (n,): under all of them, empty where there are none.
     """
 
     of: Record
     eps: Fraction
     cells: list[Record]
-    right: NDArray[np.bool_] | None
+    right: NDArray[np.bool_]
     note: str
 
     def differs(self, other: _Entry) -> bool:
         """Whether the accuracies differ significantly; paired where both saw the same samples."""
-        if self.right is None or other.right is None:
-            return True
         if self.of.samples_digest == other.of.samples_digest:
             return mcnemar(self.right, other.right) < ALPHA
         return not _share(self.right).overlaps(_share(other.right))
@@ -321,8 +186,8 @@ def _entry(cells: list[Record]) -> _Entry:
     if not used:
         reasons = list(dict.fromkeys(cell.failure for cell in failed))
         more = f" (and {len(reasons) - 1} more)" if len(reasons) > 1 else ""
-        return _Entry(largest, eps, [], None, f"failed: {reasons[0]}{more}")
-    return _Entry(largest, eps, used, worst(used) > float(eps), _share_failed(used + failed))
+        return _Entry(largest, eps, [], np.zeros(0, bool), f"failed: {reasons[0]}{more}")
+    return _Entry(largest, eps, used, worst(used) > float(eps), share_failed(used + failed))
 
 
 def _reading_point(cells: Sequence[Record]) -> Fraction:
@@ -334,10 +199,9 @@ def _reading_point(cells: Sequence[Record]) -> Fraction:
 def _ranked(board: list[_Entry]) -> Iterable[dict[str, Any]]:
     """Rows of entries at one eps, best first, those without a number last and without a rank."""
     names = sorted(board, key=lambda e: (e.of.model, e.of.defense))
-    standing = [(entry, float(np.mean(e))) for entry in names if (e := entry.right) is not None]
-    standing.sort(key=lambda pair: -pair[1])
+    standing = sorted((e for e in names if e.cells), key=lambda e: -float(np.mean(e.right)))
     groups: list[list[_Entry]] = []
-    for entry, _ in standing:
+    for entry in standing:
         if groups and not groups[-1][0].differs(entry):
             groups[-1].append(entry)
         else:
@@ -348,7 +212,7 @@ def _ranked(board: list[_Entry]) -> Iterable[dict[str, Any]]:
             yield _row(entry) | {"rank": rank, "tie": _letters(number)}
         rank += len(group)
     for entry in names:
-        if entry.right is None:
+        if not entry.cells:
             yield _row(entry) | {"tie": ""}
 
 
@@ -371,7 +235,7 @@ def _row(entry: _Entry) -> dict[str, Any]:
         "audit": AUDIT,
         "note": entry.note,
     }
-    if entry.right is None:
+    if not entry.cells:
         return row
     robust, cost = _share(entry.right), Cost.of(entry.cells)
     return row | {

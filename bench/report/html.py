@@ -10,7 +10,7 @@ from importlib import resources
 from typing import Any
 
 from bench.report import figures, frames, tables
-from bench.report.frames import by
+from bench.report.curves import by
 from bench.report.tables import Section, Table
 from bench.store import Record
 
@@ -45,6 +45,7 @@ def page(records: Sequence[Record], drawn: Mapping[str, str]) -> str:
             origins=tables.origins(records),
             machines=_machines(records),
             trained=_trained(records),
+            logs=_logs(records),
             cells=len(records),
             failed=sum(bool(record.failure) for record in records),
         )
@@ -67,8 +68,8 @@ def _settings(records: Sequence[Record], drawn: Mapping[str, str]) -> list[Setti
 
 
 def _inline(svg: str, prefix: str) -> str:
-    """SVG text without its prolog, its ids made unique in the page."""
-    body = svg[svg.find("<svg") :] if svg else ""
+    """SVG text without prolog and metadata, its ids made unique in the page; empty stays empty."""
+    body = re.sub(r"<metadata>.*?</metadata>\s*", "", svg[svg.find("<svg") :], flags=re.DOTALL)
     return re.sub(r'( id="|"#|url\(#)', rf"\1{prefix}-", body)
 
 
@@ -93,25 +94,36 @@ def _machines(records: Sequence[Record]) -> Table:
 
 
 def _trained(records: Sequence[Record]) -> Table:
-    """The distinct defended models: weights, objective, training."""
-    keys = ("weights", "objective", "training_seconds", "training_log")
+    """The distinct defended models: weights, objective, seconds of training."""
+    keys = ("weights", "objective", "training_seconds")
     rows = [
-        (
-            record.dataset,
-            record.model,
-            record.defense,
-            *(_text(record.provenance.get(key)) for key in keys),
-        )
-        for record in records
-        if any(key in record.provenance for key in keys)
+        (r.dataset, r.model, r.defense, *(_text(r.provenance.get(key)) for key in keys))
+        for r in records
+        if any(r.provenance.get(key) for key in keys)
     ]
-    header = ("dataset", "model", "defense", "weights", "objective", "training s", "training log")
-    return Table(header, tuple(dict.fromkeys(rows)), align="lllllrl")
+    header = ("dataset", "model", "defense", "weights", "objective", "training s")
+    return Table(header, tuple(dict.fromkeys(rows)), align="lllllr")
+
+
+def _logs(records: Sequence[Record]) -> list[Section]:
+    """The training log of each defended model that has one: a row per entry."""
+    logs: dict[str, Section] = {}
+    for record in records:
+        log = record.provenance.get("training_log")
+        if isinstance(log, list) and log and all(isinstance(entry, Mapping) for entry in log):
+            title = f"Training log of {record.model} / {record.defense} on {record.dataset}"
+            names = tuple(dict.fromkeys(str(name) for entry in log for name in entry))
+            rows = tuple(tuple(_text(entry.get(name)) for name in names) for entry in log)
+            table = Table(names, rows, align="r" * len(names))
+            logs.setdefault(title, Section(title, "", table))
+    return list(logs.values())
 
 
 def _text(value: Any) -> str:
     if value is None:
         return ""
+    if isinstance(value, float):
+        return f"{value:.4g}"
     return value if isinstance(value, str) else json.dumps(value, sort_keys=True)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from bench.report import frames, tables
-from bench.report.frames import by
+from bench.report.curves import by
 from bench.report.tables import Section, Table
 from bench.store import Record
 
@@ -92,14 +92,14 @@ def summary(records: Sequence[Record]) -> str:
     """The leaderboard in short: a table per dataset, norm and eps, and a line per failure."""
     rows = frames.leaderboard(records).to_dict("records")
     if not rows:
-        return "No results yet.\n"
+        return "No results yet."
     parts = []
     for board in by(rows, lambda row: (row["dataset"], row["norm"], row["eps"])):
         sizes = " or ".join(tables.count(n) for n in dict.fromkeys(row["n"] for row in board))
         notes = [f"{r['model']} / {r['defense']}: {r['note']}" for r in board if r["note"]]
         table = _fitted([_short(row) for row in board])
         parts.append("\n".join([f"{tables.board_title(board[0])}, n = {sizes}", "", table, *notes]))
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(parts)
 
 
 def _short(row: Mapping[Hashable, Any]) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from bench.report.frames import Curve, by
+from bench.report.curves import Curve, by
 from bench.stats import Interval
 from bench.store import Record
 
@@ -38,7 +38,7 @@ column. {UPPER_BOUND}""",
 TIMING_LEGEND = (
     """\
 One row per cell. Queries are images through the model; verify counts the clean pass and the
-re-check of results. Queries/s counts all three. Training s: how long the defended model trained.""",
+re-check of results. Queries/s counts all three. Training s: how long the model trained.""",
 )
 _EXTRAS: dict[str, Callable[[Curve], str]] = {
     "seed": lambda curve: str(curve.of.seed),

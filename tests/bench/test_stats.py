@@ -1,0 +1,101 @@
+"""Intervals and tests against published values and values computed by hand."""
+
+import numpy as np
+import pytest
+
+from bench.stats import Interval, mcnemar, wilson, wilson_bounds
+
+GOLDEN = [  # successes, n, Wilson 95 %
+    (0, 100, 0.0, 0.03699),
+    (0, 1000, 0.0, 0.00383),
+    (0, 10_000, 0.0, 0.00038),
+    (50, 100, 0.40383, 0.59617),
+    (893, 1000, 0.87232, 0.91068),
+    (8930, 10_000, 0.88679, 0.89891),
+    (458, 1000, 0.42734, 0.48898),
+    (4580, 10_000, 0.44825, 0.46778),
+]
+
+
+@pytest.mark.parametrize(("successes", "n", "low", "high"), GOLDEN)
+def test_wilson_has_the_golden_values(successes: int, n: int, low: float, high: float) -> None:
+    interval = wilson(successes, n)
+    assert float(interval) == successes / n
+    # the table gives five decimals
+    assert interval.low == pytest.approx(low, abs=1e-5)
+    assert interval.high == pytest.approx(high, abs=1e-5)
+
+
+def test_wilson_by_hand() -> None:
+    z = 1.959963984540054
+    center, spread = (3 + z**2 / 2) / (10 + z**2), z / (10 + z**2) * (2.1 + z**2 / 4) ** 0.5
+    interval = wilson(3, 10)
+    assert interval.value == 0.3
+    assert interval.low == pytest.approx(center - spread, rel=1e-12)
+    assert interval.high == pytest.approx(center + spread, rel=1e-12)
+
+
+def test_bounds_are_exact_at_the_ends() -> None:
+    for n in (1, 7, 1000):
+        low, high = wilson_bounds([0, n], n)
+        assert low[0] == 0
+        assert high[1] == 1
+        assert 0 < high[0] < 1
+        assert high[0] == pytest.approx(1 - low[1], abs=1e-12)
+
+
+def test_bounds_of_many_are_those_of_each() -> None:
+    low, high = wilson_bounds(np.arange(21), 20)
+    for successes in range(21):
+        one = wilson(successes, 20)
+        assert (one.low, one.high) == (low[successes], high[successes])
+
+
+def test_a_higher_confidence_is_wider() -> None:
+    narrow, wide = wilson(30, 100, alpha=0.1), wilson(30, 100, alpha=0.01)
+    assert wide.low < narrow.low < narrow.value < narrow.high < wide.high
+
+
+@pytest.mark.parametrize(
+    ("successes", "n", "alpha", "message"),
+    [
+        (0, 0, 0.05, "n must be at least 1, got 0"),
+        (5, 4, 0.05, "successes must lie in 0 .. n = 4, got 5"),
+        (-1, 4, 0.05, "successes must lie in 0 .. n = 4, got -1"),
+        (1, 4, 1.0, "alpha must lie between 0 and 1, got 1.0"),
+    ],
+)
+def test_wilson_refuses(successes: int, n: int, alpha: float, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        wilson(successes, n, alpha)
+
+
+def test_intervals_overlap_when_they_share_a_point() -> None:
+    middle = Interval(0.5, 0.4, 0.6)
+    assert middle.overlaps(Interval(0.7, 0.6, 0.8))
+    assert Interval(0.7, 0.6, 0.8).overlaps(middle)
+    assert middle.overlaps(Interval(0.5, 0.45, 0.55))
+    assert not middle.overlaps(Interval(0.8, 0.61, 0.9))
+
+
+@pytest.mark.parametrize(
+    ("only_first", "only_second", "p"),
+    [
+        (10, 2, 0.03857),  # published with the reference values
+        (25, 10, 0.01667),
+        (5, 0, 2 / 2**5),  # 2 P(no success in 5), by hand
+        (0, 6, 2 / 2**6),
+        (3, 3, 1.0),
+        (0, 0, 1.0),
+    ],
+)
+def test_mcnemar_is_exact(only_first: int, only_second: int, p: float) -> None:
+    both, neither = 7, 4
+    first = [True] * only_first + [False] * only_second + [True] * both + [False] * neither
+    second = [False] * only_first + [True] * only_second + [True] * both + [False] * neither
+    assert mcnemar(np.array(first), np.array(second)) == pytest.approx(p, abs=1e-5)
+
+
+def test_mcnemar_refuses_what_is_not_paired() -> None:
+    with pytest.raises(ValueError, match=r"outcomes must be paired, got shapes \(3,\) and \(4,\)"):
+        mcnemar(np.ones(3, bool), np.ones(4, bool))

@@ -17,7 +17,7 @@ GRID = (Fraction(0), Fraction(1, 10), Fraction(2, 10), Fraction(3, 10))
 
 
 def make(min_eps: Sequence[float] | None = None, **changes: Any) -> Record:
-    """A cell with these outcomes, or a failed one; each sample cost 10 forward, 4 backward, 2 verify."""
+    """A cell with these outcomes, else a failed one; a sample costs 10, 4 and 2 queries."""
     outcomes = np.array([] if min_eps is None else min_eps, dtype=np.float64)
     n = len(outcomes) or changes.pop("n", 4)
     changes.pop("n", None)
@@ -58,10 +58,9 @@ def make(min_eps: Sequence[float] | None = None, **changes: Any) -> Record:
             "backward": np.full(n, 4),
             "verify": np.full(n, 2),
         }
-    facts = [
-        values[k] for k in ("dataset", "model", "defense", "attack", "mode", "norm", "seed", "n")
-    ]
-    key = hashlib.blake2b(repr((facts, values["eps"])).encode(), digest_size=16).hexdigest()
+    names = ("dataset", "model", "defense", "attack", "mode", "norm", "eps", "seed", "n", "device")
+    facts = repr([values[name] for name in names])
+    key = hashlib.blake2b(facts.encode(), digest_size=16).hexdigest()
     return Record(**({"key": key} | values))
 
 

@@ -1,0 +1,147 @@
+"""Accuracy over the eps grid, of one cell or of the worst case over a group of cells."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.stats import Interval, wilson, wilson_bounds
+from bench.store import Record
+
+WORST = "worst-case"
+"""The attack's name in rows that hold the per-sample worst over a group's cells."""
+
+Item = TypeVar("Item")
+
+
+def by(items: Iterable[Item], key: Callable[[Item], Hashable]) -> list[list[Item]]:
+    """The items grouped by key, groups and members in the order of first mention."""
+    groups: dict[Hashable, list[Item]] = {}
+    for item in items:
+        groups.setdefault(key(item), []).append(item)
+    return list(groups.values())
+
+
+def worst(cells: Sequence[Record]) -> NDArray[np.float64]:
+    """The per-sample minimum of min_eps over complete cells on the same samples: shape (n,)."""
+    outcomes = np.array([cell.samples["min_eps"] for cell in cells], dtype=np.float64)
+    return np.asarray(outcomes.min(axis=0))
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What cells spent: samples through the model forward, backward, for re-checks; seconds."""
+
+    forward: int
+    backward: int
+    verify: int
+    seconds: float
+
+    @classmethod
+    def of(cls, cells: Iterable[Record]) -> Cost:
+        """The sum over complete cells."""
+        cells = list(cells)
+        forward, backward, verify = (
+            sum(int(np.sum(cell.samples[name], dtype=np.int64)) for cell in cells)
+            for name in ("forward", "backward", "verify")
+        )
+        return cls(forward, backward, verify, round(sum(cell.seconds for cell in cells), 3))
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Accuracy over an eps grid of one cell, or the worst case over the complete cells of a group.
+
+    of: the record itself, or the first of the group: model, defense, grid, seed, device are the
+    same in all of it. accuracy, low, high (number of eps,) as fractions, empty where the cell
+    failed; clean at eps 0; attacks: how many complete cells are behind it; failure: why numbers are
+    missing, else empty.
+    """
+
+    of: Record
+    attack: str
+    mode: str
+    accuracy: NDArray[np.float64]
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+    clean: Interval | None
+    cost: Cost | None
+    cell: str
+    attacks: int
+    failure: str
+
+    @property
+    def eps(self) -> tuple[float, ...]:
+        """The grid, in input units."""
+        return tuple(float(eps) for eps in self.of.eps)
+
+    @property
+    def is_worst(self) -> bool:
+        """Whether this is a worst case, not a single attack."""
+        return self.attack == WORST
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether there are numbers."""
+        return self.clean is not None
+
+
+def curves(records: Iterable[Record]) -> list[Curve]:
+    """Every cell's curve, and after those of a group, where any is complete, its worst case.
+
+    A group holds the cells that differ in attack and mode alone.
+    """
+    return [curve for cells in by(records, group) for curve in _curves(cells)]
+
+
+def group(record: Record) -> Hashable:
+    """What the cells of a worst case have in common."""
+    return (
+        (record.dataset, record.fingerprint, record.samples_digest, record.norm, record.eps),
+        (record.model, record.defense, record.seed, record.device, record.precision, record.sweep),
+    )
+
+
+def _curves(cells: list[Record]) -> list[Curve]:
+    made = [
+        _failed(cell)
+        if cell.failure
+        else _curve([cell], attack=cell.attack, mode=cell.mode, cell=cell.key)
+        for cell in cells
+    ]
+    complete = [cell for cell in cells if not cell.failure]
+    if complete:
+        mode = "+".join(sorted({part for cell in complete for part in cell.mode.split("+")}))
+        made.append(_curve(complete, attack=WORST, mode=mode, failure=share_failed(cells)))
+    return made
+
+
+def share_failed(cells: Sequence[Record]) -> str:
+    """How many of the cells failed, as a sentence; empty where none did."""
+    failed = sum(bool(cell.failure) for cell in cells)
+    return f"{failed} of {len(cells)} attacks failed" if failed else ""
+
+
+def _failed(cell: Record) -> Curve:
+    none = np.empty(0)
+    return Curve(
+        cell, cell.attack, cell.mode, none, none, none, None, None, cell.key, 0, cell.failure
+    )
+
+
+def _curve(
+    cells: list[Record], *, attack: str, mode: str, cell: str = "", failure: str = ""
+) -> Curve:
+    fooled_at = worst(cells)
+    n = len(fooled_at)
+    right = np.array([int(np.sum(fooled_at > float(eps))) for eps in cells[0].eps])
+    low, high = wilson_bounds(right, n)
+    clean = wilson(int(np.sum(fooled_at > 0)), n)
+    cost = Cost.of(cells)
+    return Curve(
+        cells[0], attack, mode, right / n, low, high, clean, cost, cell, len(cells), failure
+    )

@@ -1,0 +1,579 @@
+"""Every attack, one row each: the closed-form oracle, then the contract that every attack keeps.
+
+The fixture `_no_unseeded_draws` fails any test here whose attack moved a global random state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import attacks
+from attacks import ThreatModel, norms, registry
+from attacks.base import Attack, Task
+from attacks.draws import Draws
+from attacks.oracles import GradientOracle, ModelError
+from attacks.threat import NORMS
+from tests.problems import (
+    DISTANCE,
+    BlackBox,
+    Curved,
+    HalfInside,
+    Mapped,
+    Problem,
+    convolutional,
+    images,
+    linear,
+)
+
+EXACT = {"linf": 1.05, "l2": 1.05, "l1": 1.05}
+NEVER = dict.fromkeys(NORMS, torch.inf)
+
+
+@dataclass(frozen=True)
+class Row:
+    """An attack, and per norm it knows the multiple of the exact distance at which it must fool
+    every image of a linear model; why, where that is not 1.05.
+    """
+
+    spec: str
+    factor: Mapping[str, float]
+    why: str = ""
+
+
+ROWS = [
+    Row("fgsm", EXACT),
+    Row(
+        "fgsm:random=0.5",
+        {"linf": 4.0, "l2": 3.2, "l1": 2.4},
+        "half of eps goes along random signs, which over 64 pixels undo at most 0.47, 0.375 and "
+        "0.15 of what the other half gains (3 standard deviations)",
+    ),
+    Row("bim:steps=12,alpha=0.005", {"linf": 1.05}),
+    Row("pgd:steps=12", EXACT),
+    Row("pgd:steps=12,random=false", EXACT),
+    Row("pgd:steps=12,loss=margin", EXACT),
+    Row("pgd:steps=12,loss=dlr", EXACT),
+    Row("pgd:steps=12,loss=squared", EXACT),
+    Row("pgd:steps=8,restarts=3", EXACT),
+    Row(
+        "noise:samples=4", NEVER, "a baseline: it may fail anywhere, and may not beat the distance"
+    ),
+]
+CASES = [pytest.param(row, norm, id=f"{row.spec}-{norm}") for row in ROWS for norm in row.factor]
+EACH = [pytest.param(row.spec, next(iter(row.factor)), id=row.spec) for row in ROWS]
+"""One norm each, for what cannot depend on it."""
+TARGETED = [
+    pytest.param(row, norm, target, id=f"{row.spec}-{norm}-{target}")
+    for row in ROWS
+    for norm in row.factor
+    for target in ("next", "random", "least_likely")
+    if row.spec.startswith(("pgd", "bim"))
+]
+RADIUS = {"linf": 0.1, "l2": 1.0, "l1": 5.0, "l0": 5.0}
+SHIFTED = Mapped(Curved(), lambda logits, _: logits - 100)
+Change = Callable[[Tensor, Tensor], Tensor]
+
+
+def test_every_attack_has_a_row_for_every_norm() -> None:
+    known = {row.spec.partition(":")[0]: set(row.factor) for row in ROWS}
+    assert set(known) == set(registry.attacks.table)
+    for row in ROWS:
+        assert set(row.factor) == set(attacks.get(row.spec).norms), row.spec
+
+
+# The oracle: linear models, whose exact distance is known
+
+
+def fooled(problem: Problem, spec: str, factor: float, **options: Any) -> Tensor:
+    """Whether (N,) the prediction changes at this multiple of the exact distance."""
+    radius = (problem.distance * factor).float()
+    threat = ThreatModel(problem.norm, radius)
+    x_adv = attacks.get(spec)(problem.model, problem.x, problem.y, threat, **options)
+    assert norms.inside(x_adv, problem.x, radius, problem.norm).all()
+    return predicted(problem.model, x_adv) != problem.y
+
+
+def predicted(model: nn.Module, x: Tensor) -> Tensor:
+    with torch.no_grad():
+        return model(x).argmax(1)
+
+
+@pytest.mark.parametrize("norm", DISTANCE)
+@pytest.mark.parametrize("classes", [2, 10])
+def test_no_wall_of_the_box_shortens_the_way(norm: str, classes: int) -> None:
+    """The distances below hold without a box: 4 of them (l0: none) fit between image and wall."""
+    problem = linear(norm, classes)
+    assert (predicted(problem.model, problem.x) == problem.y).all()
+    room = torch.minimum(problem.x, 1 - problem.x).flatten(1).amin(1)
+    # A step of length 4 d moves one pixel by 4 d in linf, 2.4 d in l1, in l2 its weight's share.
+    reach = {"linf": 4.0, "l2": 1.6, "l1": 2.4, "l0": 0.0}[norm]
+    assert (room > reach * problem.distance).all()
+
+
+@pytest.mark.parametrize(("row", "norm"), CASES)
+@pytest.mark.parametrize("classes", [2, 10])
+def test_fools_beyond_the_exact_distance(row: Row, norm: str, classes: int) -> None:
+    if classes < attacks.get(row.spec).classes or row.factor[norm] == torch.inf:
+        pytest.skip("refuses two classes, or promises nothing")
+    assert fooled(linear(norm, classes), row.spec, row.factor[norm]).all()
+
+
+@pytest.mark.parametrize(("row", "norm"), CASES)
+@pytest.mark.parametrize("classes", [2, 10])
+def test_cannot_fool_within_the_exact_distance(row: Row, norm: str, classes: int) -> None:
+    if classes < attacks.get(row.spec).classes:
+        pytest.skip("refuses two classes")
+    assert not fooled(linear(norm, classes), row.spec, 0.95).any()
+
+
+@pytest.mark.parametrize(("row", "norm"), CASES)
+def test_reaches_a_target_beyond_the_exact_distance(row: Row, norm: str) -> None:
+    problem = linear(norm, 10)
+    if row.factor[norm] < torch.inf:
+        radius = (problem.distance * row.factor[norm]).float()
+        x_adv = attacks.get(row.spec)(
+            problem.model, problem.x, problem.y, ThreatModel(norm, radius), targets=problem.nearest
+        )
+        assert torch.equal(predicted(problem.model, x_adv), problem.nearest)
+    assert not fooled(problem, row.spec, 0.95, targets=problem.nearest).any()
+
+
+@pytest.mark.parametrize(("row", "norm"), CASES)
+def test_negative_logits_hide_nothing(row: Row, norm: str) -> None:
+    """A class masked out with 0 instead of minus infinity would win among negative logits."""
+    if row.factor[norm] == torch.inf:
+        pytest.skip("promises nothing")
+    problem = linear(norm, 10)
+    below = Problem(
+        Mapped(problem.model, lambda logits, _: logits - 60),
+        *(problem.x, problem.y, norm, problem.distance, problem.nearest),
+    )
+    assert fooled(below, row.spec, row.factor[norm]).all()
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
+@pytest.mark.parametrize("loss", ["margin", "dlr"])
+def test_large_logits_do_not_hide_from_scale_free_losses(norm: str, loss: str) -> None:
+    """Where cross-entropy has no gradient left in float32: it fools nothing here."""
+    problem = linear(norm, 10)
+    scaled = Problem(
+        Mapped(problem.model, lambda logits, _: logits * 1e4),
+        *(problem.x, problem.y, norm, problem.distance, problem.nearest),
+    )
+    assert fooled(scaled, f"pgd:steps=12,random=false,loss={loss}", 1.05).all()
+    assert not fooled(scaled, "pgd:steps=12,random=false", 1.05).any()
+
+
+# The contract, on a curved model and images with a third of their pixels at either wall
+
+
+@dataclass(frozen=True)
+class Case:
+    """Twelve images, all but two classified rightly."""
+
+    model: nn.Module
+    x: Tensor
+    y: Tensor
+    wrong: Tensor
+
+
+def case(model: nn.Module | None = None) -> Case:
+    model = Curved() if model is None else model
+    x = images(12)
+    y = predicted(model, x).clone()
+    classes = model(x[:1]).shape[1]
+    wrong = torch.zeros(12, dtype=torch.bool)
+    wrong[[3, 7]] = True
+    y[wrong] = (y[wrong] + 1) % classes
+    return Case(model, x, y, wrong)
+
+
+def run(spec: str, norm: str, at: Case, rows: Any = slice(None), **options: Any) -> Tensor:
+    """The attack on some rows of a case, checked for what holds of any result."""
+    x, y = at.x[rows], at.y[rows]
+    before = x.clone(), y.clone()
+    radius = options.pop("radius", torch.full((len(x),), RADIUS[norm]))
+    x_adv = attacks.get(spec)(at.model, x, y, ThreatModel(norm, radius), **options)
+    assert x_adv.shape == x.shape
+    assert x_adv.dtype == x.dtype
+    assert ((x_adv >= 0) & (x_adv <= 1)).all()
+    assert norms.inside(x_adv, x, radius, norm).all()
+    assert torch.equal(x, before[0])
+    assert torch.equal(y, before[1])
+    return x_adv
+
+
+@pytest.mark.parametrize(("row", "norm"), CASES)
+def test_moves_right_images_and_returns_wrong_ones(row: Row, norm: str) -> None:
+    at = case()
+    moved = (run(row.spec, norm, at) != at.x).flatten(1).any(1)
+    assert torch.equal(moved, ~at.wrong)
+
+
+@pytest.mark.parametrize(("row", "norm"), CASES)
+def test_is_repeatable(row: Row, norm: str) -> None:
+    at = case()
+    assert torch.equal(run(row.spec, norm, at, seed=5), run(row.spec, norm, at, seed=5))
+
+
+@pytest.mark.parametrize("spec", ["fgsm:random=0.5", "pgd:steps=2", "noise:samples=2"])
+def test_another_seed_draws_other_points(spec: str) -> None:
+    at = case()
+    assert not torch.equal(run(spec, "linf", at, seed=5), run(spec, "linf", at, seed=6))
+
+
+@pytest.mark.parametrize(("row", "norm"), CASES)
+def test_a_sample_does_not_see_its_batch(row: Row, norm: str) -> None:
+    """Slices, a permutation and single samples equal the whole bit for bit, at one shape."""
+    at = case(convolutional())
+    whole = run(row.spec, norm, at, shape=16)
+    for rows in (slice(2, 9), [11, 4, 0, 8, 3, 10, 6, 1, 2, 5, 9, 7], [5], [10]):
+        assert torch.equal(run(row.spec, norm, at, rows, shape=16), whole[rows])
+
+
+@pytest.mark.parametrize(("row", "norm"), CASES)
+def test_runs_on_a_batch_of_one(row: Row, norm: str) -> None:
+    at = case()
+    for sample in (0, 3):
+        x_adv = run(row.spec, norm, at, [sample])
+        assert torch.equal(x_adv, at.x[[sample]]) == bool(at.wrong[sample])
+
+
+@pytest.mark.parametrize(("spec", "norm"), EACH)
+def test_returns_an_empty_batch(spec: str, norm: str) -> None:
+    assert run(spec, norm, case(), slice(0)).shape == (0, 1, 8, 8)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        pytest.param(SHIFTED, id="negative"),
+        pytest.param(Mapped(Curved(), lambda logits, _: logits * 0), id="all-equal"),
+        pytest.param(Mapped(Curved(), lambda logits, _: logits * 100), id="times-100"),
+        pytest.param(HalfInside(), id="float16"),
+        pytest.param(Curved(3), id="3-classes"),
+    ],
+)
+@pytest.mark.parametrize(("row", "norm"), CASES)
+def test_keeps_its_contract_on(row: Row, norm: str, model: nn.Module) -> None:
+    run(row.spec, norm, case(model))
+
+
+@pytest.mark.parametrize(("row", "norm"), CASES)
+def test_two_classes_run_or_are_refused_by_name(row: Row, norm: str) -> None:
+    if attacks.get(row.spec).classes == 2:
+        run(row.spec, norm, case(Curved(2)))
+        return
+    with pytest.raises(ValueError, match=f"{row.spec} needs at least 3 classes, got 2"):
+        run(row.spec, norm, case(Curved(2)))
+
+
+@pytest.mark.parametrize("pixel", [0.0, 1.0])
+@pytest.mark.parametrize(("row", "norm"), CASES)
+def test_moves_off_the_walls(row: Row, norm: str, pixel: float) -> None:
+    """Images with no pixel inside the box: an attack in other coordinates could not move there."""
+    model = Curved()
+    x = torch.full((4, 1, 8, 8), pixel)
+    at = Case(model, x, predicted(model, x), torch.zeros(4))
+    assert (run(row.spec, norm, at) != x).flatten(1).any(1).all()
+
+
+@pytest.mark.parametrize(("row", "norm"), CASES)
+def test_an_explicit_target_is_what_counts(row: Row, norm: str) -> None:
+    """An image already predicted as its target comes back; any other is attacked, right or not."""
+    at = case()
+    targets = (at.y + 2) % 10
+    targets[[3, 4]] = predicted(at.model, at.x)[[3, 4]]
+    moved = (run(row.spec, norm, at, targets=targets) != at.x).flatten(1).any(1)
+    assert moved.tolist() == [sample not in (3, 4) for sample in range(12)]
+
+
+@pytest.mark.parametrize(("row", "norm", "target"), TARGETED)
+def test_keeps_its_contract_with_a_target_of_its_own(row: Row, norm: str, target: str) -> None:
+    at = case()
+    moved = (run(f"{row.spec},target={target}", norm, at) != at.x).flatten(1).any(1)
+    assert torch.equal(moved, ~at.wrong)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
+def test_the_next_class_is_reached_beyond_its_exact_distance(norm: str) -> None:
+    """The next class is the nearest one of these images."""
+    problem = linear(norm, 10)
+    assert torch.equal(problem.nearest, (problem.y + 1) % 10)
+    assert fooled(problem, "pgd:steps=12,target=next", 1.05).all()
+
+
+def task(model: nn.Module, x: Tensor, restart: int = 0) -> Task:
+    y = predicted(model, x)
+    draws = Draws.of(x, 0).at(torch.full_like(y, restart))
+    return Task(x, y, "linf", torch.full((len(x),), 0.1), 10, draws)
+
+
+def test_a_random_target_is_another_class_and_another_one_each_restart() -> None:
+    model, x = Curved(), images(200)
+    recipe = attacks.get("pgd:target=random")
+    first, second = (recipe.start(task(model, x, restart)).labels for restart in (0, 1))
+    away = (first - predicted(model, x)) % 10
+    assert set(away.tolist()) == set(range(1, 10))
+    assert not torch.equal(first, second)
+
+
+def test_the_least_likely_class_is_fixed_at_the_first_point() -> None:
+    model, x = Curved(), images(20)
+    recipe = attacks.get("bim:steps=3,target=least_likely")
+    state = recipe.start(task(model, x))
+    oracle = GradientOracle(model)
+    for _ in range(3):
+        query = recipe.ask(state)
+        points, labels = query.points[:, 0], query.labels[:, 0]
+        answer = oracle(points, labels, query.loss, query.sign, differentiate=True)
+        parts = (answer.logits, answer.value, answer.gradient)
+        state = recipe.tell(state, type(answer)(*(part[:, None] for part in parts)))
+        assert torch.equal(state.labels, model(x).argmin(1))
+    assert (state.sign == -1).all()
+
+
+@pytest.mark.parametrize(("row", "norm"), CASES)
+def test_reads_images_of_any_layout(row: Row, norm: str) -> None:
+    at = case()
+    expected = run(row.spec, norm, at)
+    for x in (
+        at.x.transpose(2, 3).contiguous().transpose(2, 3),
+        at.x.permute(1, 2, 3, 0).contiguous().permute(3, 0, 1, 2),
+        torch.stack([at.x, at.x], dim=-1)[..., 0],
+    ):
+        assert not x.is_contiguous()
+        assert torch.equal(run(row.spec, norm, Case(at.model, x, at.y, at.wrong)), expected)
+
+
+@pytest.mark.parametrize(("spec", "norm"), EACH)
+def test_an_image_that_requires_a_gradient_gets_none(spec: str, norm: str) -> None:
+    at = case()
+    expected = run(spec, norm, at)
+    leaf = at.x.clone().requires_grad_()
+    radius = torch.full((12,), RADIUS[norm])
+    x_adv = attacks.get(spec)(at.model, leaf, at.y, ThreatModel(norm, radius))
+    assert torch.equal(x_adv, expected)
+    assert not x_adv.requires_grad
+    assert leaf.requires_grad
+    assert leaf.grad is None
+
+
+@pytest.mark.parametrize(("spec", "norm"), EACH)
+def test_the_result_is_not_the_argument(spec: str, norm: str) -> None:
+    """Also where nothing is attacked: writing into the one must not change the other."""
+    at = case()
+    for radius in (0.0, RADIUS[norm]):
+        x_adv = attacks.get(spec)(at.model, at.x, at.y, ThreatModel(norm, radius))
+        assert x_adv.data_ptr() != at.x.data_ptr()
+
+
+def trained_in_part() -> nn.Module:
+    """A net in training, with one block in eval mode, one frozen parameter and one gradient."""
+    net = convolutional().train()
+    net[1].eval()
+    net[0].weight.requires_grad_(False)
+    net[0].bias.grad = torch.ones_like(net[0].bias)
+    return net
+
+
+@pytest.mark.parametrize(("spec", "norm"), EACH)
+def test_the_model_comes_back_as_it_was(spec: str, norm: str) -> None:
+    net = trained_in_part()
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    modes = [module.training for module in net.modules()]
+    needs = [parameter.requires_grad for parameter in net.parameters()]
+    at = case(convolutional())
+    run(spec, norm, Case(net, at.x, at.y, at.wrong))
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+    assert [module.training for module in net.modules()] == modes
+    assert [parameter.requires_grad for parameter in net.parameters()] == needs
+    for name, parameter in net.named_parameters():
+        if name == "0.bias":
+            assert torch.equal(parameter.grad, torch.ones_like(parameter))
+        else:
+            assert parameter.grad is None, name
+
+
+@pytest.mark.parametrize(("spec", "norm"), EACH)
+def test_a_model_left_in_training_is_attacked_in_eval_mode(spec: str, norm: str) -> None:
+    """Batch statistics would make a prediction depend on its neighbours."""
+    at = case(convolutional())
+    expected = run(spec, norm, at)
+    training = Case(convolutional().train(), at.x, at.y, at.wrong)
+    assert torch.equal(run(spec, norm, training), expected)
+
+
+class Drifting(nn.Module):
+    """Counts its calls in a buffer, or switches itself back to training."""
+
+    def __init__(self, *, awake: bool):
+        super().__init__()
+        self.net, self.awake = Curved(), awake
+        self.register_buffer("calls", torch.zeros(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.awake:
+            self.net.train()
+        else:
+            self.calls += 1
+        logits: Tensor = self.net(x)
+        return logits
+
+
+@pytest.mark.parametrize(
+    ("awake", "what"), [(False, "buffers calls"), (True, "the mode of Curved")]
+)
+@pytest.mark.parametrize(("spec", "norm"), EACH)
+def test_a_model_that_changes_itself_is_refused(
+    spec: str, norm: str, awake: bool, what: str
+) -> None:
+    at = case()
+    model = Drifting(awake=awake).eval()
+    with pytest.raises(ModelError, match=f"changed itself while it was evaluated: {what}"):
+        run(spec, norm, Case(model, at.x, at.y, at.wrong))
+    assert model.calls == 0
+    assert not any(module.training for module in model.modules())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        pytest.param(lambda z, _: z * torch.nan, "NaN or infinite logits for 12 of 12", id="nan"),
+        pytest.param(lambda z, _: z / 0, "NaN or infinite logits for 12 of 12", id="inf"),
+        pytest.param(lambda z, _: z[:, 0], r"must return logits \(N, K\)", id="one-dimension"),
+        pytest.param(lambda z, _: z[:-1], r"must return logits \(N, K\)", id="a-row-short"),
+        pytest.param(lambda z, _: z[..., None], r"must return logits \(N, K\)", id="three"),
+        pytest.param(lambda z, _: (z,), "got tuple", id="tuple"),
+        pytest.param(lambda z, _: z.softmax(1), "the model returns probabilities", id="softmax"),
+    ],
+)
+@pytest.mark.parametrize(("spec", "norm"), EACH)
+def test_a_model_without_logits_is_refused(
+    spec: str, norm: str, change: Change, message: str
+) -> None:
+    at = case()
+    with pytest.raises(ModelError, match=message):
+        run(spec, norm, Case(Mapped(Curved(), change), at.x, at.y, at.wrong))
+
+
+def test_a_model_without_a_gradient_is_refused() -> None:
+    at = case()
+    blind = Mapped(Curved(), lambda logits, _: logits.detach())
+    with pytest.raises(ModelError, match="does not depend on its input differentiably"):
+        run("pgd:steps=2", "linf", Case(blind, at.x, at.y, at.wrong))
+
+
+def test_noise_asks_for_no_gradient() -> None:
+    at = case()
+    blind = Case(BlackBox(Curved()), at.x, at.y, at.wrong)
+    assert torch.equal(run("noise", "linf", blind), run("noise", "linf", at))
+    with pytest.raises(AssertionError, match="a black-box attack asked for a gradient"):
+        run("pgd:steps=2", "linf", blind)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"x": images(12) * 2}, r"x must be in \[0, 1\]"),
+        ({"x": images(12) - 0.1}, r"x must be in \[0, 1\]"),
+        ({"x": images(12) * torch.nan}, r"x must be in \[0, 1\]"),
+        ({"x": (images(12) * 255).byte()}, "x must be floating point"),
+        ({"y": torch.zeros(11, dtype=torch.int64)}, r"y must be int64 of shape \(12,\)"),
+        ({"y": torch.zeros(12, 1, dtype=torch.int64)}, r"y must be int64 of shape \(12,\)"),
+        ({"y": torch.zeros(12)}, r"y must be int64 of shape \(12,\)"),
+        ({"y": torch.full((12,), 10)}, r"labels must be in 0\.\.9, got 10\.\.10"),
+        ({"y": torch.full((12,), -1)}, r"labels must be in 0\.\.9, got -1\.\.-1"),
+        ({"targets": torch.full((12,), 10)}, r"targets must be in 0\.\.9, got 10\.\.10"),
+        ({"targets": torch.full((12,), -1)}, r"targets must be in 0\.\.9, got -1\.\.-1"),
+        (
+            {"targets": torch.zeros(11, dtype=torch.int64)},
+            r"targets must be int64 of shape \(12,\)",
+        ),
+        ({"targets": torch.zeros(12)}, r"targets must be int64 of shape \(12,\)"),
+        ({"eps": -0.1}, "eps must be a finite number of at least 0"),
+        ({"eps": torch.inf}, "eps must be a finite number of at least 0"),
+        ({"eps": torch.full((12,), -0.1)}, "eps must be finite and at least 0"),
+        ({"eps": torch.full((12,), torch.nan)}, "eps must be finite and at least 0"),
+        ({"eps": torch.full((11,), 0.1)}, r"eps must be a number or of shape \(12,\), got \(11,\)"),
+        ({"eps": torch.full((12, 1), 0.1)}, r"eps must be a number or of shape \(12,\)"),
+        ({"norm": "l3"}, "norm must be one of linf, l2, l1, l0"),
+        ({"norm": "l0"}, "attack pgd knows the norms linf, l2, l1, got l0"),
+        ({"shape": -1}, "shape must be at least 1, got -1"),
+    ],
+)
+def test_a_bad_value_is_refused(changes: dict[str, Any], message: str) -> None:
+    at = case()
+    values = {"x": at.x, "y": at.y, "norm": "linf", "eps": 0.1, "targets": None, "shape": None}
+    values |= changes
+    with pytest.raises(ValueError, match=message):
+        attacks.get("pgd:steps=2")(
+            at.model,
+            values["x"],
+            values["y"],
+            ThreatModel(values["norm"], values["eps"]),
+            targets=values["targets"],
+            shape=values["shape"],
+        )
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("pgd:steps=0", "steps must be at least 1, got 0"),
+        ("pgd:alpha=0", "alpha must be above 0"),
+        ("pgd:restarts=0", "restarts must be at least 1, got 0"),
+        ("pgd:restarts=2,random=false", "restarts above 1 need random=true"),
+        ("fgsm:random=1", r"random must be in \[0, 1\)"),
+        ("fgsm:restarts=2", "restarts above 1 need random above 0"),
+        ("bim:steps=0", "steps must be at least 1"),
+        ("bim:alpha=-1", "alpha must be above 0"),
+        ("noise:samples=0", "samples must be at least 1"),
+        ("pgd:loss=mse", "loss must be one of ce, margin, dlr, squared"),
+        ("pgd:target=best", "target must be one of"),
+        ("pdg", "did you mean 'pgd'"),
+    ],
+)
+def test_a_bad_spec_is_refused(spec: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        attacks.get(spec)
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.spec)
+def test_a_spec_names_its_attack(row: Row) -> None:
+    recipe = Attack.from_spec(row.spec)
+    assert attacks.get(recipe.to_spec()) == recipe
+    assert recipe.identity()["name"] == row.spec.partition(":")[0]
+
+
+@pytest.mark.parametrize(("row", "norm"), CASES)
+def test_radius_zero_gives_the_images_back(row: Row, norm: str) -> None:
+    at = case()
+    assert torch.equal(run(row.spec, norm, at, radius=torch.zeros(12)), at.x)
+
+
+@pytest.mark.parametrize(("row", "norm"), CASES)
+def test_each_sample_has_a_radius_of_its_own(row: Row, norm: str) -> None:
+    at = case()
+    radius = torch.arange(12) % 4 / 3 * RADIUS[norm]
+    mixed = run(row.spec, norm, at, radius=radius, shape=16)
+    for value in radius.unique():
+        alone = run(row.spec, norm, at, radius=torch.full((12,), value), shape=16)
+        assert torch.equal(mixed[radius == value], alone[radius == value])
+
+
+def test_one_radius_may_be_a_number_or_a_tensor() -> None:
+    at = case()
+    recipe = attacks.get("pgd:steps=3")
+    number, tensor, repeated = (
+        recipe(at.model, at.x, at.y, ThreatModel("linf", eps))
+        for eps in (0.1, torch.tensor(0.1), torch.full((12,), 0.1, dtype=torch.float64))
+    )
+    assert torch.equal(number, tensor)
+    assert torch.equal(number, repeated)

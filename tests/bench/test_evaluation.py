@@ -1,0 +1,400 @@
+"""Runs of cells in this process: what is stored, what fails, what must not move an outcome."""
+
+import dataclasses
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import bench
+from attacks.registry import attacks
+from bench import data, runner
+from bench.api import CellFailed
+from bench.errors import RequestError
+from bench.executors import LocalExecutor
+from bench.report.frames import tidy
+from bench.runner import Silent, execute, resolve
+from bench.spec import Request
+from bench.store import Store
+from models.seeding import seeded
+
+TINY = "cnn_small:epochs=3"
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return data.load("digits", None)
+
+
+class Linear(nn.Module):
+    """Logits (-s, s), s = w.(x - 1/2): the distance to the boundary is |s| over a dual norm of w."""
+
+    def __init__(self, width=16):
+        super().__init__()
+        self.weight = nn.Parameter(torch.linspace(-1, 1, width))
+
+    def forward(self, x):
+        side = (x.flatten(1) - 0.5) @ self.weight
+        return torch.stack([-side, side], 1)
+
+
+def net_of(*makers):
+    """The layers that the makers return, on flat images; the global random state stays."""
+    with seeded(0):
+        return nn.Sequential(nn.Flatten(), *(make() for make in makers))
+
+
+def ten():
+    return nn.Linear(64, 10)
+
+
+def linear_problem(n=40):
+    """Images near the middle of the box, labels as the model says, and exact linf distances."""
+    model = Linear()
+    images = data.load("digits", None).test.x[:n, :, 1:5, 2:6]
+    x = 0.4 + 0.2 * images
+    y = model(x).argmax(1)
+    side = ((x.flatten(1).double() - 0.5) @ model.weight.double()).abs()
+    return model, x, y, (side / model.weight.double().abs().sum()).detach().numpy()
+
+
+def test_the_curve_of_a_linear_model_is_the_closed_form():
+    model, x, y, distance = linear_problem()
+    grid = [i / 100 for i in range(11)]
+    run = bench.evaluate(model, (x, y), ["fgsm", "pgd:steps=5"], eps=grid)
+    for name in ("fgsm", "pgd:steps=5"):
+        rows = run.samples[run.samples.attack == name].sort_values("index")
+        # The least radius of the grid above the exact distance, or none: no sample lies so close to
+        # a radius that float32 could decide it.
+        places = np.searchsorted(grid, distance)
+        expected = np.array([*grid, np.inf])[places]
+        assert np.array_equal(rows.min_eps.to_numpy(), expected)
+    clean = run.table[(run.table.eps == 0)]
+    assert (clean.accuracy == 1).all()
+    assert float(run.accuracy(0.05)) == (distance >= 0.05).mean()
+
+
+def test_counts_are_those_of_the_attack():
+    model, x, y, distance = linear_problem()
+    run = bench.evaluate(model, (x, y), ["pgd:steps=5"], eps=[0.0001])
+    rows = run.samples
+    assert (distance > 0.0001).all()
+    assert (rows.forward == 6).all()
+    assert (rows.backward == 5).all()
+    assert (rows.verify == 0).all()
+
+
+def test_worst_case_is_per_sample():
+    model, x, y, distance = linear_problem()
+    run = bench.evaluate(model, (x, y), ["noise:samples=3", "fgsm"], eps=[0.02, 0.05])
+    by_attack = run.samples.pivot_table(index="index", columns="attack", values="min_eps")
+    worst = by_attack.replace(np.inf, 9).min(axis=1).to_numpy()
+    table = run.table
+    row = table[(table.attack == "worst-case") & (table.eps == 0.05)].iloc[0]
+    assert row.accuracy == (worst > 0.05).mean() == (distance >= 0.05).mean()
+    assert row["mode"] == "black-box+white-box"
+
+
+def test_misclassified_images_are_fooled_at_0_and_never_attacked():
+    model, x, y, _ = linear_problem()
+    y = y.clone()
+    y[:7] = 1 - y[:7]
+    rows = bench.evaluate(model, (x, y), ["pgd:steps=5"], eps=[0, 0.1]).samples
+    wrong = rows[rows["label"] != rows.clean_prediction]
+    assert len(wrong) == 7
+    assert (wrong[["min_eps", "distance", "forward", "backward"]] == 0).all(axis=None)
+
+
+@pytest.mark.parametrize("sweep", ["ladder", "independent"])
+def test_outcomes_do_not_depend_on_what_is_in_flight_nor_on_neighbours(digits, sweep):
+    model = trained(digits)
+    x, y = digits.test.x[:24], digits.test.y[:24]
+    eps, names = [0.02, 0.06, 0.12], ["pgd:steps=4,restarts=2", "noise:samples=2"]
+
+    def outcome(positions, batch_size):
+        run = bench.evaluate(
+            model, (x[positions], y[positions]), names, eps=eps, batch_size=batch_size, sweep=sweep
+        )
+        columns = ["attack", "id", "min_eps", "distance", "forward", "backward", "verify"]
+        return run.samples[columns].sort_values(["attack", "id"]).reset_index(drop=True)
+
+    whole = outcome(torch.arange(24), None)
+    assert whole.min_eps.nunique() > 2
+    for batch_size in (1, 7, 256):
+        assert outcome(torch.arange(24), batch_size).equals(whole)
+    shuffled = torch.randperm(24, generator=torch.Generator().manual_seed(1))
+    assert outcome(shuffled, 7).equals(whole)
+    part = outcome(shuffled[:9], None)
+    assert part.equals(whole[whole.id.isin(part.id)].reset_index(drop=True))
+
+
+def test_independent_runs_every_eps_and_stores_a_bit_for_each(digits, tmp_path):
+    model = trained(digits)
+    bench.evaluate(
+        model, "digits", ["fgsm"], eps=[0, 0.1, 0.3], n=50, sweep="independent", out=tmp_path
+    )
+    with Store.read(tmp_path) as store:
+        (record,) = store.records()
+    bits = record.samples["fooled"].astype(bool)
+    assert bits.shape == (50, 3)
+    grid = np.array([0, 0.1, 0.3, np.inf])
+    first = np.where(bits.any(1), bits.argmax(1), 3)
+    assert np.array_equal(record.samples["min_eps"], grid[first])
+    right = record.samples["min_eps"] > 0
+    # One-step attacks from scratch at both radii: two looks each, whatever the first one said.
+    assert (record.samples["forward"][right] == 4).all()
+
+
+def trained(digits):
+    from defenses.base import Workshop
+    from defenses.none import NoDefense
+    from models.registry import models
+
+    workshop = Workshop(
+        model=models.get(TINY),
+        train=digits.train,
+        validation=digits.validation,
+        shape=digits.shape,
+        classes=digits.classes,
+        fingerprint=digits.fingerprint,
+        device=torch.device("cpu"),
+    )
+    return NoDefense().deploy(workshop).predict
+
+
+PLANTED = """
+import torch
+from torch import nn
+
+
+class Broken(nn.Module):
+    def __init__(self, kind):
+        super().__init__()
+        self.kind = kind
+        self.net = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x):
+        if self.kind == "raises":
+            raise RuntimeError("the planted fault")
+        logits = self.net(x)
+        if self.kind == "changes":
+            self.calls += 1
+        faults = {
+            "nan": lambda: logits * float("nan"),
+            "shape": lambda: logits[:, 0],
+            "classes": lambda: logits[:, :9],
+            "probabilities": lambda: logits.softmax(1),
+            "nan under attack": lambda: logits * (1 if not torch.is_grad_enabled() else torch.nan),
+            "detached": lambda: logits.detach(),
+        }
+        return faults.get(self.kind, lambda: logits)()
+
+
+def net(kind: str = "sound"):
+    return Broken(kind)
+"""
+
+FAULTS = {
+    "nan": "NaN or infinite logits for",
+    "shape": "must return logits (N, K)",
+    "classes": "must return 10 logits per image, got 9",
+    "probabilities": "returns probabilities",
+    "changes": "changed itself while it was evaluated: buffers calls",
+    "raises": "the planted fault",
+    "nan under attack": "NaN or infinite logits under attack",
+    "detached": "no gradient",
+}
+
+
+@pytest.mark.parametrize("kind", FAULTS)
+def test_a_bad_model_fails_its_cells_visibly_and_the_others_go_on(kind, tmp_path):
+    file = tmp_path / "planted.py"
+    file.write_text(PLANTED)
+    request = Request(
+        models=(f"{file}:net:kind={kind}", f"{file}:net"),
+        attacks=("pgd:steps=2",),
+        n=20,
+        eps="0,0.1",
+    )
+    with Store.in_memory() as store:
+        execute(resolve(request), store, LocalExecutor(), Silent())
+        records = store.records()
+        table = tidy(records)
+    assert len(records) == 2
+    (failed,) = [r for r in records if r.failure]
+    assert FAULTS[kind] in failed.failure
+    assert "\n" not in failed.failure
+    shown = table[table.failure != ""]
+    assert shown.accuracy.isna().all()
+    assert len(shown) == 2
+    assert table[(table.failure == "") & (table.attack == "pgd:steps=2")].accuracy.notna().all()
+
+
+def test_evaluate_says_why_an_attack_failed():
+    model = net_of(ten, lambda: nn.Softmax(1))
+    with pytest.raises(CellFailed, match="returns probabilities"):
+        bench.evaluate(model, "digits", ["pgd:steps=2"], n=10)
+
+
+def test_evaluate_leaves_the_model_and_the_random_state_as_found(digits):
+    model = net_of(lambda: nn.BatchNorm1d(64), nn.Dropout, ten).train()
+    model[3].weight.requires_grad_(requires_grad=False)
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    bench.evaluate(model, "digits", ["pgd:steps=2", "noise"], eps=0.1, n=20)
+    assert all(module.training for module in model.modules())
+    assert [p.requires_grad for p in model.parameters()] == [True, True, False, True]
+    assert all(p.grad is None for p in model.parameters())
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"dataset": "digitz"}, "did you mean 'digits'"),
+        ({"attacks": []}, "at least one attack"),
+        ({"attacks": ["pdg"]}, "did you mean 'pgd'"),
+        ({"attacks": ["bim"], "norm": "l2"}, "bim knows the norms linf, got l2"),
+        ({"norm": "l3"}, "norm must be one of"),
+        ({"eps": -1}, "at least 0"),
+        ({"eps": []}, "empty"),
+        ({"eps": float("nan")}, "finite"),
+        ({"n": 501}, "from 1 to 500"),
+        ({"sweep": "up"}, "sweep must be one of"),
+        ({"dataset": (torch.full((2, 1, 8, 8), 1.5), torch.tensor([0, 1]))}, "in [0, 1]"),
+        (
+            {"dataset": (torch.rand(2, 1, 8, 8, generator=torch.Generator()), torch.tensor([0]))},
+            "y must be",
+        ),
+        ({"dataset": (torch.zeros(2, 1, 8, 8), torch.tensor([0, 1]))}, "eps= is needed"),
+    ],
+)
+def test_evaluate_refuses_before_any_work(arguments, says):
+    with pytest.raises(RequestError) as err:
+        bench.evaluate(net_of(ten), **arguments)
+    assert says in str(err.value)
+
+
+def test_accuracy_is_read_from_the_curve():
+    model, x, y, distance = linear_problem()
+    run = bench.evaluate(model, (x, y), ["fgsm"], eps="0,0.02,8/255")
+    assert float(run.accuracy("8/255")) == (distance >= 8 / 255).mean()
+    assert float(run.accuracy(8 / 255)) == float(run.accuracy("8/255"))
+    interval = run.accuracy(0)
+    assert (float(interval), interval.high) == (1.0, 1.0)
+    assert interval.low == pytest.approx(1 / (1 + 1.959963984540054**2 / 40))
+    with pytest.raises(RequestError, match="from 0 to the grid's largest"):
+        run.accuracy(0.5)
+
+
+def test_a_number_is_taken_for_the_fraction_it_was_meant_as(tmp_path):
+    model, x, y, _ = linear_problem(5)
+    bench.evaluate(model, (x, y), ["fgsm"], eps=[0.1, 8 / 255], out=tmp_path)
+    with Store.read(tmp_path) as store:
+        assert store.records()[0].eps == (Fraction(8, 255), Fraction(1, 10))
+
+
+class Stopped(Exception):
+    """Stands for a kill at some moment."""
+
+
+@dataclasses.dataclass
+class StopsAfter(LocalExecutor):
+    """Carries units out, and dies after a number of events."""
+
+    events: int
+
+    def run(self, units, say):
+        for event in super().run(units, say):
+            if self.events == 0:
+                raise Stopped
+            self.events -= 1
+            yield event
+
+
+@pytest.mark.parametrize("events", range(0, 30, 3))
+def test_a_run_that_died_anywhere_goes_on_to_the_same_table(events, tmp_path, whole_table):
+    job = resolve(RESUMED)
+    with Store.open(tmp_path) as store:
+        try:
+            execute(job, store, StopsAfter(events), Silent())
+        except Stopped:
+            assert len(store.records()) < len(job.cells)
+        execute(job, store, LocalExecutor(), Silent())
+        assert timeless(store).equals(whole_table)
+
+
+RESUMED = Request(
+    models=(TINY,), attacks=("fgsm", "pgd:steps=3"), seeds=(0, 1), n=300, eps="0:0.2:0.1"
+)
+
+
+@pytest.fixture(scope="module")
+def whole_table():
+    with Store.in_memory() as store:
+        execute(resolve(RESUMED), store, LocalExecutor(), Silent())
+        return timeless(store)
+
+
+def timeless(store):
+    return tidy(store.records()).drop(columns="wall_s")
+
+
+def test_fresh_forgets_only_its_own_cells(tmp_path):
+    one = resolve(Request(models=(TINY,), attacks=("fgsm",), n=20, eps="0.1"))
+    two = resolve(Request(models=(TINY,), attacks=("noise",), n=20, eps="0.1"))
+    with Store.open(tmp_path) as store:
+        for job in (one, two):
+            execute(job, store, LocalExecutor(), Silent())
+        kept = {r.key: r.provenance["start"] for r in store.records()}
+        execute(one, store, LocalExecutor(), Silent(), fresh=True)
+        assert {r.key for r in store.records()} == set(kept)
+        execute(one, store, _Never(), Silent())
+
+
+class _Never:
+    """An executor that must not be given work."""
+
+    def run(self, units, say):
+        assert not units
+        return iter(())
+
+
+def test_units_and_events_travel_between_processes():
+    import pickle
+
+    job = resolve(Request(models=(TINY,), attacks=("fgsm",), n=20, eps="0.1"))
+    from bench import plan
+
+    units = job.units(plan.missing(job.cells, {}))
+    again = pickle.loads(pickle.dumps(units))  # noqa: S301  our own
+    events = list(LocalExecutor().run(again, lambda _: None))
+    assert len(pickle.loads(pickle.dumps(events))) == len(events) > 1  # noqa: S301  our own
+
+
+def test_a_recipe_of_the_user_is_an_attack_like_any_other(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from dataclasses import dataclass\n"
+        "from attacks.pgd import Pgd\n\n"
+        "@dataclass(frozen=True)\n"
+        "class Twice(Pgd):\n"
+        '    """PGD with twice the steps."""\n'
+        "    steps: int = 8\n"
+    )
+    assert attacks.get(f"{file}:Twice:restarts=2").to_spec() == "mine:Twice:restarts=2"
+    job = resolve(Request(models=(TINY,), attacks=(f"{file}:Twice",), n=20, eps="0.1"))
+    with Store.in_memory() as store:
+        execute(job, store, LocalExecutor(), Silent())
+        (record,) = store.records()
+    assert (record.attack, record.failure) == ("mine:Twice", "")
+
+
+def test_a_device_that_is_not_there_is_refused():
+    if torch.cuda.is_available():
+        pytest.skip("there is one")
+    with pytest.raises(RequestError, match="cuda is not available"):
+        runner.device_of("cuda")
+    assert runner.device_of("cpu") == "cpu"
