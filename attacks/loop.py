@@ -256,20 +256,24 @@ class _Sweep:
         active = rows.live & ~rows.fooled & query.wanted
         answer = self._answer(query, active)
         count = query.points.shape[1]
-        rows.broken |= active & ~answer.logits.isfinite().flatten(1).all(1)
         targets = None if rows.targets is None else rows.targets.repeat_interleave(count)
         hit = reached(answer.logits.flatten(0, 1), rows.y.repeat_interleave(count), targets)
         hit = hit.view(-1, count) & active[:, None] & self.setting.exact
+        asked = active & query.differentiate & ~hit.any(1)
+        rows.broken |= active & ~answer.logits.isfinite().flatten(1).all(1)
+        # The sign of NaN is 0: such a gradient would stand still and pass for robustness.
+        rows.broken |= asked & ~answer.gradient.isfinite().flatten(1).all(1)
         # The first point that succeeded, else the one with the highest value.
         score = torch.where(hit, torch.inf, answer.value)
         top, place = score.max(1)
         better = active & (top > rows.best)
-        chosen = query.points[torch.arange(len(place), device=place.device), place]
+        each = torch.arange(len(place), device=place.device)
+        chosen = query.points[:, 0] if count == 1 else query.points[each, place]
         rows.kept = torch.where(norms.expand(better, chosen), chosen, rows.kept)
         rows.best = torch.where(better, top, rows.best)
         rows.fooled = rows.fooled | hit.any(1)
         rows.forward = rows.forward + active * count
-        rows.backward = rows.backward + (active & query.differentiate & ~hit.any(1)) * count
+        rows.backward = rows.backward + asked * count
         rows.state = self.attack.tell(rows.state, answer)
 
     def _answer(self, query: Query, active: Tensor) -> Answer:
@@ -302,9 +306,9 @@ class _Sweep:
         over = rows.live & (rows.fooled | rows.state.done)
         flags = torch.stack([over, rows.fooled, rows.broken & rows.live]).cpu().numpy()
         if flags[2].any():
-            count = flags[2].sum()
             raise ModelError(
-                f"the model returned NaN or infinite logits under attack, {count} images"
+                "the model returned NaN or infinite logits or gradients under attack, "
+                f"{flags[2].sum()} images"
             )
         finished = np.flatnonzero(flags[0])
         if not len(finished):
@@ -473,7 +477,8 @@ def _radius(threat: ThreatModel, count: int) -> Tensor:
     if radius.dim() and radius.shape != (count,):
         raise ValueError(f"eps must be a number or of shape ({count},), got {tuple(radius.shape)}")
     if not bool(((radius >= 0) & radius.isfinite()).all()):
-        raise ValueError(f"eps must be finite and at least 0, got a least value of {radius.min()}")
+        low, high = float(radius.min()), float(radius.max())
+        raise ValueError(f"eps must be finite and at least 0, got {low:g}..{high:g}")
     return radius.expand(count)
 
 

@@ -82,8 +82,8 @@ class GradientOracle:
         self, points: Tensor, labels: Tensor, loss: Loss, sign: Tensor, *, differentiate: bool
     ) -> Answer:
         """See Oracle."""
-        if not differentiate:
-            return LogitsOracle(self.model)(points, labels, loss, sign, differentiate=False)
+        # Recorded even where no gradient is wanted: some layers compute otherwise when it is off
+        # (torch's fused attention), and a row's logits must not depend on what its batch asks for.
         leaf = points.detach().requires_grad_()
         with torch.enable_grad():
             logits = self.model(leaf)
@@ -92,7 +92,10 @@ class GradientOracle:
                 raise ModelError(
                     "the model's output does not depend on its input differentiably; no gradient"
                 )
-            (gradient,) = torch.autograd.grad(value.sum(), leaf)
+            if differentiate:
+                (gradient,) = torch.autograd.grad(value.sum(), leaf)
+            else:
+                gradient = torch.zeros_like(points)
         return Answer(logits.detach().float(), value.detach(), gradient)
 
 

@@ -15,12 +15,12 @@ from models.registry import Registry
 datasets = Registry(
     "dataset",
     {
-        "digits": "bench.data:Digits",
-        "mnist": "bench.data:Mnist",
-        "fashion_mnist": "bench.data:FashionMnist",
-        "cifar10": "bench.data:Cifar10",
-        "imagefolder": "bench.data:ImageFolder",
-        "npz": "bench.data:Npz",
+        "digits": "bench.sources:Digits",
+        "mnist": "bench.sources:Mnist",
+        "fashion_mnist": "bench.sources:FashionMnist",
+        "cifar10": "bench.sources:Cifar10",
+        "imagefolder": "bench.sources:ImageFolder",
+        "npz": "bench.sources:Npz",
     },
 )
 

@@ -11,9 +11,10 @@ from pathlib import Path
 import torch
 
 from bench import __version__
-from bench.data import data_root as root_of
+from bench.datasets import datasets
 from bench.errors import DataError
 from bench.evaluation import dataset_of
+from bench.sources import data_root as root_of
 from models.checkpoint import cache_folder
 
 _PACKAGES = (
@@ -76,6 +77,8 @@ def _devices() -> list[str]:
 
 def _dataset(name: str, root: Path) -> str:
     """The size of a dataset that is there; nothing is downloaded."""
+    if not datasets.get(name).is_there(root):
+        return f"not under {root}; bench run downloads it there"
     try:
         dataset = dataset_of(name, root)
     except DataError as err:

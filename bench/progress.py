@@ -22,6 +22,8 @@ from rich.progress import (
 from bench.plan import BLOCK, Cell, Todo
 
 _SECONDS_BETWEEN_LINES = 10.0
+_EARLY = 0.05
+"""Share of the samples below which an estimate of the time left would be a guess."""
 
 
 def title(cell: Cell) -> str:
@@ -114,9 +116,10 @@ class Lines:
             return
         self.last = now
         gone = now - self.start
-        eta = gone / self.settled * (self.total - self.settled)
+        left = gone / self.settled * (self.total - self.settled)
+        eta = f", about {left:.0f} s left" if self.settled > _EARLY * self.total else ""
         done = "done" if not self.left[cell.key] else f"{self.left[cell.key]} samples left"
-        whole = f"{self.settled}/{self.total}, {gone:.0f} s, about {eta:.0f} s left"
+        whole = f"{self.settled}/{self.total}, {gone:.0f} s{eta}"
         self.write(f"{title(cell)}: {done} (all: {whole})")
 
     def failed(self, cell: Cell, reason: str) -> None:

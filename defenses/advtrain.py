@@ -26,6 +26,13 @@ CHECK = Pgd(steps=10)
 _CHECKED = 500
 _ROWS = 128
 _GAP, _SHARE = 0.2, 0.5
+_LATE = 0.5
+"""The share of the updates before which one predicted class is a slow start, not a collapse."""
+
+
+def _exact(value: float) -> str:
+    """The shortest decimal that is this number, whole ones without a point."""
+    return repr(float(value)).removesuffix(".0")
 
 
 @dataclass(frozen=True)
@@ -43,7 +50,8 @@ class AdversarialTraining(Defense):
     The kept checkpoint is the one most accurate under pgd:steps=10 on up to 500 validation images
     once eps is full. Training stops, and says so, when the net's accuracy under its own attack is
     more than 20 points above, and more than twice, its accuracy under that check (catastrophic
-    overfitting: Wong et al. 2020, arXiv:2001.03994), or when it predicts one class only.
+    overfitting: Wong et al. 2020, arXiv:2001.03994), or when it predicts one class only after half
+    of the updates. Under a norm that the check does not know, `attack` itself is the check.
     """
 
     lam: float = 1.0
@@ -62,7 +70,7 @@ class AdversarialTraining(Defense):
             raise ValueError(f"norm must be one of {', '.join(NORMS)}, got {self.norm!r}")
         if self.eps is not None and not 0 < self.eps < math.inf:
             raise ValueError(f"eps must be above 0, got {self.eps}")
-        if self.norm in (None, "linf") and self.eps is not None and self.eps > 1:
+        if self.norm == "linf" and self.eps is not None and self.eps > 1:
             raise ValueError(
                 f"eps must be at most 1 under linf (the box is [0, 1]), got {self.eps}"
             )
@@ -108,13 +116,13 @@ class Weighted:
     @property
     def text(self) -> str:
         """See models.train.Objective."""
-        ball = f"{self.norm} eps {self.eps:g}, warm-up {self.warmup:g}"
+        ball = f"{self.norm} eps {_exact(self.eps)}, warm-up {_exact(self.warmup)}"
         ball = f"x_adv by {self.attack.to_spec()}, {ball}"
         if self.lam == 0:
             return Standard().text
         if math.isinf(self.lam):
             return f"L(x_adv, y); {ball}"
-        return f"L(x, y) + {self.lam:g} L(x_adv, y); {ball}"
+        return f"L(x, y) + {_exact(self.lam)} L(x_adv, y); {ball}"
 
     def loss(self, net: nn.Module, batch: Batch) -> Tensor:
         """See models.train.Objective."""
@@ -139,13 +147,14 @@ class Weighted:
         measured |= {"robust": robust, "own_attack": own}
         full = progress >= self.warmup
         measured["score"] = robust if full else -1 + robust
-        if full and own - robust > _GAP and robust < _SHARE * own:
+        checked = full and self.norm in CHECK.norms
+        if checked and own - robust > _GAP and robust < _SHARE * own:
             raise TrainingFailed(
                 f"adversarial training collapsed: {100 * own:.1f} % right under its own "
                 f"{self.attack.to_spec()} but {100 * robust:.1f} % under {CHECK.to_spec()} on "
                 "validation images; use an inner attack with more steps, or more warmup"
             )
-        if full and kinds == 1 and self.classes > 1:
+        if full and progress >= _LATE and kinds == 1 and self.classes > 1:
             raise TrainingFailed(
                 "adversarial training collapsed: the net predicts one class for every image"
             )
@@ -156,8 +165,8 @@ class Weighted:
         device = next(net.parameters()).device
         few = slice(0, _CHECKED)
         x, y = validation.images(few, device), validation.y[few].to(device)
-        norm = self.norm if self.norm in CHECK.norms else "linf"
-        x_adv = CHECK(net, x, y, ThreatModel(norm, self.eps), seed=self.seed, shape=_ROWS)
+        check = CHECK if self.norm in CHECK.norms else self.attack
+        x_adv = check(net, x, y, ThreatModel(self.norm, self.eps), seed=self.seed, shape=_ROWS)
         ids = sample_ids(x).to(device)
         right, own, kinds = 0, 0, set[int]()
         for first in range(0, len(x), _ROWS):

@@ -104,6 +104,7 @@ class Workshop:
         parts = {
             "data": self.fingerprint,
             "model": self.model.identity(),
+            "initial": checkpoint.digest(net.state_dict()),
             "settings": {k: repr(v) for k, v in vars(settings).items()},
             "objective": identity,
             "revision": train.REVISION,

@@ -48,12 +48,13 @@ def key(made_of: str) -> str:
 
 
 def write(path: Path, weights: Weights, facts: Mapping[str, Any]) -> None:
-    """Writes safetensors with the digest and the facts (plain values) in the header; whole or not
-    at all.
+    """Writes safetensors with the facts (plain values) and the digests of both in the header; whole
+    or not at all.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in weights.items()}
-    header = {"digest": digest(tensors), "facts": json.dumps(facts, sort_keys=True)}
+    text = json.dumps(facts, sort_keys=True)
+    header = {"digest": digest(tensors), "facts": text, "facts_digest": key(text)}
     handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".part")
     os.close(handle)
     try:
@@ -64,7 +65,7 @@ def write(path: Path, weights: Weights, facts: Mapping[str, Any]) -> None:
 
 
 def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Weights and facts of a file that `write` made; raises CorruptWeights when the digest does not
+    """Weights and facts of a file that `write` made; raises CorruptWeights when a digest does not
     fit.
     """
     try:
@@ -73,9 +74,10 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  no mapping
     except (OSError, safetensors.SafetensorError) as err:
         raise CorruptWeights(f"{path} is not a readable safetensors file ({err})") from err
-    if header.get("digest") != digest(weights):
-        raise CorruptWeights(f"{path} does not hold what its digest says")
-    return weights, json.loads(header["facts"])
+    text = header.get("facts", "")
+    if (header.get("digest"), header.get("facts_digest")) != (digest(weights), key(text)):
+        raise CorruptWeights(f"{path} does not hold what its digests say")
+    return weights, json.loads(text)
 
 
 def load_into(net: nn.Module, path: Path) -> None:

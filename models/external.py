@@ -11,12 +11,15 @@ import contextlib
 import dataclasses
 import hashlib
 import importlib
+import importlib.abc
 import importlib.util
 import inspect
 import sys
+import sysconfig
+import types
 import typing
-from collections.abc import Callable, Iterator, Sequence
-from importlib.abc import MetaPathFinder
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from types import ModuleType
@@ -27,127 +30,221 @@ from torch import nn
 from models.nets import Shape
 from models.recipes import Classifier
 from models.registry import UnknownName, near
-from models.train import Settings
 
 OURS = ("models", "attacks", "defenses", "bench")
 _OWN_ROOT = Path(__file__).resolve().parent.parent
+_INSTALLED = tuple(
+    Path(sysconfig.get_path(kind)).resolve()
+    for kind in ("stdlib", "platstdlib", "purelib", "platlib")
+)
+_SIMPLE = (int, float, bool, str)
+_MISSING = dataclasses.MISSING
+
+_left: set[str] = set()
+"""Names in sys.modules that the user's file loaded last has left there."""
 
 
-def attribute(name: str) -> Any:
-    """The attribute that `file.py:attribute` or `package.module:attribute` names."""
-    place, _, wanted = name.rpartition(":")
-    module = _module(place)
-    if not hasattr(module, wanted):
-        known = [n for n in vars(module) if not n.startswith("_")]
-        raise near(wanted, known, f"attribute of {place} named", "file.py:attribute")
-    found = getattr(module, wanted)
-    if isinstance(found, type):
-        vars_of: Any = found
-        vars_of.source_digest = _source_digest(module)
-        vars_of.label = f"{Path(place).stem}:{wanted}"
-    return found
-
-
-def _module(place: str) -> ModuleType:
-    if not place.endswith(".py"):
-        try:
-            return importlib.import_module(place)
-        except ModuleNotFoundError as err:
-            raise UnknownName(
-                f"no module {place!r} can be imported ({err.name} is missing)"
-            ) from err
-    path = Path(place)
-    if not path.is_file():
-        raise UnknownName(f"no file {place!r}")
-    spec = importlib.util.spec_from_file_location(f"bench_external_{path.stem}", path.resolve())
-    if spec is None or spec.loader is None:
-        raise UnknownName(f"{place!r} is not a Python file")
-    module = importlib.util.module_from_spec(spec)
-    with isolated(path.resolve().parent):
-        try:
-            spec.loader.exec_module(module)
-        except ModuleNotFoundError as err:
-            top = (err.name or "").partition(".")[0]
-            raise UnknownName(
-                f"{path.name} imports {err.name}, which is not found{_hint(top, path)}"
-            ) from err
-    return module
-
-
-def _hint(top: str, path: Path) -> str:
-    if top not in OURS:
-        return ""
-    place = f"put {path.name} beside your {top}/ or start bench in its folder"
-    return f" in this package's own {top!r}; {place}"
-
-
-@dataclasses.dataclass(frozen=True)
-class _Beside(MetaPathFinder):
-    """Finds the hidden top-level names in the user's roots, also where they are folders without an
-    `__init__.py`: on the path a regular package such as ours would go before those.
+@dataclass(frozen=True)
+class Place:
+    """Where an attribute was found: the file, and the modules that stand beside it and belong to
+    it, by name; no file for a package, which is imported as every other and not isolated.
     """
 
-    hidden: frozenset[str]
-    roots: tuple[str, ...]
+    name: str
+    module: ModuleType
+    file: Path | None
+    modules: dict[str, ModuleType]
 
-    def find_spec(
-        self,
-        fullname: str,
-        path: Sequence[str] | None,
-        target: ModuleType | None = None,
-    ) -> ModuleSpec | None:
-        """The user's own, or None for every other name."""
-        if path is not None or fullname not in self.hidden:
+    @property
+    def stem(self) -> str:
+        """The name without folders and suffix, for tables."""
+        return self.file.stem if self.file else self.name.rpartition(".")[2]
+
+    def digest(self) -> str:
+        """Of the sources: the file's, and those of its own modules that were imported with it."""
+        hasher = hashlib.blake2b(digest_size=16)
+        for name, module in [("", self.module), *sorted(self.modules.items())]:
+            source = vars(module).get("__file__")
+            content = Path(source).read_bytes() if source else module.__name__.encode()
+            hasher.update(f"{name}|{len(content)}|".encode() + content)
+        return hasher.hexdigest()
+
+    @contextlib.contextmanager
+    def isolated(self) -> Iterator[None]:
+        """See `isolated`; an import that fails ends with an UnknownName that says what to do."""
+        if self.file is None:
+            yield
+            return
+        hidden = _hidden(_roots(self.file.parent))
+        try:
+            with isolated(self.file.parent, self.modules):
+                yield
+        except ImportError as err:
+            top = (err.name or "").partition(".")[0]
+            hint = _hint(top, self.file.name, own=top in hidden) if top in OURS else ""
+            raise UnknownName(f"{self.file.name} cannot be imported: {err.msg}{hint}") from err
+
+
+def _hint(top: str, file: str, *, own: bool) -> str:
+    if own:
+        return f"; the {top!r} beside it or in the working directory hides this package's own"
+    return (
+        f"; {top!r} is this package's own: put {file} beside your {top}/ or start bench in the "
+        "folder that holds it"
+    )
+
+
+def find(name: str) -> tuple[Any, Place]:
+    """The attribute that `file.py:attribute` or `package.module:attribute` names, and its place."""
+    where, _, wanted = name.rpartition(":")
+    place = _file(where) if where.endswith(".py") else _package(where)
+    if not hasattr(place.module, wanted):
+        known = [n for n in vars(place.module) if not n.startswith("_")]
+        raise near(wanted, known, f"attribute of {where} named", "file.py:attribute")
+    return getattr(place.module, wanted), place
+
+
+def subclass(name: str, base: str) -> Any:
+    """The recipe class of the user's own that `name` names; it must be a dataclass and a subclass
+    of base (`module:Class`).
+    """
+    parent = find(base)[0]
+    found, place = find(name)
+    is_recipe = isinstance(found, type) and issubclass(found, parent)
+    if not is_recipe or not dataclasses.is_dataclass(found):
+        rule = f"must be a frozen dataclass and a subclass of {base.replace(':', '.')}"
+        raise UnknownName(f"{name} {rule}, got {found!r:.80}")
+    made: Any = found
+    # A class of this package's own keeps its name in the table.
+    home = sys.modules.get(made.__module__ if made.__module__.partition(".")[0] in OURS else "")
+    if home is None or vars(home).get(made.__name__) is not made:
+        made.source_digest = place.digest()
+        made.label = f"{place.stem}:{made.__name__}"
+    return made
+
+
+def _package(name: str) -> Place:
+    try:
+        return Place(name, importlib.import_module(name), None, {})
+    except ImportError as err:
+        raise UnknownName(f"module {name!r} cannot be imported: {err.msg}") from err
+
+
+def _file(name: str) -> Place:
+    file = Path(name).resolve()
+    if not file.is_file():
+        raise UnknownName(f"no file {name!r}")
+    tag = hashlib.blake2b(str(file).encode(), digest_size=8).hexdigest()
+    spec = importlib.util.spec_from_file_location(f"bench_external_{file.stem}_{tag}", file)
+    if spec is None or spec.loader is None:
+        raise UnknownName(f"{name!r} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    place = Place(name, module, file, {})
+    sys.modules[module.__name__] = module  # dataclasses look up the names in annotations there
+    with place.isolated():
+        spec.loader.exec_module(module)
+    return place
+
+
+def _roots(folder: Path) -> list[Path]:
+    return [root for root in dict.fromkeys((folder, Path.cwd().resolve())) if root != _OWN_ROOT]
+
+
+def _hidden(roots: list[Path]) -> set[str]:
+    """Names of ours for which a module or a folder with modules stands below a root."""
+    return {
+        n
+        for n in OURS
+        for r in roots
+        if (r / f"{n}.py").is_file() or next((r / n).glob("**/*.py"), None) is not None
+    }
+
+
+@dataclass(frozen=True)
+class _Finder(importlib.abc.MetaPathFinder):
+    """Finds the hidden names below the roots, where a search along sys.path would prefer our
+    package to a folder of the user's that has no __init__.py.
+    """
+
+    roots: list[Path]
+    hidden: set[str]
+
+    def find_spec(self, name: str, path: Any, target: Any = None) -> ModuleSpec | None:  # noqa: ARG002
+        """See MetaPathFinder."""
+        if name not in self.hidden:
             return None
-        return PathFinder.find_spec(fullname, self.roots, target)
+        found = [PathFinder.find_spec(name, [str(root)]) for root in self.roots]
+        specs = sorted(filter(None, found), key=lambda spec: spec.loader is None)
+        return specs[0] if specs else None
 
 
 @contextlib.contextmanager
-def isolated(folder: Path) -> Iterator[None]:
+def isolated(folder: Path, modules: dict[str, ModuleType]) -> Iterator[None]:
     """Lets `import models` (attacks, defenses, bench) mean what stands in the folder or the working
     directory, where something of that name stands there; elsewhere they stay ours.
+
+    modules: the folder's modules that were imported under it before, by name; they are put in
+    place, and what is imported now is added. Those of another file that was loaded before make way,
+    so that `blocks` is always the one beside the file.
     """
-    roots = [root for root in (folder, Path.cwd().resolve()) if root != _OWN_ROOT]
-    hidden = {n for n in OURS for r in roots if (r / n).is_dir() or (r / f"{n}.py").is_file()}
-    beside = _Beside(frozenset(hidden), tuple(map(str, roots)))
-
-    def belongs(name: str) -> bool:
-        return name.partition(".")[0] in hidden
-
-    ours = {name: module for name, module in sys.modules.items() if belongs(name)}
-    path = list(sys.path)
-    for name in ours:
-        del sys.modules[name]
-    sys.path[:0] = beside.roots
-    sys.meta_path.insert(0, beside)
+    roots = _roots(folder)
+    hidden = _hidden(roots)
+    ours = {name: m for name, m in sys.modules.items() if name.partition(".")[0] in hidden}
+    for name in [*ours, *_left]:
+        sys.modules.pop(name, None)
+    _left.clear()
+    before, path, finder = set(sys.modules), list(sys.path), _Finder(roots, hidden)
+    sys.modules.update(modules)
+    sys.path[:0] = [str(root) for root in roots]
+    sys.meta_path.insert(0, finder)
     importlib.invalidate_caches()
     try:
         yield
     finally:
+        sys.meta_path.remove(finder)
         sys.path[:] = path
-        sys.meta_path.remove(beside)
-        for name in [name for name in sys.modules if belongs(name)]:
+        for name in set(sys.modules) - before:
+            if _belongs(name, sys.modules[name], roots, hidden):
+                modules[name] = sys.modules[name]
+        for name in [name for name in sys.modules if name.partition(".")[0] in hidden]:
             del sys.modules[name]
         sys.modules.update(ours)
+        _left.update(name for name in modules if name.partition(".")[0] not in hidden)
 
 
-def _source_digest(module: ModuleType) -> str:
-    source = Path(module.__file__).read_bytes() if module.__file__ else module.__name__.encode()
-    return hashlib.blake2b(source, digest_size=16).hexdigest()
+def _belongs(name: str, module: ModuleType, roots: list[Path], hidden: set[str]) -> bool:
+    """Whether a module is the user's: found below the roots, and neither installed nor ours."""
+    top = name.partition(".")[0]
+    source = getattr(module, "__dict__", {}).get("__file__")
+    if top in OURS or not source:
+        return top in hidden
+    file = Path(source).resolve()
+    installed = any(file.is_relative_to(place) for place in _INSTALLED)
+    return not installed and any(file.is_relative_to(root) for root in roots)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class ExternalModel(Classifier):
     """A factory of the user's own; without weights= the model it returns is evaluated as it is."""
 
     factory: typing.ClassVar[Callable[..., nn.Module]]
-    folder: typing.ClassVar[Path]
+    place: typing.ClassVar[Place]
+    required: typing.ClassVar[frozenset[str]]
     passed: typing.ClassVar[tuple[str, ...]]
 
     def architecture(self, shape: Shape, classes: int) -> nn.Module:  # noqa: ARG002  the factory knows both
-        """What the factory returns for the keys of the spec."""
-        with isolated(self.folder):
-            net = type(self).factory(**{name: getattr(self, name) for name in self.passed})
+        """What the factory returns for the keys of the spec; what the spec leaves out, the factory
+        decides.
+        """
+        fields = {field.name: field for field in dataclasses.fields(self)}
+        values = {name: getattr(self, name) for name in self.passed}
+        given = {
+            name: value
+            for name, value in values.items()
+            if name in self.required or value != fields[name].default
+        }
+        with self.place.isolated():
+            net = type(self).factory(**given)
         if not isinstance(net, nn.Module):
             raise TypeError(
                 f"{type(self).__name__} must return a torch.nn.Module, got {type(net).__name__}"
@@ -159,71 +256,73 @@ class ExternalModel(Classifier):
         """True: the factory's model is evaluated as returned."""
         return True
 
-    def settings(self, images: int, channels: int) -> Settings:
-        """See Classifier; for defenses that train it further."""
-        return super().settings(images, channels)
-
 
 def recipe(name: str) -> type[ExternalModel]:
-    """A recipe class whose keys are the factory's parameters beside those of every model."""
-    found = attribute(name)
-    if not callable(found):
+    """A recipe class whose keys are the factory's parameters beside those of every model.
+
+    A parameter is a key if it is an int, float, bool or str (or none) by its annotation, else by
+    its default; one without either is a str. weights= is loaded into what the factory returns and
+    handed to it only where it asks for weights without a default.
+    """
+    found, place = find(name)
+    if isinstance(found, nn.Module) or not callable(found):
         raise UnknownName(
-            f"{name} must be callable (a factory of a torch.nn.Module), got {type(found).__name__}"
+            f"{name} must be a factory of a torch.nn.Module, got a {type(found).__name__} object"
         )
-    place, _, wanted = name.rpartition(":")
-    module = _module(place) if not place.endswith(".py") else None
-    source = Path(place) if module is None else Path(module.__file__ or ".")
     own = {f.name for f in dataclasses.fields(Classifier)}
-    parameters = [
-        p
+    hints = _hints(found)
+    keys = {
+        p.name: (hints.get(p.name) or _type_of(p.default), p)
         for p in inspect.signature(found).parameters.values()
         if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
-    ]
-    hints = _hints(found)
-    fields = [
-        (p.name, hints.get(p.name, _type_of(p.default)), _field(p))
-        for p in sorted(parameters, key=lambda p: p.default is p.empty, reverse=True)
-        if p.name not in own
-    ]
+    }
+    keys = {n: (kind, p) for n, (kind, p) in keys.items() if n in own or kind is not None}
+    required = frozenset(n for n, (_, p) in keys.items() if p.default is p.empty)
     made = dataclasses.make_dataclass(
-        wanted,
-        fields,
+        name.rpartition(":")[2],
+        [
+            (n, kind, dataclasses.field(default=_MISSING if n in required else p.default))
+            for n, (kind, p) in keys.items()
+            if n not in own
+        ],
         bases=(ExternalModel,),
         frozen=True,
         kw_only=True,
         namespace={
             "factory": staticmethod(found),
-            "folder": source.resolve().parent,
-            "passed": tuple(
-                p.name for p in parameters if p.name in own or p.name in {f[0] for f in fields}
-            ),
-            "label": f"{source.stem}:{wanted}",
-            "source_digest": hashlib.blake2b(source.read_bytes(), digest_size=16).hexdigest(),
-            "__doc__": inspect.getdoc(found) or f"{wanted} of {source.name}.",
+            "place": place,
+            "required": required,
+            "passed": tuple(n for n in keys if n != "weights" or n in required),
+            "label": f"{place.stem}:{name.rpartition(':')[2]}",
+            "source_digest": place.digest(),
+            "__doc__": inspect.getdoc(found) or f"{name.rpartition(':')[2]} of {place.name}.",
         },
     )
     return typing.cast("type[ExternalModel]", made)
 
 
 def _hints(found: Any) -> dict[str, Any]:
+    """The annotations that a key's text can be converted to."""
     try:
         hints = typing.get_type_hints(
             vars(found).get("__init__", found) if isinstance(found, type) else found
         )
-    except NameError:
+    except (NameError, TypeError):
         return {}
-    return {name: hint for name, hint in hints.items() if hint in (int, float, bool, str)}
+    return {name: hint for name, hint in hints.items() if _is_simple(hint)}
 
 
-def _type_of(default: Any) -> type:
-    return type(default) if isinstance(default, int | float | str) else str
+def _is_simple(hint: Any) -> bool:
+    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
+        members = [member for member in typing.get_args(hint) if member is not type(None)]
+        return len(members) == 1 and members[0] in _SIMPLE
+    return hint in _SIMPLE
 
 
-def _field(parameter: inspect.Parameter) -> Any:
-    if parameter.default is parameter.empty:
-        return dataclasses.field()
-    if isinstance(parameter.default, list | dict | set):
-        kept = parameter.default
-        return dataclasses.field(default_factory=lambda: kept)
-    return dataclasses.field(default=parameter.default)
+def _type_of(default: Any) -> Any:
+    """The type of a key without a usable annotation; None where it cannot be a key."""
+    if default is inspect.Parameter.empty:
+        return str
+    if default is None:
+        return str | None
+    return type(default) if type(default) in _SIMPLE else None

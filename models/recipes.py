@@ -15,14 +15,14 @@ from models.registry import models
 from models.seeding import seeded
 from models.train import Settings
 
-_LEAST_UPDATES = 1500
+_LEAST_UPDATES = 1000
 
 
 @dataclass(frozen=True)
 class Classifier(ABC):
     """Base of every model recipe.
 
-    seed: of initialisation and training. epochs: none means enough for 1,500 updates and no fewer
+    seed: of initialisation and training. epochs: none means enough for 1,000 updates and no fewer
     than the recipe's own least number. batch, lr: of training. weights: a safetensors, .pt or .pth
     file to load instead of training.
     """
@@ -44,8 +44,8 @@ class Classifier(ABC):
                 raise ValueError(f"{name} must be at least 1, got {value}")
         if not self.lr > 0 or not math.isfinite(self.lr):
             raise ValueError(f"lr must be above 0, got {self.lr}")
-        if self.seed < 0:
-            raise ValueError(f"seed must be at least 0, got {self.seed}")
+        if not 0 <= self.seed < 2**64:
+            raise ValueError(f"seed must be from 0 to 2**64 - 1, got {self.seed}")
         if self.weights is not None and not Path(self.weights).is_file():
             raise ValueError(f"weights must be a file, got {self.weights}")
 
@@ -122,7 +122,7 @@ class CnnSmall(Classifier):
     """Two strided convolutions and a hidden layer of 100: the fast adversarial training net (Wong
     et al. 2020).
 
-    seed: of initialisation and training. epochs: none means enough for 1,500 updates, at least 6
+    seed: of initialisation and training. epochs: none means enough for 1,000 updates, at least 6
     epochs. batch, lr: of training with Adam, the rate rising to lr until 40 % of the updates and
     falling to 0. weights: a safetensors, .pt or .pth file to load instead of training.
     """

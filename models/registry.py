@@ -272,6 +272,9 @@ class Registry:
             return f"[{inner}]" if ":" in inner else str(inner)
         if isinstance(value, bool) or value is None:
             return str(value).lower()
+        if isinstance(value, str):
+            is_plain = value and value == value.strip() and not set(value) & set(",[")
+            return value if is_plain else f"[{value}]"
         return repr(value) if isinstance(value, float) else str(value)
 
     def identity(self, recipe: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Draws against an independent splitmix64 in Python integers, and what keying by sample promises."""
+"""Draws against an independent splitmix64 in Python integers, and what keys per sample promise."""
 
 from __future__ import annotations
 

@@ -236,10 +236,8 @@ def test_a_file_that_brings_its_own_models_package_gets_it(bench, tmp_path):
         "def net():\n    return nn.Sequential(nn.Flatten(), Head(64, 10))\n"
     )
     for folder, file in ((tmp_path, "net.py"), (tmp_path.parent, tmp_path / "net.py")):
-        done = bench(
-            "run", "--model", f"{file}:net", "--attack", "fgsm", "--n", 10, "--out", tmp_path / "out",
-            cwd=folder,
-        )  # fmt: skip
+        words = ["run", "--model", f"{file}:net", "--attack", "fgsm", "--n", 10]
+        done = bench(*words, "--out", tmp_path / "out", cwd=folder)
         assert done.status == 0, done.err
 
 

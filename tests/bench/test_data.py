@@ -23,7 +23,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from bench import data
+from bench import data, sources
+from bench.arrays import split_of
 from bench.datasets import BUDGETS, Budget, budget, datasets
 from bench.errors import BenchError, DataError, RequestError
 
@@ -212,7 +213,7 @@ def test_validation_is_the_first_tenth_of_the_order_whatever_the_file_order(tmp_
     for name, index in (("one", np.arange(100)), ("two", turned)):
         train = save(tmp_path / f"{name}.npz", x=x[index], y=y[index])
         loaded = data.load(f"npz:test={test},train={train}", None)
-        everything = data.split_of(x[index], y[index], "here")
+        everything = split_of(x[index], y[index], "here")
         order = slow_order(data.ids_of(everything).tolist(), y[index].tolist())
         assert torch.equal(loaded.validation.x, everything.x[sorted(order[:10])])
         assert torch.equal(loaded.train.x, everything.x[sorted(order[10:])])
@@ -352,7 +353,7 @@ def test_missing_idx_files_name_what_is_expected(tmp_path, offline, capsys):
         f"mnist is not under {tmp_path} and could not be downloaded; "
         f"expected {expected} (<urlopen error no network here>)"
     )
-    assert offline == [data.NETWORK_TIMEOUT_S]
+    assert offline == [sources.NETWORK_TIMEOUT_S]
     assert socket.getdefaulttimeout() == before
     assert capsys.readouterr() == ("", "")
 
@@ -397,8 +398,8 @@ def test_default_root_is_the_data_folder_of_the_user(tmp_path, monkeypatch, offl
     assert len(data.load("mnist", None).test) == 20
     monkeypatch.setenv("XDG_DATA_HOME", "")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert data.data_root(None) == tmp_path / ".local" / "share" / "adversarial-bench"
-    assert data.data_root(tmp_path) == tmp_path
+    assert sources.data_root(None) == tmp_path / ".local" / "share" / "adversarial-bench"
+    assert sources.data_root(tmp_path) == tmp_path
 
 
 # --- cifar10 -------------------------------------------------------------------------------------
@@ -463,7 +464,7 @@ def test_missing_cifar10_names_what_is_expected(tmp_path, offline):
     assert message.startswith(f"cifar10 is not under {tmp_path} and could not be downloaded; ")
     assert f"{tmp_path}/cifar-10-batches-py/{{data_batch_1,data_batch_2," in message
     assert f"or {tmp_path}/cifar10_{{train,test}}.npz (" in message
-    assert offline == [data.NETWORK_TIMEOUT_S]
+    assert offline == [sources.NETWORK_TIMEOUT_S]
 
 
 # --- npz -----------------------------------------------------------------------------------------

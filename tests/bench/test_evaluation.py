@@ -29,7 +29,7 @@ def digits():
 
 
 class Linear(nn.Module):
-    """Logits (-s, s), s = w.(x - 1/2): the distance to the boundary is |s| over a dual norm of w."""
+    """Logits (-s, s), s = w.(x - 1/2), |s| over a dual norm of w from the boundary."""
 
     def __init__(self, width=16):
         super().__init__()

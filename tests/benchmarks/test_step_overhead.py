@@ -1,0 +1,71 @@
+"""What the loop costs over the work the attack's definition needs.
+
+The floor of an attack with k steps is k times (forward, loss, gradient to the input) with frozen
+parameters, and one last forward. Run with `pytest tests/benchmarks --benchmark-enable`; the ratio
+of interleaved runs stands in the table's extra info. Nothing here asserts a time.
+"""
+
+import dataclasses
+import statistics
+import time
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import attacks
+from models.registry import models
+from models.seeding import seeded
+
+ROUNDS = 5
+SHAPES = {"cnn": (1, 28, 28), "cnn_small": (1, 28, 28)}
+
+
+def floor(net, x, y, steps):
+    """As many forwards and backwards as the definition needs, and a sign step each."""
+    point = x
+    for _ in range(steps):
+        leaf = point.detach().requires_grad_()
+        loss = F.cross_entropy(net(leaf), y, reduction="sum")
+        (gradient,) = torch.autograd.grad(loss, leaf)
+        point = (point + 1e-6 * gradient.sign()).clamp(0, 1)
+    with torch.no_grad():
+        return net(point)
+
+
+@pytest.fixture
+def problem(request):
+    """A net, and 128 images that no attack at the radius below fools."""
+    shape = SHAPES[request.param]
+    net = models.get(request.param).build(shape, 10).requires_grad_(requires_grad=False)
+    draws = torch.Generator().manual_seed(0)
+    x = torch.rand(128, *shape, generator=draws)
+    with seeded(0), torch.no_grad():
+        return net, x, net(x).argmax(1)
+
+
+@pytest.mark.parametrize("problem", ["cnn_small", "cnn"], indirect=True)
+@pytest.mark.parametrize("spec", ["fgsm", "pgd", "pgd:random=false"])
+def test_attack_over_its_floor(benchmark, problem, spec):
+    net, x, y = problem
+    threat = attacks.ThreatModel("linf", 1e-6)
+    recipe = attacks.get(spec)
+    if spec != "fgsm" and not benchmark.enabled:
+        recipe = dataclasses.replace(recipe, steps=2)
+    steps = recipe.horizon(1e-6) - 1
+
+    def once(work):
+        start = time.perf_counter()
+        work()
+        return time.perf_counter() - start
+
+    ratios = [
+        once(lambda: recipe(net, x, y, threat, shape=128)) / once(lambda: floor(net, x, y, steps))
+        for _ in range(ROUNDS if benchmark.enabled else 1)
+    ]
+    benchmark.extra_info["over_floor_median"] = round(statistics.median(ratios), 3)
+    x_adv = benchmark(recipe, net, x, y, threat, shape=128)
+    # The work was done in full: nothing was fooled, so nothing stopped early.
+    assert torch.equal(net(x_adv).argmax(1), y)
+    assert isinstance(net, nn.Module)

@@ -1,0 +1,271 @@
+"""What every defense must keep, a table row each; and what the workshop promises them."""
+
+import math
+from dataclasses import dataclass
+
+import pytest
+import safetensors.torch
+import torch
+from torch import nn
+
+from defenses.base import Defended
+from defenses.registry import defenses
+from models import checkpoint, train
+from models.checkpoint import Cache
+from models.registry import canonical
+from models.train import Standard, TrainingFailed, accuracy
+
+
+@dataclass(frozen=True)
+class Row:
+    """A defense's spec, the objective it stores, the least clean accuracy of a short training."""
+
+    spec: str
+    objective: str
+    clean: float
+
+
+ROWS = {
+    "none": Row("none", "L(x, y)", 0.85),
+    "advtrain": Row(
+        "advtrain:attack=[pgd:steps=2]",
+        "L(x, y) + 1 L(x_adv, y); x_adv by pgd:steps=2, linf eps 0.15, warm-up 0.4",
+        0.8,
+    ),
+}
+MODEL = "cnn_small:epochs=4"
+
+
+@pytest.fixture(scope="module", params=ROWS.values(), ids=ROWS.keys())
+def row(request):
+    return request.param
+
+
+def weights(net):
+    return {name: value.clone() for name, value in net.state_dict().items()}
+
+
+def equal(one, other):
+    return all(torch.equal(one[name], other[name]) for name in one)
+
+
+def deploy(row, shop):
+    return defenses.get(row.spec).at("linf", 0.15).deploy(shop)
+
+
+@pytest.fixture(scope="module")
+def deployed(row, workshop, tmp_path_factory):
+    """A pipeline trained once, its workshop, and the lines that were said."""
+    lines = []
+    cache = Cache(tmp_path_factory.mktemp("cache"))
+    shop = workshop(MODEL, cache=cache, say=lines.append)
+    return deploy(row, shop), shop, lines
+
+
+def test_a_pipeline_predicts_logits_in_eval_mode(row, deployed, digits):
+    defended, _, _ = deployed
+    assert isinstance(defended, Defended)
+    x = digits.test.images(slice(0, 7))
+    with torch.no_grad():
+        for pipeline in (defended.predict, defended.surrogate):
+            logits = pipeline(x)
+            assert logits.shape == (7, 10)
+            assert logits.dtype == torch.float32
+            assert logits.isfinite().all()
+            assert torch.equal(logits, pipeline(x)), "nothing is drawn"
+    assert defended.random is False
+    assert isinstance(defended.predict, nn.Module)
+    assert not any(module.training for module in defended.predict.modules())
+
+
+def test_a_pipeline_has_learned(row, deployed, digits):
+    assert accuracy(deployed[0].predict, digits.test) >= row.clean
+
+
+def test_gradients_reach_the_images(row, deployed, digits):
+    x = digits.test.images(slice(0, 4)).requires_grad_()
+    (gradient,) = torch.autograd.grad(deployed[0].surrogate(x).logsumexp(1).sum(), x)
+    assert (gradient.flatten(1).abs().amax(1) > 0).all()
+
+
+def test_provenance_says_what_was_trained(row, deployed):
+    defended, shop, lines = deployed
+    (trained,) = shop.trained
+    facts = trained.facts()
+    assert facts["weights"] == checkpoint.digest(defended.predict.state_dict())
+    assert facts["objective"] == row.objective
+    assert [entry["epoch"] for entry in facts["training_log"]] == [1, 2, 3, 4]
+    assert all(math.isfinite(entry["loss"]) for entry in facts["training_log"])
+    seconds = sum(entry["seconds"] for entry in facts["training_log"])
+    assert facts["training_seconds"] == pytest.approx(seconds, abs=1e-3)
+    assert canonical(facts), "plain values"
+    assert lines[0] == f"training {MODEL}: minimise {row.objective}"
+    assert len(lines) == 5
+
+
+def test_a_second_deployment_is_read_from_the_cache(row, deployed, workshop, monkeypatch):
+    defended, shop, _ = deployed
+    monkeypatch.setattr(train, "fit", lambda *_, **__: pytest.fail("it was trained again"))
+    lines = []
+    again = workshop(MODEL, cache=shop.cache, say=lines.append)
+    net = deploy(row, again).predict
+    assert equal(weights(net), weights(defended.predict))
+    assert not net.training
+    assert lines == []
+    assert again.trained == shop.trained, "the same facts, the log among them"
+
+
+def test_training_is_repeatable(row, deployed, workshop):
+    again = workshop(MODEL)
+    assert equal(weights(deploy(row, again).predict), weights(deployed[0].predict))
+    assert again.trained[0].weights == deployed[1].trained[0].weights
+
+
+def test_another_seed_is_another_net(row, deployed, workshop):
+    other = deploy(row, workshop("cnn_small:epochs=1,seed=1", cache=deployed[1].cache))
+    assert not equal(weights(other.predict), weights(deployed[0].predict))
+
+
+def test_a_corrupt_cache_is_trained_again_with_a_warning(row, deployed, workshop, tmp_path):
+    cache = Cache(tmp_path)
+    first = workshop("logreg:epochs=2", cache=cache)
+    before = weights(deploy(row, first).predict)
+    (path,) = (tmp_path / "weights").iterdir()
+    raw = bytearray(path.read_bytes())
+    raw[-1] ^= 1
+    path.write_bytes(raw)
+    lines = []
+    shop = workshop("logreg:epochs=2", cache=cache, say=lines.append)
+    with pytest.warns(UserWarning, match="corrupt and will be trained again"):
+        net = deploy(row, shop).predict
+    assert len(lines) == 3
+    assert equal(weights(net), before)
+    assert cache.get(path.stem) is not None, "and kept"
+
+
+def test_without_training_data_nothing_can_be_trained(row, workshop):
+    for missing in ("train", "validation"):
+        with pytest.raises(ValueError, match="this dataset has no training split"):
+            deploy(row, workshop(MODEL, **{missing: None}))
+
+
+def test_a_recipe_is_the_same_for_a_digest_however_it_is_written(row):
+    defense = defenses.get(row.spec)
+    assert defense.to_spec() == row.spec
+    assert defenses.get(defense.to_spec()).identity() == defense.identity()
+    assert canonical(defense.at("linf", 0.15).identity())
+
+
+# --- given models --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def given(tmp_path, workshop):
+    """A file of weights that no training made."""
+    net = workshop("logreg:seed=9").net()
+    file = tmp_path / "w.safetensors"
+    safetensors.torch.save_file(net.state_dict(), file)
+    return net, file
+
+
+def test_a_model_with_weights_is_evaluated_as_given(workshop, given):
+    net, file = given
+    lines = []
+    shop = workshop(f"logreg:weights={file}", train=None, validation=None, say=lines.append)
+    made = deploy(ROWS["none"], shop)
+    assert equal(weights(made.predict), weights(net))
+    assert not made.predict.training
+    assert lines == []
+    facts = shop.trained[0].facts()
+    assert facts["weights"] == checkpoint.digest(net.state_dict())
+    assert (facts["objective"], facts["training_log"], facts["training_seconds"]) == ("", [], 0)
+
+
+def test_a_factory_of_the_users_own_is_evaluated_as_given(workshop, tmp_path):
+    (tmp_path / "net.py").write_text(
+        "from torch import nn\n"
+        "def make():\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Dropout(), nn.Linear(64, 10))\n"
+    )
+    lines = []
+    shop = workshop(f"{tmp_path}/net.py:make:seed=3", say=lines.append)
+    net = deploy(ROWS["none"], shop).predict
+    assert not any(module.training for module in net.modules())
+    assert equal(weights(net), weights(shop.model.build(shop.shape, shop.classes)))
+    assert lines == []
+
+
+def test_a_defense_that_trains_starts_from_the_weights_given(workshop, given):
+    _, file = given
+    shop = workshop(f"logreg:weights={file},epochs=1,lr=1e-30")
+    net = shop.fit(Standard(), "a test")
+    assert all(
+        torch.allclose(value, given[0].state_dict()[name], atol=1e-6)
+        for name, value in net.state_dict().items()
+    )
+
+
+# --- keys of the cache ---------------------------------------------------------------------------
+
+
+def key_of(shop, identity="a test"):
+    """The key that a training would be kept under."""
+    keys = []
+
+    class Asked(Cache):
+        def get(self, key):
+            keys.append(key)
+            raise TrainingFailed("enough")
+
+    shop.cache = Asked(None)
+    with pytest.raises(TrainingFailed, match="enough"):
+        shop.fit(Standard(), identity)
+    return keys[0]
+
+
+def test_whatever_changes_weights_changes_their_key(workshop, digits, monkeypatch, tmp_path):
+    def factory(name, gain):
+        path = tmp_path / name / "net.py"
+        path.parent.mkdir()
+        (path.parent / "gain").write_text(str(gain))
+        path.write_text(
+            "import torch, pathlib\n"
+            "def make():\n"
+            "    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))\n"
+            "    gain = float(pathlib.Path(__file__).with_name('gain').read_text())\n"
+            "    torch.nn.init.constant_(net[1].weight, gain)\n"
+            "    return net\n"
+        )
+        return f"{path}:make"
+
+    shops = {
+        "plain": workshop("logreg"),
+        "another net": workshop("mlp"),
+        "another seed": workshop("logreg:seed=1"),
+        "another lr": workshop("logreg:lr=0.1"),
+        "other epochs": workshop("logreg:epochs=3"),
+        "other data": workshop("logreg", fingerprint="other"),
+        "other numerics": workshop("logreg", numerics={"threads": 2}),
+        "a file": workshop(factory("one", 1.0)),
+        "a file that reads other weights": workshop(factory("two", 2.0)),
+    }
+    keys = {name: key_of(shop) for name, shop in shops.items()}
+    keys["another objective"] = key_of(shops["plain"], "another")
+    monkeypatch.setattr(train, "REVISION", 99)
+    keys["another revision of the loop"] = key_of(shops["plain"])
+    assert len(set(keys.values())) == len(keys)
+    monkeypatch.undo()
+    assert key_of(workshop("logreg", say=print)) == keys["plain"]
+    assert key_of(workshop(factory("three", 1.0))) == keys["a file"], "the content counts"
+
+
+def test_training_that_failed_is_not_kept(workshop, tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise TrainingFailed("it collapsed")
+
+    monkeypatch.setattr(train, "fit", fail)
+    shop = workshop(MODEL, cache=Cache(tmp_path))
+    with pytest.raises(TrainingFailed, match="it collapsed"):
+        deploy(ROWS["none"], shop)
+    assert list(tmp_path.rglob("*.*")) == []
+    assert shop.trained == []

@@ -1,0 +1,81 @@
+"""README tells the truth: its examples run, its commands parse, its table is the committed one."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer.main
+
+from bench import cli
+
+ROOT = Path(__file__).parents[1]
+TEXT = (ROOT / "README.md").read_text(encoding="utf-8") if (ROOT / "README.md").is_file() else ""
+BLOCKS = re.findall(r"```(\w+)\n(.*?)```", TEXT, flags=re.DOTALL)
+PYTHON = [code for language, code in BLOCKS if language == "python"]
+LINES = [
+    part.strip()
+    for language, code in BLOCKS
+    if language == "sh"
+    for line in code.splitlines()
+    for part in line.split("&&")
+    if part.strip().startswith("bench")
+]
+ON_DIGITS = [
+    line
+    for line in LINES
+    if line.startswith("bench run") and "--dataset" not in line and "mine" not in line
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A working directory that holds the example attack."""
+    where = tmp_path_factory.mktemp("reader")
+    for code in PYTHON:
+        named = re.match(r"# (\w+\.py)\n", code)
+        if named:
+            (where / named.group(1)).write_text(code)
+    return where
+
+
+def test_there_is_something_to_check():
+    assert len(PYTHON) == 3
+    assert len(ON_DIGITS) == 3
+    assert len(LINES) > len(ON_DIGITS)
+
+
+@pytest.mark.parametrize("line", ON_DIGITS)
+def test_a_command_on_digits_runs(line, folder):
+    done = subprocess.run(
+        [sys.executable, "-m", *shlex.split(line)],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "| model" in done.stdout
+    assert (folder / "results" / "leaderboard.md").is_file()
+
+
+@pytest.mark.parametrize("line", [line for line in LINES if line not in ON_DIGITS])
+def test_every_other_command_parses(line):
+    words = shlex.split(line)[1:]
+    group = typer.main.get_command(cli.app)
+    with group.make_context("bench", words) as context:
+        name, command, rest = group.resolve_command(context, words)
+        assert name
+        assert command is not None
+        command.make_context(name, rest, parent=context)
+
+
+def test_the_python_examples_run(monkeypatch, capsys):
+    scope = {}
+    for code in PYTHON:
+        if not code.startswith("# "):
+            exec(compile(code, "README.md", "exec"), scope)  # noqa: S102  our own text
+    assert scope["x_adv"].shape == (5, 1, 8, 8)
+    assert "accuracy" in capsys.readouterr().out
