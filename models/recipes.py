@@ -16,6 +16,7 @@ from models.seeding import seeded
 from models.train import Settings
 
 _LEAST_UPDATES = 1000
+_BATCH = 128
 
 
 @dataclass(frozen=True)
@@ -23,8 +24,9 @@ class Classifier(ABC):
     """Base of every model recipe.
 
     seed: of initialisation and training. epochs: none means enough for 1,000 updates and no fewer
-    than the recipe's own least number. batch, lr: of training. weights: a safetensors, .pt or .pth
-    file to load instead of training.
+    than the recipe's own least number. batch: images per update; none means 128, of fewer than
+    2,048 images a sixteenth, at least 32. lr: of training. weights: a safetensors, .pt or .pth file
+    to load instead of training.
     """
 
     revision: ClassVar[int] = 1
@@ -34,7 +36,7 @@ class Classifier(ABC):
 
     seed: int = 0
     epochs: int | None = None
-    batch: int = 128
+    batch: int | None = None
     lr: float = 5e-3
     weights: str | None = field(default=None, metadata={"content": True})
 
@@ -72,7 +74,7 @@ class Classifier(ABC):
         """How the net is trained on a number of images with C channels; colour photographs are
         shifted, mirrored.
         """
-        batch = min(self.batch, max(32, images // 16))
+        batch = self.batch or min(_BATCH, max(32, images // 16))
         auto = max(self.least_epochs, math.ceil(_LEAST_UPDATES * batch / images))
         return Settings(
             epochs=self.epochs or auto,
@@ -123,8 +125,9 @@ class CnnSmall(Classifier):
     et al. 2020).
 
     seed: of initialisation and training. epochs: none means enough for 1,000 updates, at least 6
-    epochs. batch, lr: of training with Adam, the rate rising to lr until 40 % of the updates and
-    falling to 0. weights: a safetensors, .pt or .pth file to load instead of training.
+    epochs. batch: images per update; none means 128, of fewer than 2,048 images a sixteenth, at
+    least 32. lr: of training with Adam, the rate rising to lr until 40 % of the updates and falling
+    to 0. weights: a safetensors, .pt or .pth file to load instead of training.
     """
 
     def architecture(self, shape: nets.Shape, classes: int) -> nn.Module:

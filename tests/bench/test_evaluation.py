@@ -398,3 +398,37 @@ def test_a_device_that_is_not_there_is_refused():
     with pytest.raises(RequestError, match="cuda is not available"):
         runner.device_of("cuda")
     assert runner.device_of("cpu") == "cpu"
+
+
+@pytest.mark.parametrize("change", ["shape", "threads"])
+def test_other_shapes_and_threads_move_few_outcomes(change, digits, monkeypatch):
+    model, eps = trained(digits), [i / 50 for i in range(1, 8)]
+
+    def outcome():
+        run = bench.evaluate(model, "digits", ["pgd:steps=10"], eps=eps, n=400)
+        return run.samples.set_index("index").min_eps
+
+    before = outcome()
+    threads = torch.get_num_threads()
+    if change == "shape":
+        monkeypatch.setitem(runner.SHAPES, "cpu", 48)
+    else:
+        torch.set_num_threads(2)
+    try:
+        after = outcome()
+    finally:
+        torch.set_num_threads(threads)
+    grid = np.array([0, *eps, np.inf])
+    steps = np.abs(np.searchsorted(grid, before) - np.searchsorted(grid, after))
+    # Promise: at most 0.5 % of outcomes move, by one radius.
+    assert steps.max() <= 1
+    assert (steps > 0).mean() <= 0.005
+
+
+@pytest.mark.gpu
+def test_a_gpu_agrees_with_the_processor(digits):
+    model = trained(digits)
+    settings = {"attacks": ["pgd:steps=10", "noise"], "eps": [0.05, 0.1, 0.15], "n": 400}
+    here = bench.evaluate(model, "digits", **settings).samples
+    there = bench.evaluate(model.cuda(), "digits", **settings).samples
+    assert (here.min_eps.to_numpy() != there.min_eps.to_numpy()).mean() <= 0.005

@@ -1,6 +1,7 @@
 """Architectures: shapes, sizes and the facts of the papers they are taken from."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from attacks.verify import look_like_probabilities
-from models import nets
+from models import nets, recipes
 from models.recipes import Cnn, CnnSmall, Logreg, Mlp, Resnet18
 from models.registry import models
 from models.seeding import seeded
@@ -216,20 +217,29 @@ def test_a_recipe_builds_its_net_in_eval_mode_under_its_seed(recipe):
 
 
 @pytest.mark.parametrize(
-    ("recipe", "images", "channels", "epochs", "batch"),
+    ("recipe", "images", "batch"),
     [
-        (CnnSmall(), 55_000, 1, 6, 128),  # 430 updates an epoch: six epochs are the least
-        (CnnSmall(), 12_000, 1, 16, 128),  # 93.75 an epoch: 16 make 1,500
-        (CnnSmall(), 1168, 1, 94, 73),  # a batch is at most a sixteenth of the images
-        (CnnSmall(), 100, 1, 480, 32),  # but at least 32
-        (CnnSmall(epochs=3, batch=8), 1168, 1, 3, 8),
-        (Resnet18(), 45_000, 3, 15, 128),
+        (CnnSmall(), 55_000, 128),
+        (CnnSmall(), 12_000, 128),
+        (CnnSmall(), 2048, 128),
+        (CnnSmall(), 1168, 73),  # few images: a batch is a sixteenth of them
+        (CnnSmall(), 100, 32),  # but at least 32
+        (CnnSmall(batch=584), 1168, 584),  # what is asked for is what is done
+        (CnnSmall(batch=8), 55_000, 8),
+        (Resnet18(), 45_000, 128),
     ],
 )
-def test_default_training(recipe, images, channels, epochs, batch):
-    settings = recipe.settings(images, channels)
-    assert (settings.epochs, settings.batch) == (epochs, batch)
-    assert settings.flips is (channels == 3)
+def test_default_training_is_long_enough_and_no_longer(recipe, images, batch):
+    settings = recipe.settings(images, 1)
+    assert settings.batch == batch
+    least = max(recipe.least_epochs, recipes._LEAST_UPDATES * batch / images)
+    assert settings.epochs - 1 < least <= settings.epochs
+    assert replace(recipe, epochs=3).settings(images, 1).epochs == 3
+
+
+def test_photographs_in_colour_are_shifted_and_mirrored():
+    assert Resnet18().settings(45_000, 3).flips
+    assert not CnnSmall().settings(55_000, 1).flips
 
 
 def test_each_recipe_trains_as_its_docstring_says():
