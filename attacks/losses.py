@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F  # noqa: N812  the name every torch reader knows
+import torch.nn.functional as F
 from torch import Tensor
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 import itertools
 import math
 
-import torch.nn.functional as F  # noqa: N812  the name every torch reader knows
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 Shape = tuple[int, int, int]

@@ -16,7 +16,6 @@ from models.seeding import seeded
 from models.train import Settings
 
 _LEAST_UPDATES = 1000
-_BATCH = 128
 
 
 @dataclass(frozen=True)
@@ -24,13 +23,14 @@ class Classifier(ABC):
     """Base of every model recipe.
 
     seed: of initialisation and training. epochs: none means enough for 1,000 updates and no fewer
-    than the recipe's own least number. batch: images per update; none means 128, of fewer than
-    2,048 images a sixteenth, at least 32. lr: of training. weights: a safetensors, .pt or .pth file
-    to load instead of training.
+    than the recipe's own least number. batch: images per update; none means the recipe's usual one
+    (128 unless it says so), of few images a sixteenth, at least 32. lr: of training. weights: a
+    safetensors, .pt or .pth file to load instead of training.
     """
 
     revision: ClassVar[int] = 1
     least_epochs: ClassVar[int] = 6
+    usual_batch: ClassVar[int] = 128
     optimiser: ClassVar[str] = "adam"
     decay: ClassVar[float] = 0.0
 
@@ -74,7 +74,7 @@ class Classifier(ABC):
         """How the net is trained on a number of images with C channels; colour photographs are
         shifted, mirrored.
         """
-        batch = self.batch or min(_BATCH, max(32, images // 16))
+        batch = self.batch or min(self.usual_batch, max(32, images // 16))
         auto = max(self.least_epochs, math.ceil(_LEAST_UPDATES * batch / images))
         return Settings(
             epochs=self.epochs or auto,
@@ -125,10 +125,12 @@ class CnnSmall(Classifier):
     et al. 2020).
 
     seed: of initialisation and training. epochs: none means enough for 1,000 updates, at least 6
-    epochs. batch: images per update; none means 128, of fewer than 2,048 images a sixteenth, at
+    epochs. batch: images per update; none means 64, of fewer than 1,024 images a sixteenth, at
     least 32. lr: of training with Adam, the rate rising to lr until 40 % of the updates and falling
     to 0. weights: a safetensors, .pt or .pth file to load instead of training.
     """
+
+    usual_batch: ClassVar[int] = 64
 
     def architecture(self, shape: nets.Shape, classes: int) -> nn.Module:
         """See nets.cnn_small."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
-import torch.nn.functional as F  # noqa: N812  the name every torch reader knows
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.seeding import seeded

@@ -268,6 +268,17 @@ def test_results_do_not_depend_on_whether_neighbours_ask_for_gradients(in_flight
     assert_same(swept("pgd:steps=4", model, work, judge=judge, in_flight=in_flight), expected)
 
 
+@pytest.mark.parametrize("spec", SWEPT)
+def test_results_do_not_depend_on_how_often_the_host_looks(
+    spec: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An accelerator takes several steps unwatched; what idles meanwhile is waste, not queries."""
+    model, work = many()
+    expected = swept(spec, model, work)
+    monkeypatch.setattr(loop, "_STEPS_PER_SYNC", {"cpu": 4})
+    assert_same(swept(spec, model, work), expected)
+
+
 def test_the_seed_is_part_of_the_result() -> None:
     model, work = many()
     one, other = (swept("pgd:steps=4", model, work, seed=seed) for seed in (0, 1))

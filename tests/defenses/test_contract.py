@@ -8,6 +8,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
+from defenses import get
 from defenses.base import Defended
 from defenses.registry import defenses
 from models import checkpoint, train
@@ -151,6 +152,7 @@ def test_without_training_data_nothing_can_be_trained(row, workshop):
 
 def test_a_recipe_is_the_same_for_a_digest_however_it_is_written(row):
     defense = defenses.get(row.spec)
+    assert get(row.spec) == defense, "the name of Python's users"
     assert defense.to_spec() == row.spec
     assert defenses.get(defense.to_spec()).identity() == defense.identity()
     assert canonical(defense.at("linf", 0.15).identity())

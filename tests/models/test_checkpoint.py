@@ -71,6 +71,7 @@ def test_digest_is_the_same_on_every_device():
         lambda held: held["norm.num_batches_tracked"].add_(1),
         lambda held: held.update(renamed=held.pop("mask")),
         lambda held: held.update(half=held["half"].float()),
+        lambda held: held.update(half=held["half"].view(torch.int16)),
         lambda held: held.update(empty=torch.zeros(3, 0)),
         lambda held: held.update({"layer.weight": held["layer.weight"].view(4, 3)}),
         lambda held: held.pop("empty"),

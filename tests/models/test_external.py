@@ -177,6 +177,25 @@ def test_types_of_keys_come_from_annotations_else_from_defaults(tmp_path):
     assert not {"i", "act", "rest"} & set(identity["fields"])
 
 
+def test_annotations_that_only_a_type_checker_can_read_do_not_matter(tmp_path):
+    path = write(
+        tmp_path / "net.py",
+        """
+        from __future__ import annotations
+        from typing import TYPE_CHECKING
+        from torch import nn
+        if TYPE_CHECKING:
+            from no_such_package import Something
+
+        def make(width=2, other: Something | None = None) -> nn.Module:
+            net = nn.Flatten()
+            net.facts = (width, other)
+            return net
+        """,
+    )
+    assert build(path, width=3).facts == (3, None)
+
+
 def test_a_factory_keeps_its_own_defaults_for_the_keys_that_every_model_has(tmp_path):
     path = write(
         tmp_path / "net.py",

@@ -54,7 +54,7 @@ class Demanding:
     path: str
     size: int
     weights: str | None = field(default=None, metadata={"content": True})
-    colour: str = "red"
+    colour: str = field(default_factory=lambda: "red")
 
 
 @dataclass(frozen=True)
@@ -240,6 +240,16 @@ def test_errors_inside_a_nested_spec_name_the_nested_spec():
 def test_a_table_without_a_loader_refuses_names_from_outside():
     message = refusal(toys, "file.py:Thing", UnknownName)
     assert message == "a toy is one of toy, demanding, keyless, got 'file.py:Thing'"
+
+
+def test_an_option_without_its_key_is_no_name_from_outside():
+    assert refusal(models, "cnn_small:3") == "an option is KEY=VALUE, got '3' in 'cnn_small:3'"
+
+
+def test_showing_an_unknown_name_is_refused_like_using_it():
+    for name in ("tyo", "file.py:Thing"):
+        with pytest.raises(UnknownName, match="toy"):
+            toys.describe_class(name)
 
 
 def test_a_check_refuses_names_without_importing_what_they_stand_for():
