@@ -157,7 +157,7 @@ def evaluate(  # noqa: PLR0913  one keyword per setting
         )
         cells[cell.key] = cell
         sources[cell.key] = Sources(chosen, given, defense, recipe)
-    job = Job(tuple(cells.values()), sources, None, batch_size, None)
+    job = Job(tuple(cells.values()), sources, None, where, batch_size, None)
     with Store.in_memory() if out is None else Store.open(Path(out)) as store:
         runner.execute(job, store, LocalExecutor(), Silent())
         records = store.records(cells)

@@ -14,6 +14,7 @@ from bench import __version__
 from bench.datasets import datasets
 from bench.errors import DataError
 from bench.evaluation import dataset_of
+from bench.runner import threads
 from bench.sources import data_root as root_of
 from models.checkpoint import cache_folder
 
@@ -42,7 +43,7 @@ def findings(data_root: Path | None) -> list[tuple[str, str]]:
     facts.append(
         (
             "threads",
-            f"{torch.get_num_threads()} of {os.cpu_count()} cores, OMP_WAIT_POLICY={waiting}",
+            f"{threads()} of {os.cpu_count()} cores, OMP_WAIT_POLICY={waiting}",
         )
     )
     root = root_of(data_root)

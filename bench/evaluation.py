@@ -52,6 +52,7 @@ class Unit:
     defense: str | Defense
     attacks: Mapping[str, str | Attack]
     todo: tuple[Todo, ...]
+    device: str = "cpu"
     batch_size: int | None = None
     cache: Path | None = None
 
@@ -160,7 +161,7 @@ class _Bench:
         dataset = dataset_of(unit.data, unit.data_root) if isinstance(unit.data, str) else unit.data
         positions = dataset.subset(cell.data.n)
         index = torch.from_numpy(positions)
-        device = torch.device(cell.numerics.device)
+        device = torch.device(unit.device)
         x = dataset.test.images(index, device)
         ids = torch.from_numpy(dataset.ids[positions])
         return cls(dataset, positions, x, dataset.test.y[index].to(device), ids.to(device), device)

@@ -5,6 +5,7 @@ store.
 from __future__ import annotations
 
 import itertools
+import os
 import platform
 import sys
 import time
@@ -56,6 +57,7 @@ class Job:
     cells: tuple[Cell, ...]
     sources: Mapping[str, Sources]
     data_root: Path | None
+    device: str
     batch_size: int | None
     cache: Path | None
 
@@ -72,6 +74,7 @@ class Job:
                     defense=source.defense,
                     attacks={item.cell.key: self.sources[item.cell.key].attack for item in group},
                     todo=tuple(group),
+                    device=self.device,
                     batch_size=self.batch_size,
                     cache=self.cache,
                 )
@@ -96,16 +99,27 @@ def device_of(wanted: str) -> str:
 
 
 def numerics_of(device: str) -> Numerics:
-    """Float32 on a device with its default compute shape and torch's number of threads."""
-    shape = SHAPES.get(device, _SHAPE_ELSEWHERE)
-    return Numerics("fp32", device, shape, torch.get_num_threads(), loop.REVISION)
+    """Float32 on a type of device with its default compute shape and number of threads."""
+    kind = device.partition(":")[0]
+    return Numerics("fp32", kind, SHAPES.get(kind, _SHAPE_ELSEWHERE), threads(), loop.REVISION)
+
+
+def threads() -> int:
+    """Torch's threads where OMP_NUM_THREADS sets them, else half of them, at least one.
+
+    Threads on every core stall on each other as soon as the machine does anything else: an update
+    of a small net took 35 ms with 2 threads on 2 busy cores, 4 ms with one.
+    """
+    most = torch.get_num_threads()
+    return most if "OMP_NUM_THREADS" in os.environ else max(1, most // 2)
 
 
 def resolve(request: Request) -> Job:
     """Loads the datasets, builds the recipes and plans the cells; refuses whatever cannot be run,
     before any work.
     """
-    numerics = numerics_of(device_of(request.device))
+    device = device_of(request.device)
+    numerics = numerics_of(device)
     made: dict[str, tuple[Cell, Sources]] = {}
     for text in request.datasets:
         dataset = dataset_of(text, request.data_root)
@@ -145,6 +159,7 @@ def resolve(request: Request) -> Job:
         cells=tuple(cell for cell, _ in made.values()),
         sources={key: source for key, (_, source) in made.items()},
         data_root=request.data_root,
+        device=device,
         batch_size=request.batch_size,
         cache=checkpoint.cache_folder(),
     )
@@ -237,7 +252,7 @@ def provenance(device: str) -> dict[str, Any]:
         },
         "processor": _processor(),
         "gpu": torch.cuda.get_device_name(device) if device.startswith("cuda") else "",
-        "threads": torch.get_num_threads(),
+        "threads": threads(),
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "start": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
@@ -263,7 +278,7 @@ def execute(
     watcher.begin(todo)
     try:
         for item in todo:
-            store.add(item.cell, provenance(item.cell.numerics.device))
+            store.add(item.cell, provenance(job.device))
         for event in executor.run(job.units(todo), watcher.say):
             _note(event, cells, store, watcher)
     finally:

@@ -158,6 +158,13 @@ def test_a_recipe_is_the_same_for_a_digest_however_it_is_written(row):
     assert canonical(defense.at("linf", 0.15).identity())
 
 
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_the_default_model_learns_digits(workshop, digits, seed):
+    # Measured over seeds 0 to 4: 98.2 to 98.8 %.
+    net = defenses.get("none").deploy(workshop(f"cnn_small:seed={seed}")).predict
+    assert accuracy(net, digits.test) >= 0.97
+
+
 # --- given models --------------------------------------------------------------------------------
 
 
