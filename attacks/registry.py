@@ -9,7 +9,7 @@ from models.registry import Registry
 
 
 def _load(name: str) -> Any:
-    return importlib.import_module("models.external").subclass(name, "attacks.base:Attack")
+    return importlib.import_module("models.isolation").subclass(name, "attacks.base:Attack")
 
 
 attacks = Registry(

@@ -11,7 +11,7 @@ from models.registry import Registry
 def _load(name: str) -> Any:
     for place in defenses.table.values():  # while the names they import are ours
         importlib.import_module(place.partition(":")[0])
-    return importlib.import_module("models.external").subclass(name, "defenses.base:Defense")
+    return importlib.import_module("models.isolation").subclass(name, "defenses.base:Defense")
 
 
 defenses = Registry(

@@ -128,5 +128,10 @@ class Cache:
             return None
 
     def put(self, key: str, weights: Weights, facts: Mapping[str, Any]) -> None:
-        """Keeps weights; readers see the whole file or none."""
-        write(self.path(key), weights, facts)
+        """Keeps weights; readers see the whole file or none. A folder that cannot be written costs
+        a warning, not the training.
+        """
+        try:
+            write(self.path(key), weights, facts)
+        except OSError as err:
+            warnings.warn(f"trained weights cannot be cached ({err})", stacklevel=2)

@@ -13,6 +13,6 @@ def seeded(seed: int) -> Iterator[None]:
     """Forks the global generators of every device, seeds the forks, and leaves the originals as
     they were.
     """
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(seed)  # noqa: TID251  the one permitted place
         yield

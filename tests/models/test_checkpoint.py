@@ -348,3 +348,9 @@ def test_a_header_that_asks_for_too_much_is_refused(tmp_path):
     refusal(file)
     with pytest.raises(CorruptWeights):
         checkpoint.read(file)
+
+
+def test_a_cache_that_cannot_be_written_costs_a_warning(tmp_path):
+    (tmp_path / "weights").write_text("a file where the folder should be")
+    with pytest.warns(UserWarning, match="cannot be cached"):
+        checkpoint.Cache(tmp_path).put("key", {"w": torch.zeros(1)}, {})

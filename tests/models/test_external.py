@@ -18,7 +18,7 @@ from attacks.pgd import Pgd
 from attacks.registry import attacks as attack_table
 from attacks.threat import ThreatModel
 from defenses.registry import defenses as defense_table
-from models import external
+from models import isolation
 from models.registry import UnknownName, canonical
 from models.registry import models as model_table
 from models.seeding import seeded
@@ -662,7 +662,7 @@ def test_isolation_ends_when_the_import_fails(tmp_path):
 
 def test_isolated_hides_only_what_stands_there(tmp_path):
     write(tmp_path / "attacks" / "__init__.py", "mark = 1\n")
-    with external.isolated(tmp_path, {}):
+    with isolation.isolated(tmp_path, {}):
         import attacks as theirs
         import models as ours
 
