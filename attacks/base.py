@@ -106,9 +106,9 @@ class Attack(ABC):
         default: N up to 128); outcomes under the same shape do not depend on the rest of the batch.
         The model and the global random state are left as found.
         """
-        from attacks import loop
+        from attacks import call
 
-        return loop.attack(self, model, x, y, threat, seed=seed, targets=targets, shape=shape)
+        return call.attack(self, model, x, y, threat, seed=seed, targets=targets, shape=shape)
 
     @classmethod
     def from_spec(cls, text: str) -> Self:

@@ -3,8 +3,7 @@
 `sweep` streams work through a batch of constant shape: a row holds one (sample, rung, restart),
 leaves when it is fooled or done, and the next piece of work takes its place. A rung is a place on a
 sample's list of radii; a policy says which rung comes next. A success is settled by a judge, never
-by the attack's own word. `attack` is the same for one radius per sample; `craft` runs a whole batch
-in step, as training needs it.
+by the attack's own word. `craft` runs a whole batch in step, as training needs it.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ import dataclasses
 import heapq
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,11 +20,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from attacks import norms
-from attacks.base import Attack, Task, at_least
-from attacks.draws import Draws, sample_ids
-from attacks.oracles import ORACLES, Answer, ModelError, Oracle, Predict, Query, frozen
-from attacks.threat import ThreatModel
-from attacks.verify import look_like_probabilities, padded, predictions, reached, score
+from attacks.base import Attack, Task
+from attacks.draws import Draws
+from attacks.oracles import ORACLES, Answer, ModelError, Oracle, Predict, Query
+from attacks.verify import padded, reached
+from attacks.work import POLICIES, Judge, Samples, Setting, Settled, Work
 
 REVISION = 1
 """Raised when a change of the loop changes outcomes."""
@@ -33,91 +32,6 @@ REVISION = 1
 _START_ROWS = 32
 _STEPS_PER_SYNC = {"cpu": 1}
 _STEPS_PER_SYNC_ELSEWHERE = 4
-
-
-@dataclass(frozen=True)
-class Samples:
-    """What is attacked: x (N, ...) float32, y (N,), ids (N,) int64, targets (N,) or None; radii
-    (R,) or (N, R).
-    """
-
-    x: Tensor
-    y: Tensor
-    ids: Tensor
-    radii: NDArray[np.float64]
-    targets: Tensor | None = None
-
-    def __len__(self) -> int:
-        return len(self.y)
-
-    def radius(self, sample: int, rung: int) -> float:
-        """The radius of a sample at a rung."""
-        return float(self.radii[rung] if self.radii.ndim == 1 else self.radii[sample, rung])
-
-    @property
-    def rungs(self) -> int:
-        """The number of radii per sample."""
-        return int(self.radii.shape[-1])
-
-
-class Work(NamedTuple):
-    """One piece of work; the order of the queue is the order of the samples."""
-
-    sample: int
-    rung: int
-    restart: int
-
-
-@dataclass(frozen=True)
-class Settled:
-    """A sample's result: fooled (R,) bool per rung, the image that fooled the lowest one (or the
-    best one tried).
-
-    forward and backward count the sample's queries, verify the judge's.
-    """
-
-    sample: int
-    fooled: NDArray[np.bool_]
-    x_adv: Tensor
-    forward: int
-    backward: int
-    verify: int
-
-
-Judge = Callable[[Tensor, NDArray[np.int64], Tensor], NDArray[np.bool_]]
-"""Points (M, ...), their samples (M,), their radii (M,) -> whether (M,) each is a success."""
-
-Policy = Callable[[int, int, bool], int | None]
-"""(rung, rungs, fooled) -> the next rung of that sample, or None when it is settled."""
-
-
-def ladder(rung: int, rungs: int, fooled: bool) -> int | None:  # noqa: FBT001  a policy's fixed signature
-    """Upwards until fooled: an image inside a small ball is inside every larger one."""
-    return rung + 1 if not fooled and rung + 1 < rungs else None
-
-
-def independent(rung: int, rungs: int, fooled: bool) -> int | None:  # noqa: ARG001, FBT001  see ladder
-    """Every rung from scratch, nothing inferred."""
-    return rung + 1 if rung + 1 < rungs else None
-
-
-POLICIES: dict[str, Policy] = {"ladder": ladder, "independent": independent}
-
-
-@dataclass(frozen=True)
-class Setting:
-    """How a sweep runs. shape: rows per model call; in_flight: rows in use at most; exact: the
-    oracle is the deployed pipeline itself, so that its word is worth a judge's time at once (else
-    only each restart's end is judged).
-    """
-
-    norm: str
-    classes: int
-    seed: int
-    shape: int
-    policy: str = "ladder"
-    in_flight: int | None = None
-    exact: bool = True
 
 
 def rows_of(tree: Any, change: Callable[[Tensor, Any], Any], other: Any = None) -> Any:
@@ -397,63 +311,6 @@ def sweep(
     yield from _Sweep(attack, oracle, judge, samples, setting).run()
 
 
-def attack(  # noqa: PLR0913  the public call's arguments
-    recipe: Attack,
-    model: Predict,
-    x: Tensor,
-    y: Tensor,
-    threat: ThreatModel,
-    *,
-    seed: int,
-    targets: Tensor | None = None,
-    shape: int | None = None,
-) -> Tensor:
-    """Adversarial images (N, ...) of one attack at one radius per sample; see Attack.__call__."""
-    check_images(x, y)
-    x = x.detach().contiguous()
-    shape = min(128, 1 << max(len(x) - 1, 0).bit_length()) if shape is None else shape
-    at_least("shape", shape, 1)
-    radius = _radius(threat, len(x)).to(x.device)
-    if len(x) == 0:
-        return x.clone()
-    with frozen(model):
-        logits = predictions(model, x, shape)
-        check_logits(logits, y)
-        if targets is not None:
-            check_labels("targets", targets, *logits.shape)
-        recipe.check(threat.norm, logits.shape[1])
-        open_ = torch.nonzero(~reached(logits, y, targets) & (radius > 0))[:, 0]
-        x_adv = x.clone()
-        samples = Samples(
-            x=x[open_],
-            y=y[open_],
-            ids=sample_ids(x[open_]).to(x.device),
-            radii=radius[open_].cpu().double().numpy()[:, None],
-            targets=None if targets is None else targets[open_],
-        )
-        setting = Setting(threat.norm, logits.shape[1], seed, shape)
-        judge = judge_of(model, samples, setting)
-        for settled in sweep(recipe, ORACLES[recipe.access](model), judge, samples, setting):
-            x_adv[open_[settled.sample]] = settled.x_adv
-    return x_adv
-
-
-def judge_of(predict: Predict, samples: Samples, setting: Setting) -> Judge:
-    """The judge that asks the deployed pipeline and checks ball and box, `shape` rows at a time."""
-
-    def judge(points: Tensor, index: NDArray[np.int64], radius: Tensor) -> NDArray[np.bool_]:
-        rows = torch.from_numpy(index).to(points.device)
-        logits = predictions(predict, points, setting.shape, classes=setting.classes)
-        targets = None if samples.targets is None else samples.targets[rows]
-        success = score(
-            logits, points, samples.x[rows], samples.y[rows], radius, setting.norm, targets
-        )
-        verdict: NDArray[np.bool_] = success.cpu().numpy()
-        return verdict
-
-    return judge
-
-
 def craft(recipe: Attack, predict: Predict, task: Task, *, steps: int) -> Tensor:
     """The points (N, ...) an attack stands at after `steps` gradient steps on a whole batch:
     nothing stops early, nothing is judged. For the inner maximisation of training; the caller holds
@@ -469,51 +326,3 @@ def craft(recipe: Attack, predict: Predict, task: Task, *, steps: int) -> Tensor
         )
         state = recipe.tell(state, Answer(*(t[:, None] for t in _fields(answer))))
     return recipe.ask(state).points[:, 0].detach()
-
-
-def _radius(threat: ThreatModel, count: int) -> Tensor:
-    """The radius (N,) float32 of each sample."""
-    radius = torch.as_tensor(threat.eps, dtype=torch.float32).detach()
-    if radius.dim() and radius.shape != (count,):
-        raise ValueError(f"eps must be a number or of shape ({count},), got {tuple(radius.shape)}")
-    if not bool(((radius >= 0) & radius.isfinite()).all()):
-        low, high = float(radius.min()), float(radius.max())
-        raise ValueError(f"eps must be finite and at least 0, got {low:g}..{high:g}")
-    return radius.expand(count)
-
-
-def check_images(x: Tensor, y: Tensor) -> None:
-    """Refuses images that are not finite floating values in [0, 1], and labels that do not fit
-    them.
-    """
-    if not x.is_floating_point():
-        raise ValueError(f"x must be floating point in [0, 1], got {x.dtype}")
-    _check_integers("y", y, len(x))
-    if len(x) and not bool(((x >= 0) & (x <= 1)).all()):
-        low, high = float(x.min()), float(x.max())
-        raise ValueError(
-            f"x must be in [0, 1] (normalisation belongs inside the model), got [{low:g}, {high:g}]"
-        )
-
-
-def check_logits(logits: Tensor, y: Tensor) -> None:
-    """Refuses probabilities in place of logits, and labels the model has no class for."""
-    check_labels("labels", y, *logits.shape)
-    if look_like_probabilities(logits):
-        raise ModelError(
-            "the model returns probabilities; hand over its logits (softmax hides gradients)"
-        )
-
-
-def check_labels(name: str, labels: Tensor, count: int, classes: int) -> None:
-    """Refuses labels or targets that are not one class of the model per image."""
-    _check_integers(name, labels, count)
-    if count and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
-        low, high = int(labels.min()), int(labels.max())
-        raise ValueError(f"{name} must be in 0..{classes - 1}, got {low}..{high}")
-
-
-def _check_integers(name: str, values: Tensor, count: int) -> None:
-    if values.shape != (count,) or values.dtype != torch.int64:
-        got = f"{values.dtype} {tuple(values.shape)}"
-        raise ValueError(f"{name} must be int64 of shape ({count},), got {got}")

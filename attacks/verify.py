@@ -4,11 +4,14 @@ pipeline's own word.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from attacks import norms
 from attacks.oracles import ModelError, Predict
+from attacks.work import Judge, Samples, Setting
 
 
 def predictions(predict: Predict, x: Tensor, shape: int, *, classes: int | None = None) -> Tensor:
@@ -80,3 +83,19 @@ def score(
     ball and box.
     """
     return reached(logits, y, targets) & norms.inside(x_adv, x, radius, norm)
+
+
+def judge_of(predict: Predict, samples: Samples, setting: Setting) -> Judge:
+    """The judge that asks the deployed pipeline and checks ball and box, `shape` rows at a time."""
+
+    def judge(points: Tensor, index: NDArray[np.int64], radius: Tensor) -> NDArray[np.bool_]:
+        rows = torch.from_numpy(index).to(points.device)
+        logits = predictions(predict, points, setting.shape, classes=setting.classes)
+        targets = None if samples.targets is None else samples.targets[rows]
+        success = score(
+            logits, points, samples.x[rows], samples.y[rows], radius, setting.norm, targets
+        )
+        verdict: NDArray[np.bool_] = success.cpu().numpy()
+        return verdict
+
+    return judge

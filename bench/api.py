@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from attacks.base import Attack
-from attacks.loop import check_images
+from attacks.call import check_images
 from attacks.oracles import frozen
 from attacks.registry import attacks as attack_table
 from bench import data, runner

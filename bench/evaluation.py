@@ -23,10 +23,11 @@ from torch import Tensor
 
 from attacks import loop, norms
 from attacks.base import Attack
-from attacks.loop import Samples, Setting, Settled
+from attacks.call import check_logits
 from attacks.oracles import ORACLES, frozen
 from attacks.registry import attacks
-from attacks.verify import predictions
+from attacks.verify import judge_of, predictions
+from attacks.work import Samples, Setting, Settled
 from bench import data
 from bench.plan import BLOCK, Cell, Todo
 from bench.store import Arrays
@@ -194,7 +195,7 @@ class _Bench:
             logits = predictions(
                 self.defended.predict, self.x, cell.numerics.shape, classes=dataset.classes
             )
-        loop.check_logits(logits, self.y)
+        check_logits(logits, self.y)
         self.clean = logits.argmax(1)
         return Prepared(tuple(item.cell.key for item in unit.todo), facts)
 
@@ -253,7 +254,7 @@ class _Bench:
             exact=self.defended.surrogate is self.defended.predict,
         )
         oracle = ORACLES[recipe.access](self.defended.surrogate)
-        judge = loop.judge_of(self.defended.predict, samples, setting)
+        judge = judge_of(self.defended.predict, samples, setting)
         yield from loop.sweep(recipe, oracle, judge, samples, setting)
 
 

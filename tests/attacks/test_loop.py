@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 import attacks
-from attacks import ThreatModel, loop, norms
+from attacks import ThreatModel, loop, norms, verify
 from attacks.base import Attack, Task
 from attacks.draws import sample_ids
-from attacks.loop import Samples, Setting, Settled
 from attacks.losses import MARGIN
 from attacks.oracles import ORACLES, Answer, ModelError, Query
+from attacks.work import Samples, Setting, Settled
 from tests.problems import BlackBox, Counting, Curved, Linear, Mapped, convolutional, images, linear
 
 
@@ -87,7 +87,7 @@ def swept(
     with torch.no_grad():
         classes = plain(work.x[:1]).shape[1]
     setting = Setting(norm, classes, **({"seed": 0, "shape": 16} | options))
-    judge = judge or loop.judge_of(plain, work, setting)
+    judge = judge or verify.judge_of(plain, work, setting)
     settled = list(loop.sweep(recipe, ORACLES[recipe.access](model), judge, work, setting))
     assert sorted(s.sample for s in settled) == list(range(len(work)))
     return sorted(settled, key=lambda s: s.sample)
@@ -172,7 +172,7 @@ def test_a_sweep_over_no_samples_asks_nothing() -> None:
     model = Counting(Curved())
     work = samples(images(1)[:0], torch.zeros(0, dtype=torch.int64), [0.1])
     setting = Setting("linf", 10, 0, 16)
-    judge = loop.judge_of(model, work, setting)
+    judge = verify.judge_of(model, work, setting)
     oracle = ORACLES["gradient"](model)
     assert list(loop.sweep(attacks.get("pgd"), oracle, judge, work, setting)) == []
     assert model.forwards == 0
@@ -263,7 +263,7 @@ def test_results_do_not_depend_on_whether_neighbours_ask_for_gradients(in_flight
     """Some layers (fused attention) answer otherwise while autograd is off; here by far more."""
     net, work = many()
     model = Mapped(net, lambda z, _: z + torch.arange(10) * (0.0 if z.requires_grad else 0.2))
-    judge = loop.judge_of(net, work, Setting("linf", 10, 0, 16))
+    judge = verify.judge_of(net, work, Setting("linf", 10, 0, 16))
     expected = swept("pgd:steps=4", model, work, judge=judge)
     assert_same(swept("pgd:steps=4", model, work, judge=judge, in_flight=in_flight), expected)
 
@@ -345,7 +345,7 @@ def test_a_surrogate_is_judged_by_the_deployed_model() -> None:
     problem = linear("linf", 10)
     surrogate = Linear(problem.model.weight.roll(1, 1), problem.model.bias)
     work = samples(problem.x, problem.y, [0.03])
-    judge = loop.judge_of(problem.model, work, Setting("linf", 10, 0, 16))
+    judge = verify.judge_of(problem.model, work, Setting("linf", 10, 0, 16))
     for settled in swept("pgd:steps=8", surrogate, work, exact=False, judge=judge):
         wrong = problem.model(settled.x_adv[None]).argmax() != problem.y[settled.sample]
         assert settled.fooled.item() == wrong.item()
@@ -446,6 +446,6 @@ def test_another_number_of_classes_on_the_way_is_an_error() -> None:
     problem = linear("linf", 10)
     work = samples(problem.x, problem.y, [0.03])
     narrow = Mapped(problem.model, lambda z, _: z[:, :9])
-    judge = loop.judge_of(narrow, work, Setting("linf", 10, 0, 16))
+    judge = verify.judge_of(narrow, work, Setting("linf", 10, 0, 16))
     with pytest.raises(ModelError, match="must return 10 logits per image, got 9"):
         swept("pgd:steps=4", problem.model, work, judge=judge)

@@ -1,0 +1,103 @@
+"""One attack called on tensors: inputs checked, the loop run at one radius per sample."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from attacks.base import Attack, at_least
+from attacks.draws import sample_ids
+from attacks.loop import sweep
+from attacks.oracles import ORACLES, ModelError, Predict, frozen
+from attacks.threat import ThreatModel
+from attacks.verify import judge_of, look_like_probabilities, predictions, reached
+from attacks.work import Samples, Setting
+
+
+def attack(  # noqa: PLR0913  the public call's arguments
+    recipe: Attack,
+    model: Predict,
+    x: Tensor,
+    y: Tensor,
+    threat: ThreatModel,
+    *,
+    seed: int,
+    targets: Tensor | None = None,
+    shape: int | None = None,
+) -> Tensor:
+    """Adversarial images (N, ...) of one attack at one radius per sample; see Attack.__call__."""
+    check_images(x, y)
+    x = x.detach().contiguous()
+    shape = min(128, 1 << max(len(x) - 1, 0).bit_length()) if shape is None else shape
+    at_least("shape", shape, 1)
+    radius = _radius(threat, len(x)).to(x.device)
+    if len(x) == 0:
+        return x.clone()
+    with frozen(model):
+        logits = predictions(model, x, shape)
+        check_logits(logits, y)
+        if targets is not None:
+            check_labels("targets", targets, *logits.shape)
+        recipe.check(threat.norm, logits.shape[1])
+        open_ = torch.nonzero(~reached(logits, y, targets) & (radius > 0))[:, 0]
+        x_adv = x.clone()
+        samples = Samples(
+            x=x[open_],
+            y=y[open_],
+            ids=sample_ids(x[open_]).to(x.device),
+            radii=radius[open_].cpu().double().numpy()[:, None],
+            targets=None if targets is None else targets[open_],
+        )
+        setting = Setting(threat.norm, logits.shape[1], seed, shape)
+        judge = judge_of(model, samples, setting)
+        for settled in sweep(recipe, ORACLES[recipe.access](model), judge, samples, setting):
+            x_adv[open_[settled.sample]] = settled.x_adv
+    return x_adv
+
+
+def _radius(threat: ThreatModel, count: int) -> Tensor:
+    """The radius (N,) float32 of each sample."""
+    radius = torch.as_tensor(threat.eps, dtype=torch.float32).detach()
+    if radius.dim() and radius.shape != (count,):
+        raise ValueError(f"eps must be a number or of shape ({count},), got {tuple(radius.shape)}")
+    if not bool(((radius >= 0) & radius.isfinite()).all()):
+        low, high = float(radius.min()), float(radius.max())
+        raise ValueError(f"eps must be finite and at least 0, got {low:g}..{high:g}")
+    return radius.expand(count)
+
+
+def check_images(x: Tensor, y: Tensor) -> None:
+    """Refuses images that are not finite floating values in [0, 1], and labels that do not fit
+    them.
+    """
+    if not x.is_floating_point():
+        raise ValueError(f"x must be floating point in [0, 1], got {x.dtype}")
+    _check_integers("y", y, len(x))
+    if len(x) and not bool(((x >= 0) & (x <= 1)).all()):
+        low, high = float(x.min()), float(x.max())
+        raise ValueError(
+            f"x must be in [0, 1] (normalisation belongs inside the model), got [{low:g}, {high:g}]"
+        )
+
+
+def check_logits(logits: Tensor, y: Tensor) -> None:
+    """Refuses probabilities in place of logits, and labels the model has no class for."""
+    check_labels("labels", y, *logits.shape)
+    if look_like_probabilities(logits):
+        raise ModelError(
+            "the model returns probabilities; hand over its logits (softmax hides gradients)"
+        )
+
+
+def check_labels(name: str, labels: Tensor, count: int, classes: int) -> None:
+    """Refuses labels or targets that are not one class of the model per image."""
+    _check_integers(name, labels, count)
+    if count and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+        low, high = int(labels.min()), int(labels.max())
+        raise ValueError(f"{name} must be in 0..{classes - 1}, got {low}..{high}")
+
+
+def _check_integers(name: str, values: Tensor, count: int) -> None:
+    if values.shape != (count,) or values.dtype != torch.int64:
+        got = f"{values.dtype} {tuple(values.shape)}"
+        raise ValueError(f"{name} must be int64 of shape ({count},), got {got}")
