@@ -368,14 +368,8 @@ def show(name: Annotated[str, typer.Argument(help="A name that `bench list` prin
         }
         print("".join(f"{key}: {value}\n" for key, value in facts.items() if value))
         if described.keys:
-            print(
-                tabulate(
-                    described.keys,
-                    headers=("key", "type", "default"),
-                    tablefmt="github",
-                    disable_numparse=True,
-                )
-            )
+            headers = ("key", "type", "default")
+            print(tabulate(described.keys, headers, tablefmt="simple", disable_numparse=True))
 
 
 @app.command()
