@@ -37,6 +37,9 @@ from models.checkpoint import Cache
 from models.recipes import Classifier
 from models.registry import models
 
+_MOST_UNTOLD = 32
+"""Samples settled at most before the watcher hears of them."""
+
 
 @dataclass(frozen=True)
 class Unit:
@@ -125,14 +128,14 @@ def run(unit: Unit, say: Callable[[str], None]) -> Iterator[Event]:
     keys = tuple(item.cell.key for item in unit.todo)
     with numerics(unit.todo[0].cell.numerics.threads):
         try:
-            bench = _Bench.of(unit)
-            yield bench.deploy(unit, say)
+            pipeline = _Pipeline.deployed(unit, say)
         except Exception as err:  # noqa: BLE001  the one boundary: a failure is data
             yield from (_failed(key, err) for key in keys)
             return
+        yield Prepared(keys, pipeline.facts)
         for item in unit.todo:
             try:
-                yield from bench.attack(item, unit)
+                yield from pipeline.attacked(item, unit.attacks[item.cell.key], unit.batch_size)
             except Exception as err:  # noqa: BLE001  the same boundary, for one cell
                 yield _failed(item.cell.key, err)
 
@@ -143,38 +146,46 @@ def _failed(key: str, err: Exception) -> Failed:
     return Failed(key, f"{kind}{reason}"[:500], "".join(traceback.format_exception(err)))
 
 
-@dataclass
-class _Bench:
-    """The evaluated images on the device, and the pipeline once it is deployed."""
+@dataclass(frozen=True)
+class _Images:
+    """The evaluated images on the device; positions (n,) are their places in the test set."""
 
-    dataset: data.Dataset
     positions: NDArray[np.int64]
     x: Tensor
     y: Tensor
     ids: Tensor
-    device: torch.device
-    defended: Defended | None = None
-    clean: Tensor | None = None
 
     @classmethod
-    def of(cls, unit: Unit) -> _Bench:
-        cell = unit.todo[0].cell
-        dataset = dataset_of(unit.data, unit.data_root) if isinstance(unit.data, str) else unit.data
-        positions = dataset.subset(cell.data.n)
+    def of(cls, dataset: data.Dataset, n: int, device: torch.device) -> _Images:
+        positions = dataset.subset(n)
         index = torch.from_numpy(positions)
-        device = torch.device(unit.device)
-        x = dataset.test.images(index, device)
         ids = torch.from_numpy(dataset.ids[positions])
-        return cls(dataset, positions, x, dataset.test.y[index].to(device), ids.to(device), device)
+        x, y = dataset.test.images(index, device), dataset.test.y[index]
+        return cls(positions, x, y.to(device), ids.to(device))
 
-    def deploy(self, unit: Unit, say: Callable[[str], None]) -> Prepared:
+
+@dataclass(frozen=True)
+class _Pipeline:
+    """A deployed pipeline, the images it is judged on, and what it says of them clean.
+
+    clean (n,) int64: predictions without attack; facts: of its training, for provenance.
+    """
+
+    images: _Images
+    classes: int
+    defended: Defended
+    clean: Tensor
+    facts: dict[str, Any]
+
+    @classmethod
+    def deployed(cls, unit: Unit, say: Callable[[str], None]) -> _Pipeline:
         """Trains or loads the pipeline and asks it for the clean predictions."""
-        cell = unit.todo[0].cell
-        dataset = self.dataset
+        cell, device = unit.todo[0].cell, torch.device(unit.device)
+        dataset = dataset_of(unit.data, unit.data_root) if isinstance(unit.data, str) else unit.data
+        images = _Images.of(dataset, cell.data.n, device)
         model = models.get(unit.model) if isinstance(unit.model, str) else unit.model
         defense = defenses.get(unit.defense) if isinstance(unit.defense, str) else unit.defense
         reference = cell.data.reference
-        defense = defense.at(cell.norm, None if reference is None else float(reference))
         workshop = Workshop(
             model=model,
             train=dataset.train,
@@ -182,34 +193,32 @@ class _Bench:
             shape=dataset.shape,
             classes=dataset.classes,
             fingerprint=dataset.fingerprint,
-            device=self.device,
+            device=device,
             numerics={"threads": cell.numerics.threads, "torch": torch.__version__},
             cache=None if unit.cache is None else Cache(unit.cache),
             say=say,
         )
-        self.defended = defense.deploy(workshop)
+        filled = defense.at(cell.norm, None if reference is None else float(reference))
+        defended = filled.deploy(workshop)
         facts: dict[str, Any] = {}
         for trained in workshop.trained:
             facts |= trained.facts()
-        with frozen(self.defended.predict):
-            logits = predictions(
-                self.defended.predict, self.x, cell.numerics.shape, classes=dataset.classes
-            )
-        check_logits(logits, self.y)
-        self.clean = logits.argmax(1)
-        return Prepared(tuple(item.cell.key for item in unit.todo), facts)
+        predict, shape = defended.predict, cell.numerics.shape
+        with frozen(predict):
+            logits = predictions(predict, images.x, shape, classes=dataset.classes)
+        check_logits(logits, images.y)
+        return cls(images, dataset.classes, defended, logits.argmax(1), facts)
 
-    def attack(self, item: Todo, unit: Unit) -> Iterator[Event]:
+    def attacked(
+        self, item: Todo, named: str | Attack, in_flight: int | None
+    ) -> Iterator[Moved | Done]:
         """One cell: every missing block, in one stream of samples."""
-        if self.defended is None or self.clean is None:
-            raise RuntimeError("deploy comes before attack")
         cell = item.cell
-        named = unit.attacks[cell.key]
         recipe: Attack = attacks.get(named) if isinstance(named, str) else named
-        recipe.check(cell.norm, self.dataset.classes)
+        recipe.check(cell.norm, self.classes)
         places = np.concatenate([np.arange(*_span(number, cell.data.n)) for number in item.blocks])
         blocks = {number: _Block(self, cell, number) for number in item.blocks}
-        right = (self.clean == self.y).cpu().numpy()
+        right = (self.clean == self.images.y).cpu().numpy()
         todo = places[right[places]]
         start = time.perf_counter()
         moved = len(places) - len(todo)
@@ -217,19 +226,18 @@ class _Bench:
             block.settle_wrong(right)
             if block.is_complete:
                 yield Done(cell.key, number, block.arrays, 0.0)
-        with frozen(self.defended.predict) as check:
-            for settled in self._settled(recipe, cell, todo, unit.batch_size):
+        with frozen(self.defended.surrogate), frozen(self.defended.predict) as check:
+            for settled in self._settled(recipe, cell, todo, in_flight):
                 place = int(todo[settled.sample])
                 block = blocks[place // BLOCK]
-                block.settle(place, settled, self.x[place])
+                block.settle(place, settled, self.images.x[place])
                 moved += 1
                 if block.is_complete:
                     check()
                     now = time.perf_counter()
-                    yield Moved(cell.key, moved)
                     yield Done(cell.key, place // BLOCK, block.arrays, now - start)
-                    start, moved = now, 0
-                elif moved >= 32:
+                    start = now
+                if block.is_complete or moved >= _MOST_UNTOLD:
                     yield Moved(cell.key, moved)
                     moved = 0
         yield Moved(cell.key, moved)
@@ -237,16 +245,17 @@ class _Bench:
     def _settled(
         self, recipe: Attack, cell: Cell, places: NDArray[np.int64], in_flight: int | None
     ) -> Iterator[Settled]:
+        x, y = self.images.x, self.images.y
         radii = np.array([float(e) for e in cell.eps if e > 0])
-        if not len(places) or not len(radii) or self.defended is None:
-            for sample in range(len(places)):
-                yield Settled(sample, np.zeros(0, dtype=np.bool_), self.x[places[sample]], 0, 0, 0)
+        if not len(places) or not len(radii):
+            for sample, place in enumerate(places):
+                yield Settled(sample, np.zeros(0, dtype=np.bool_), x[place], 0, 0, 0)
             return
-        index = torch.from_numpy(places).to(self.device)
-        samples = Samples(self.x[index], self.y[index], self.ids[index], radii)
+        index = torch.from_numpy(places).to(x.device)
+        samples = Samples(x[index], y[index], self.images.ids[index], radii)
         setting = Setting(
             norm=cell.norm,
-            classes=self.dataset.classes,
+            classes=self.classes,
             seed=cell.seed,
             shape=cell.numerics.shape,
             policy=cell.sweep,
@@ -265,19 +274,17 @@ def _span(number: int, n: int) -> tuple[int, int]:
 class _Block:
     """The arrays of one block while its samples are being settled."""
 
-    def __init__(self, bench: _Bench, cell: Cell, number: int):
+    def __init__(self, pipeline: _Pipeline, cell: Cell, number: int):
         first, last = _span(number, cell.data.n)
         self.first, self.norm, self.eps = first, cell.norm, [e for e in cell.eps if e > 0]
-        size, clean = last - first, bench.clean
-        if clean is None:
-            raise RuntimeError("deploy comes before attack")
+        size, images = last - first, pipeline.images
         self.open = size
         self.grid = np.array([float(e) for e in cell.eps])
         self.arrays: Arrays = {
-            "index": bench.positions[first:last],
-            "id": bench.ids[first:last].cpu().numpy(),
-            "label": bench.y[first:last].cpu().numpy(),
-            "clean_prediction": clean[first:last].cpu().numpy(),
+            "index": images.positions[first:last],
+            "id": images.ids[first:last].cpu().numpy(),
+            "label": images.y[first:last].cpu().numpy(),
+            "clean_prediction": pipeline.clean[first:last].cpu().numpy(),
             "min_eps": np.full(size, np.inf),
             "distance": np.full(size, np.nan),
             "forward": np.zeros(size, dtype=np.int64),
