@@ -41,6 +41,16 @@ def folder(tmp_path_factory):
     return where
 
 
+def test_the_table_is_the_committed_one():
+    shown = TEXT.split("<!-- reference -->")[1].split("<!-- end -->")[0].strip()
+    committed = (ROOT / "results/reference/mnist/leaderboard.md").read_text(encoding="utf-8")
+    assert shown.startswith("| ")
+    assert shown in committed
+    # The command above it is the one that made it.
+    (made,) = re.findall(r"^Made by `(.+)` with", committed, flags=re.MULTILINE)
+    assert made in LINES
+
+
 def test_there_is_something_to_check():
     assert len(PYTHON) == 3
     assert len(ON_DIGITS) == 3

@@ -16,7 +16,7 @@ from torch.testing import assert_close
 import attacks
 from attacks import ThreatModel, loop, norms, verify
 from attacks.base import Attack, Task
-from attacks.draws import sample_ids
+from attacks.draws import Draws, sample_ids
 from attacks.losses import MARGIN
 from attacks.oracles import ORACLES, Answer, ModelError, Query
 from attacks.work import Samples, Setting, Settled
@@ -224,6 +224,21 @@ def test_an_image_that_is_never_fooled_is_the_worst_of_the_largest_radius() -> N
         assert not settled.fooled.any()
         moved = norms.size((settled.x_adv - problem.x[settled.sample])[None], "linf")
         assert_close(moved, torch.tensor([0.01]), rtol=0, atol=1e-6)
+
+
+def test_the_best_point_on_the_way_is_kept() -> None:
+    """Of eight random points the one with the largest margin, not the first and not the last."""
+    problem = linear("l2", 10)
+    radius = (0.5 * problem.distance).float()
+    draws = Draws.of(problem.x, seed=0)
+    points = [norms.random_point(problem.x, radius, "l2", draws, "noise", k) for k in range(8)]
+    with torch.no_grad():
+        margins = torch.stack([MARGIN(problem.model(point), problem.y) for point in points])
+    best = margins.argmax(0)
+    assert len(best.unique()) > 3
+    work = samples(problem.x, problem.y, radius.double().numpy()[:, None])
+    for settled in swept("noise:samples=8", problem.model, work, norm="l2"):
+        assert torch.equal(settled.x_adv, points[best[settled.sample]][settled.sample])
 
 
 # Independence of neighbours
