@@ -32,7 +32,7 @@ from bench.spec import Request, parse_grid, valid
 from bench.store import Store
 from defenses.base import Defense
 from defenses.registry import defenses
-from models import checkpoint
+from models import checkpoint, train
 from models.recipes import Classifier
 from models.registry import models
 
@@ -173,19 +173,21 @@ def data_part_of(dataset: data.Dataset, n: int | None, reference: Fraction | Non
 
 
 def _model_part(text: str, dataset: data.Dataset) -> Part:
-    """A model as plain values; one from outside is built once, and known by its weights beside its
-    source.
+    """A model as plain values: one that is to be trained is known by how, one that is given is built
+    once and known by its weights.
     """
     model: Classifier = valid(models.get, text)
-    if not model.is_trained and (dataset.train is None or dataset.validation is None):
-        raise RequestError(
-            f"{dataset.name} has no training split for {text}: add train=, or weights= to the model"
-        )
     identity = model.identity()
     if model.is_trained:
         net = valid(lambda _: model.build(dataset.shape, dataset.classes), text)
-        identity["weights"] = checkpoint.digest(net.state_dict())
-    return Part(model.to_spec(), identity)
+        return Part(model.to_spec(), {**identity, "weights": checkpoint.digest(net.state_dict())})
+    if dataset.train is None or dataset.validation is None:
+        raise RequestError(
+            f"{dataset.name} has no training split for {text}: add train=, or weights= to the model"
+        )
+    settings = vars(model.settings(len(dataset.train), dataset.shape[0]))
+    how = {name: repr(value) for name, value in settings.items()}
+    return Part(model.to_spec(), {**identity, "settings": how, "training": train.REVISION})
 
 
 def _defense_part(text: str, norm: str, reference: Fraction) -> Part:

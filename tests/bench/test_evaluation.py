@@ -429,3 +429,27 @@ def test_a_gpu_agrees_with_the_processor(digits):
     here = bench.evaluate(model, "digits", **settings).samples
     there = bench.evaluate(model.cuda(), "digits", **settings).samples
     assert (here.min_eps.to_numpy() != there.min_eps.to_numpy()).mean() <= 0.005
+
+
+@pytest.mark.parametrize("what", ["revision of training", "usual batch", "weights"])
+def test_what_decides_the_weights_is_in_the_key(what, tmp_path, monkeypatch):
+    from models import recipes, train
+
+    file = tmp_path / "net.py"
+    text = (
+        "import torch\n\ndef net():\n    return torch.nn.Sequential(torch.nn.Flatten(), layer())\n"
+    )
+    layer = "\ndef layer():\n    made = torch.nn.Linear(64, 10)\n    made.bias.data.fill_({})\n"
+    file.write_text(text + layer.format(0))
+    model = f"{file}:net" if what == "weights" else TINY
+    request = Request(models=(model,), attacks=("fgsm",), n=20)
+    (before,) = resolve(request).cells
+    assert resolve(request).cells == (before,)
+    if what == "revision of training":
+        monkeypatch.setattr(train, "REVISION", train.REVISION + 1)
+    elif what == "usual batch":
+        monkeypatch.setattr(recipes.CnnSmall, "usual_batch", 32)
+    else:
+        file.write_text(text + layer.format(1))
+    (after,) = resolve(request).cells
+    assert after.key != before.key
