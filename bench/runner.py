@@ -173,7 +173,7 @@ def data_part_of(dataset: data.Dataset, n: int | None, reference: Fraction | Non
 
 
 def _model_part(text: str, dataset: data.Dataset) -> Part:
-    """A model as plain values: one that is to be trained is known by how, one that is given is built
+    """A model as plain values: one to be trained is known by how, one that is given is built
     once and known by its weights.
     """
     model: Classifier = valid(models.get, text)
