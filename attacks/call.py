@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from attacks import norms
 from attacks.base import Attack, at_least
 from attacks.draws import sample_ids
 from attacks.loop import sweep
@@ -52,7 +53,9 @@ def attack(  # noqa: PLR0913  the public call's arguments
         judge = judge_of(model, samples, setting)
         for settled in sweep(recipe, ORACLES[recipe.access](model), judge, samples, setting):
             x_adv[open_[settled.sample]] = settled.x_adv
-    return x_adv
+    # The judge refused a point outside, but it may still be the best one tried.
+    kept = norms.inside(x_adv, x, radius, threat.norm)
+    return torch.where(norms.expand(kept, x), x_adv, x)
 
 
 def _radius(threat: ThreatModel, count: int) -> Tensor:

@@ -126,6 +126,11 @@ ACCESS = {"gradient": "white-box", "logits": "black-box"}
 """What the mode of an attack is called when it is handed the deployed pipeline itself."""
 
 
+def _same(one: Tensor, other: Tensor) -> bool:
+    """Whether two buffers are equal; NaN equals NaN."""
+    return one.shape == other.shape and bool(((one == other) | (one.isnan() & other.isnan())).all())
+
+
 @contextlib.contextmanager
 def frozen(model: Predict) -> Iterator[Callable[[], None]]:
     """Holds a module in eval mode with frozen parameters, then gives it back as it was.
@@ -143,9 +148,7 @@ def frozen(model: Predict) -> Iterator[Callable[[], None]]:
 
     def check() -> None:
         moved = [
-            n
-            for n, buffer in model.named_buffers()
-            if n in before and not torch.equal(buffer, before[n])
+            n for n, buffer in model.named_buffers() if n in before and not _same(buffer, before[n])
         ]
         woken = sorted({type(module).__name__ for module in model.modules() if module.training})
         if moved or woken:

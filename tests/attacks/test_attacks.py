@@ -443,6 +443,12 @@ def test_a_model_that_changes_itself_is_refused(
     assert not any(module.training for module in model.modules())
 
 
+def test_a_buffer_of_nan_is_not_a_changed_one() -> None:
+    at = case()
+    at.model.register_buffer("unused", torch.tensor([torch.nan, 1.0]))
+    run("fgsm", "linf", at)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -9,6 +9,7 @@ are tested on it as it stands, and whole attacks on u = (x + 5) / 10 with the mo
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 
 import pytest
 import torch
@@ -108,6 +109,12 @@ def test_iterations_of_the_basic_iterative_method(eps: int, steps: int) -> None:
     assert attacks.get("bim").horizon(eps / 255) == steps + 1
 
 
+def test_rounding_of_the_radius_takes_no_iteration_away() -> None:
+    """At any eps of n / 255 the count is that of exact fractions."""
+    exact = [max(1, math.floor(min(n + 4, Fraction(5, 4) * n))) for n in range(256)]
+    assert kurakin_steps(torch.arange(256) / 255).tolist() == exact
+
+
 def test_the_basic_iterative_method_takes_at_least_a_step() -> None:
     assert kurakin_steps(torch.tensor([0.0, 0.1 / 255])).tolist() == [1, 1]
 
@@ -131,6 +138,7 @@ def parts(spec: str) -> tuple[Tensor, Tensor]:
         ("pgd", 40, 2.5 * RADII / 40),
         ("pgd:steps=10", 10, 2.5 * RADII / 10),
         ("pgd:steps=10,alpha=0.01", 10, torch.full((3,), 0.01)),
+        ("pgd:steps=10,rel_alpha=0.2", 10, 0.2 * RADII),
         ("bim:steps=7", 7, torch.full((3,), 1 / 255)),
         ("bim:steps=7,alpha=2/255", 7, torch.full((3,), 2 / 255)),
     ],

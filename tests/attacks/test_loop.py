@@ -226,17 +226,20 @@ def test_an_image_that_is_never_fooled_is_the_worst_of_the_largest_radius() -> N
         assert_close(moved, torch.tensor([0.01]), rtol=0, atol=1e-6)
 
 
-def test_the_best_point_on_the_way_is_kept() -> None:
-    """Of eight random points the one with the largest margin, not the first and not the last."""
+@pytest.mark.parametrize("targeted", [False, True])
+def test_the_best_point_on_the_way_is_kept(targeted: bool) -> None:
+    """Of eight random points the one furthest from the label, or nearest to the target."""
     problem = linear("l2", 10)
     radius = (0.5 * problem.distance).float()
     draws = Draws.of(problem.x, seed=0)
     points = [norms.random_point(problem.x, radius, "l2", draws, "noise", k) for k in range(8)]
+    against, sign = (problem.nearest, -1) if targeted else (problem.y, 1)
     with torch.no_grad():
-        margins = torch.stack([MARGIN(problem.model(point), problem.y) for point in points])
-    best = margins.argmax(0)
+        values = torch.stack([sign * MARGIN(problem.model(point), against) for point in points])
+    best = values.argmax(0)
     assert len(best.unique()) > 3
     work = samples(problem.x, problem.y, radius.double().numpy()[:, None])
+    work = replace(work, targets=problem.nearest if targeted else None)
     for settled in swept("noise:samples=8", problem.model, work, norm="l2"):
         assert torch.equal(settled.x_adv, points[best[settled.sample]][settled.sample])
 
@@ -326,7 +329,7 @@ def test_an_attack_is_not_believed(policy: str, exact: bool) -> None:
 
 
 def test_a_point_outside_the_ball_does_not_count() -> None:
-    """Whoever writes an attack that leaves the ball gains nothing by it."""
+    """Whoever writes an attack that leaves the ball gains nothing by it, and its points stay in."""
 
     @dataclass(frozen=True)
     class Cheat(Brighten):
@@ -336,6 +339,7 @@ def test_a_point_outside_the_ball_does_not_count() -> None:
     results = swept(Cheat(), BRIGHT, samples(GREY, torch.zeros(5, dtype=torch.int64), [0.1]))
     assert not any(settled.fooled.any() for settled in results)
     assert [settled.verify for settled in results] == [3] * 5
+    assert torch.equal(Cheat()(BRIGHT, GREY, ZERO, ThreatModel("linf", 0.1)), GREY)
 
 
 def test_an_inexact_oracle_is_judged_at_the_end_of_each_restart_only() -> None:

@@ -72,6 +72,8 @@ def test_a_bad_value_is_refused(changes: dict[str, Any], message: str) -> None:
     [
         ("pgd:steps=0", "steps must be at least 1, got 0"),
         ("pgd:alpha=0", "alpha must be above 0"),
+        ("pgd:rel_alpha=-1", "rel_alpha must be above 0"),
+        ("pgd:alpha=0.1,rel_alpha=0.1", "alpha and rel_alpha must not both be given"),
         ("pgd:restarts=0", "restarts must be at least 1, got 0"),
         ("pgd:restarts=2,random=false", "restarts above 1 need random=true"),
         ("fgsm:random=1", r"random must be in \[0, 1\)"),
@@ -93,3 +95,9 @@ def test_a_model_without_a_gradient_is_refused() -> None:
     blind = Mapped(Curved(), lambda logits, _: logits.detach())
     with pytest.raises(ModelError, match="does not depend on its input differentiably"):
         attacks.get("pgd:steps=2")(blind, X, FITTING["y"], ThreatModel("linf", 0.1))
+
+
+def test_logits_between_0_and_1_are_not_taken_for_probabilities() -> None:
+    """Rows of probabilities sum to 1, all of them."""
+    inside = Mapped(Curved(), lambda logits, _: logits.sigmoid() / 5)
+    attacks.get("pgd:steps=2")(inside, X, inside(X).argmax(1), ThreatModel("linf", 0.1))
