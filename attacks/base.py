@@ -127,10 +127,16 @@ class Attack(ABC):
         return registry.attacks.identity(self)
 
 
+MOST = 10**9
+"""The largest count a hyper-parameter may be."""
+
+
 def at_least(name: str, value: float, least: float) -> None:
-    """Refuses a hyper-parameter below its least value."""
+    """Refuses a hyper-parameter below its least value, or absurdly large."""
     if not value >= least:
         raise ValueError(f"{name} must be at least {least}, got {value}")
+    if value > MOST:
+        raise ValueError(f"{name} must be at most {MOST}, got {value}")
 
 
 def replicate(task: Task, value: float) -> Tensor:

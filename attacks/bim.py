@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -39,8 +40,8 @@ class Bim(AscentAttack):
     def __post_init__(self) -> None:
         if self.steps is not None:
             at_least("steps", self.steps, 1)
-        if not self.alpha > 0:
-            raise ValueError(f"alpha must be above 0, got {self.alpha}")
+        if not 0 < self.alpha < math.inf:
+            raise ValueError(f"alpha must be finite and above 0, got {self.alpha}")
 
     @property
     def classes(self) -> int:  # type: ignore[override]

@@ -65,6 +65,7 @@ class _Tally:
     forward: int = 0
     backward: int = 0
     verify: int = 0
+    refused: int = 0
 
 
 @dataclass
@@ -262,6 +263,7 @@ class _Sweep:
             tally = self._tally(work.sample)
             tally.verify += 1
             if not success:
+                tally.refused += self.setting.exact
                 yield from self._failed(work, point, value)
                 continue
             if not tally.fooled.any():
@@ -289,7 +291,8 @@ class _Sweep:
             return
         tally = self.tallies.pop(work.sample)
         point = self.samples.x[work.sample] if tally.x_adv is None else tally.x_adv
-        yield Settled(work.sample, tally.fooled, point, tally.forward, tally.backward, tally.verify)
+        counts = (tally.forward, tally.backward, tally.verify, tally.refused)
+        yield Settled(work.sample, tally.fooled, point, *counts)
 
     def _tally(self, sample: int) -> _Tally:
         return self.tallies.setdefault(sample, _Tally(np.zeros(self.samples.rungs, dtype=np.bool_)))

@@ -127,43 +127,62 @@ ACCESS = {"gradient": "white-box", "logits": "black-box"}
 
 
 def _same(one: Tensor, other: Tensor) -> bool:
-    """Whether two buffers are equal; NaN equals NaN."""
+    """Whether two tensors are equal; NaN equals NaN."""
     return one.shape == other.shape and bool(((one == other) | (one.isnan() & other.isnan())).all())
 
 
 @contextlib.contextmanager
-def frozen(model: Predict) -> Iterator[Callable[[], None]]:
-    """Holds a module in eval mode with frozen parameters, then gives it back as it was.
-
-    The function it yields raises ModelError when buffers or modes have changed so far (such a model
-    answers differently each time); leaving does so too.
-    """
+def held(model: Predict) -> Iterator[None]:
+    """Holds a module in eval mode with frozen parameters; modes and requires_grad come back."""
     if not isinstance(model, nn.Module):
-        yield lambda: None
+        yield
         return
     modes = [(module, module.training) for module in model.modules()]
     needs = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     model.eval().requires_grad_(requires_grad=False)
-    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
-
-    def check() -> None:
-        moved = [
-            n for n, buffer in model.named_buffers() if n in before and not _same(buffer, before[n])
-        ]
-        woken = sorted({type(module).__name__ for module in model.modules() if module.training})
-        if moved or woken:
-            what = f"buffers {', '.join(moved)}" if moved else f"the mode of {', '.join(woken)}"
-            raise ModelError(f"the model changed itself while it was evaluated: {what}")
-
     try:
-        yield check
-        check()
+        yield
     finally:
         for module, training in modes:
             module.training = training
         for parameter, needed in needs:
             parameter.requires_grad_(needed)
-        with torch.no_grad():
-            for name, buffer in model.named_buffers():
-                if name in before:
-                    buffer.copy_(before[name])
+
+
+def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    yield from model.named_buffers()
+    yield from model.named_parameters()
+
+
+@contextlib.contextmanager
+def frozen(model: Predict) -> Iterator[Callable[[], None]]:
+    """Holds a module as `held` does, and watches it; it comes back as it was.
+
+    The function it yields raises ModelError when parameters, buffers or modes have changed so far
+    (such a model answers differently each time); leaving does so too.
+    """
+    if not isinstance(model, nn.Module):
+        yield lambda: None
+        return
+    before = {name: tensor.detach().clone() for name, tensor in _tensors(model)}
+
+    def moved() -> list[str]:
+        return [n for n, t in _tensors(model) if n in before and not _same(t, before[n])]
+
+    def check() -> None:
+        names = moved()
+        woken = sorted({type(module).__name__ for module in model.modules() if module.training})
+        if names or woken:
+            what = f"{', '.join(names)}" if names else f"the mode of {', '.join(woken)}"
+            raise ModelError(f"the model changed itself while it was evaluated: {what}")
+
+    with held(model):
+        try:
+            yield check
+            check()
+        finally:
+            changed = set(moved())
+            with torch.no_grad():
+                for name, tensor in _tensors(model):
+                    if name in changed:
+                        tensor.copy_(before[name])

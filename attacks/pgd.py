@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -38,8 +39,8 @@ class Pgd(AscentAttack):
         at_least("steps", self.steps, 1)
         at_least("restarts", self.restarts, 1)
         for name, value in (("alpha", self.alpha), ("rel_alpha", self.rel_alpha)):
-            if value is not None and not value > 0:
-                raise ValueError(f"{name} must be above 0, got {value}")
+            if value is not None and not 0 < value < math.inf:
+                raise ValueError(f"{name} must be finite and above 0, got {value}")
         if self.alpha is not None and self.rel_alpha is not None:
             raise ValueError("alpha and rel_alpha must not both be given")
         if self.restarts > 1 and not self.random:

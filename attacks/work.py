@@ -47,9 +47,10 @@ class Work(NamedTuple):
 @dataclass(frozen=True)
 class Settled:
     """A sample's result: fooled (R,) bool per rung, the image that fooled the lowest one (or the
-    best one tried).
+    best one tried at the last).
 
-    forward and backward count the sample's queries, verify the judge's.
+    forward and backward count the sample's queries, verify the judge's; refused says how many
+    claimed successes the judge did not accept.
     """
 
     sample: int
@@ -58,6 +59,7 @@ class Settled:
     forward: int
     backward: int
     verify: int
+    refused: int = 0
 
 
 Judge = Callable[[Tensor, NDArray[np.int64], Tensor], NDArray[np.bool_]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -25,11 +26,10 @@ from bench.plan import Cell, Part
 from bench.report.export import samples as samples_frame
 from bench.report.frames import tidy
 from bench.runner import Job, Silent, Sources
-from bench.spec import SWEEPS, checked_grid, parse_grid, valid
+from bench.spec import Request, checked_grid, fraction, parse_grid, valid
 from bench.stats import Interval, wilson
 from bench.store import Record, Store
 from defenses.none import NoDefense
-from models import checkpoint
 from models.nets import Shape
 from models.recipes import Classifier
 from models.split import Split
@@ -107,7 +107,7 @@ class Run:
 def evaluate(  # noqa: PLR0913  one keyword per setting
     model: nn.Module,
     dataset: str | tuple[Tensor, Tensor] = "digits",
-    attacks: Sequence[str | Attack] = ("pgd",),
+    attacks: str | Attack | Sequence[str | Attack] = ("pgd",),
     *,
     norm: str = "linf",
     eps: Eps | None = None,
@@ -128,19 +128,35 @@ def evaluate(  # noqa: PLR0913  one keyword per setting
     the model's parameters are. out: a folder whose store is used and added to; by default nothing
     is written. Raises BenchError for a request that cannot be run, and for an attack that failed.
     """
-    chosen = _dataset(model, dataset, None if data_root is None else Path(data_root))
-    if sweep not in SWEEPS:
-        raise RequestError(f"sweep must be one of {', '.join(SWEEPS)}, got {sweep!r}")
-    grid, reference = _grid(eps, chosen, norm)
-    given = Given(module=model)
-    identity = {"class": type(model).__qualname__, "weights": checkpoint.digest(model.state_dict())}
-    model_part = Part(type(model).__name__, identity)
-    where = runner.device_of(device) if device else _device(model)
-    recipes = [valid(attack_table.get, a) if isinstance(a, str) else a for a in attacks]
-    if not recipes:
+    if not isinstance(model, nn.Module):
+        raise RequestError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    named = [attacks] if isinstance(attacks, str | Attack) else list(attacks)
+    if not named:
         raise RequestError("at least one attack is needed")
-    defense = NoDefense()
+    # What every request is checked for.
+    Request(
+        attacks=tuple(a for a in named if isinstance(a, str)),
+        seeds=(seed,),
+        norm=norm,
+        n=n,
+        device=device or "auto",
+        sweep=sweep,
+        batch_size=batch_size,
+    )
+    where = runner.device_of(device) if device else _device(model)
+    if where != _device(model):
+        model = copy.deepcopy(model).to(where)
+    chosen = _dataset(model, dataset, None if data_root is None else Path(data_root))
+    grid, reference = _grid(eps, chosen, norm)
+    recipes = [valid(attack_table.get, a) if isinstance(a, str) else a for a in named]
     data_part = runner.data_part_of(chosen, n, reference)
+    identity = {
+        "class": type(model).__qualname__,
+        **runner.known_by(model, chosen, data_part.n, where),
+    }
+    model_part = Part(type(model).__name__, identity)
+    given = Given(module=model)
+    defense = NoDefense()
     cells: dict[str, Cell] = {}
     sources: dict[str, Sources] = {}
     for recipe in recipes:
@@ -177,19 +193,44 @@ def _dataset(
 ) -> data.Dataset:
     if isinstance(dataset, str):
         return data.load(dataset, root)
-    x, y = dataset
-    if x.dtype != torch.uint8:
-        valid(lambda _: check_images(x, y), "")
-    if not len(x) or len(x) != len(y):
+    chosen = data.assemble("tensors", "tensors", _split(*dataset))
+    try:
+        with frozen(model), torch.no_grad():
+            logits = model(chosen.test.images(slice(0, 1), _device(model)))
+    except RuntimeError as err:
+        shape = tuple(chosen.test.x.shape[1:])
         raise RequestError(
-            f"x and y must hold the same number of samples, at least 1, got {len(x)} and {len(y)}"
-        )
-    chosen = data.assemble("tensors", "tensors", Split(x.detach().cpu(), y.detach().cpu().long()))
-    with frozen(model), torch.no_grad():
-        logits = model(chosen.test.images(slice(0, 1), _device(model)))
+            f"the model does not take images of shape {shape}: {' '.join(str(err).split())[:200]}"
+        ) from err
     if not isinstance(logits, Tensor) or logits.dim() != 2:
         raise RequestError("the model must return logits (N, K)")
+    if chosen.classes > logits.shape[1]:
+        raise RequestError(
+            f"labels must be in 0..{logits.shape[1] - 1}, got {chosen.classes - 1} for a model of "
+            f"{logits.shape[1]} classes"
+        )
     return replace(chosen, classes=logits.shape[1])
+
+
+def _split(x: object, y: object) -> Split:
+    """Own tensors as a split: x kept as uint8 or made float32, y int64; refused in one line."""
+    if not isinstance(x, Tensor) or not isinstance(y, Tensor):
+        kinds = f"{type(x).__name__} and {type(y).__name__}"
+        raise RequestError(f"x and y must be tensors, got {kinds} (torch.from_numpy makes them)")
+    if y.is_floating_point() or y.is_complex() or y.dtype == torch.bool:
+        raise RequestError(f"y must be integers, got {y.dtype}")
+    images = x.detach().cpu() if x.dtype == torch.uint8 else x.detach().cpu().float()
+    labels = y.detach().cpu().long()
+    probe = images[:1].float().div(255) if x.dtype == torch.uint8 else images
+    valid(lambda _: check_images(probe, labels[: len(probe)]), "")
+    if not len(x) or labels.shape != (len(x),):
+        raise RequestError(
+            f"x and y must hold the same number of samples, at least 1, got {tuple(x.shape)} and "
+            f"{tuple(y.shape)}"
+        )
+    if int(labels.min()) < 0:
+        raise RequestError(f"labels must be at least 0, got {int(labels.min())}")
+    return Split(images, labels)
 
 
 def _grid(
@@ -205,17 +246,17 @@ def _grid(
     if eps is None:
         if row is None:
             raise RequestError("eps= is needed with tensors of your own")
-        return parse_grid(row.grid), reference
+        return parse_grid(row.grid, norm), reference
     if isinstance(eps, str):
-        return parse_grid(eps), reference
+        return parse_grid(eps, norm), reference
     values = [eps] if isinstance(eps, float | int) else list(eps)
-    return checked_grid([_exact(value) for value in values], str(eps)), reference
+    return checked_grid([_exact(value) for value in values], str(eps), norm), reference
 
 
 def _exact(value: Any) -> Fraction:
     """The fraction a number was meant as: 0.1 is 1/10, and 8 / 255 is 8/255."""
     if isinstance(value, str):
-        return parse_grid(value)[0]
+        return fraction(value)
     if not math.isfinite(value):
         raise RequestError(f"eps must be finite, got {value}")
     by_text = Fraction(repr(float(value)))

@@ -102,7 +102,7 @@ def run(  # noqa: PLR0913  one parameter per flag
     ] = None,
     n: Annotated[int | None, typer.Option(help="Test images. [default: min(1000, all)]")] = None,
     device: Annotated[
-        str | None, typer.Option(help="auto, cpu, cuda, cuda:N or mps. [default: auto]")
+        str | None, typer.Option(help="auto, cpu, cuda or cuda:N. [default: auto]")
     ] = None,
     sweep: Annotated[
         str | None,
@@ -225,8 +225,8 @@ def _executed(job: Job, store: Store, *, quiet: bool, fresh: bool) -> tuple[list
         execute(job, store, LocalExecutor(), watcher(quiet=quiet), fresh=fresh)
     except KeyboardInterrupt:
         interrupted = True
-    failed = {record.key: record.failure for record in store.records(c.key for c in job.cells)}
-    return [f"{title(c)}: {failed[c.key]}" for c in job.cells if failed.get(c.key)], interrupted
+    failed = store.failures(cell.key for cell in job.cells)
+    return [f"{title(c)}: {failed[c.key]}" for c in job.cells if c.key in failed], interrupted
 
 
 def _show_plan(job: Job, store: Store) -> None:

@@ -77,13 +77,15 @@ def load(text: str, root: Path | None) -> Dataset:
     return dataset
 
 
-def assemble(name: str, kind: str, test: Split, train: Split | None = None) -> Dataset:
+def assemble(
+    name: str, kind: str, test: Split, train: Split | None = None, classes: int | None = None
+) -> Dataset:
     """A dataset from its splits: validation taken out of train, ids, order and fingerprint made.
 
     Validation is the first min(5000, 10 %) of train in stratified order; a train of fewer than 10
-    images has none.
+    images has none. classes: how many there are, by default as many as the labels show.
     """
-    classes = 1 + int(test.y.max())
+    least = 1 + int(test.y.max())
     if train is not None:
         there, here = tuple(train.x.shape[1:]), tuple(test.x.shape[1:])
         if there != here:
@@ -91,11 +93,13 @@ def assemble(name: str, kind: str, test: Split, train: Split | None = None) -> D
                 f"{name}: train and test images must share one shape, got {there} and {here}"
             )
         last = int(train.y.max())
-        if classes > 1 + last:
+        if classes is None and least > 1 + last:
             raise DataError(
-                f"{name}: a test label must be a class of train, 0 to {last}, got {classes - 1}"
+                f"{name}: a test label must be a class of train, 0 to {last}, got {least - 1}"
             )
-        classes = 1 + last
+        least = max(least, 1 + last)
+    if classes is not None and classes < least:
+        raise DataError(f"{name}: classes must be at least {least}, its labels, got {classes}")
     ids = ids_of(test)
     size = 0 if train is None else min(MOST_VALIDATION, len(train) // 10)
     rest, validation = hold_out(train, size) if train is not None and size else (train, None)
@@ -103,7 +107,7 @@ def assemble(name: str, kind: str, test: Split, train: Split | None = None) -> D
         name=name,
         kind=kind,
         fingerprint=fingerprint(train, test),
-        classes=classes,
+        classes=classes or least,
         train=rest,
         validation=validation,
         test=test,

@@ -71,8 +71,6 @@ def _devices() -> list[str]:
         found += [
             f"cuda:{i} {torch.cuda.get_device_name(i)}" for i in range(torch.cuda.device_count())
         ]
-    if torch.backends.mps.is_available():
-        found.append("mps")
     return found
 
 

@@ -24,7 +24,7 @@ from torch import Tensor
 from attacks import loop, norms
 from attacks.base import Attack
 from attacks.call import check_logits
-from attacks.oracles import ORACLES, frozen
+from attacks.oracles import ORACLES, ModelError, Predict, frozen
 from attacks.registry import attacks
 from attacks.verify import judge_of, predictions
 from attacks.work import Samples, Setting, Settled
@@ -33,10 +33,13 @@ from bench.plan import BLOCK, Cell, Todo
 from bench.store import Arrays
 from defenses.base import Defended, Defense, Workshop
 from defenses.registry import defenses
-from models.checkpoint import Cache
+from models.checkpoint import Cache, digest
 from models.recipes import Classifier
 from models.registry import models
 
+_SAME = 1e-4
+"""Difference of logits between two passes from which on a model counts as random (the bound of
+AutoAttack's checks)."""
 _MOST_UNTOLD = 32
 """Samples settled at most before the watcher hears of them."""
 
@@ -109,16 +112,33 @@ def dataset_of(text: str, root: Path | None) -> data.Dataset:
 
 @contextlib.contextmanager
 def numerics(threads: int) -> Iterator[None]:
-    """Float32 as such (no TF32) and a fixed number of threads, put back afterwards."""
+    """Float32 as such (no TF32), deterministic convolutions, a fixed number of threads; all of it
+    and the global random state are put back afterwards.
+    """
     before = torch.get_num_threads()
-    tf32 = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    flags = matmul.allow_tf32, cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark
     torch.set_num_threads(threads)
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    matmul.allow_tf32 = cudnn.allow_tf32 = cudnn.benchmark = False
+    cudnn.deterministic = True
     try:
-        yield
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+            yield
     finally:
         torch.set_num_threads(before)
-        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = tf32
+        matmul.allow_tf32, cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark = flags
+
+
+def behaviour(predict: Predict, dataset: data.Dataset, n: int, shape: int, device: str) -> str:
+    """A digest of what a given model says of the evaluated images: its weights and its file may be
+    the same while it is not. Empty for a model that has no proper answer.
+    """
+    images = _Images.of(dataset, n, torch.device(device))
+    try:
+        with frozen(predict):
+            return digest({"logits": predictions(predict, images.x, shape)})
+    except Exception:  # noqa: BLE001  the same boundary: the cell will fail and say why
+        return ""
 
 
 def run(unit: Unit, say: Callable[[str], None]) -> Iterator[Event]:
@@ -206,7 +226,10 @@ class _Pipeline:
         predict, shape = defended.predict, cell.numerics.shape
         with frozen(predict):
             logits = predictions(predict, images.x, shape, classes=dataset.classes)
+            again = predictions(predict, images.x[:shape], shape, classes=dataset.classes)
         check_logits(logits, images.y)
+        if not torch.allclose(again, logits[:shape], rtol=_SAME, atol=_SAME):
+            raise ModelError("the model answers differently each time (dropout left on? noise?)")
         return cls(images, dataset.classes, defended, logits.argmax(1), facts)
 
     def attacked(
@@ -290,6 +313,7 @@ class _Block:
             "forward": np.zeros(size, dtype=np.int64),
             "backward": np.zeros(size, dtype=np.int64),
             "verify": np.zeros(size, dtype=np.int64),
+            "refused": np.zeros(size, dtype=np.int64),
         }
         if cell.sweep == "independent":
             self.arrays["fooled"] = np.zeros((size, len(cell.eps)), dtype=np.uint8)
@@ -311,7 +335,7 @@ class _Block:
         """Notes a sample's result."""
         row = place - self.first
         self.open -= 1
-        for name in ("forward", "backward", "verify"):
+        for name in ("forward", "backward", "verify", "refused"):
             self.arrays[name][row] = getattr(settled, name)
         if "fooled" in self.arrays:
             self.arrays["fooled"][row, len(self.grid) - len(self.eps) :] = settled.fooled

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from torch import nn
 
 from attacks import loop
 from attacks.base import Attack
@@ -25,7 +26,17 @@ from attacks.registry import attacks
 from bench import data, plan
 from bench.datasets import budget
 from bench.errors import RequestError
-from bench.evaluation import Done, Event, Failed, Moved, Prepared, Unit, dataset_of
+from bench.evaluation import (
+    Done,
+    Event,
+    Failed,
+    Moved,
+    Prepared,
+    Unit,
+    behaviour,
+    dataset_of,
+    numerics,
+)
 from bench.executors import Executor
 from bench.plan import AttackPart, Cell, DataPart, Numerics, Part, Todo
 from bench.spec import Request, parse_grid, valid
@@ -85,14 +96,8 @@ class Job:
 def device_of(wanted: str) -> str:
     """The device that `auto` means here, or the one asked for; refuses one that is not there."""
     if wanted == "auto":
-        if torch.cuda.is_available():
-            return "cuda"
-        return "mps" if torch.backends.mps.is_available() else "cpu"
-    there = {
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-        "cpu": True,
-    }[wanted.partition(":")[0]]
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    there = wanted == "cpu" or torch.cuda.is_available()
     if not there or (":" in wanted and int(wanted.partition(":")[2]) >= torch.cuda.device_count()):
         raise RequestError(f"device {wanted} is not available here (bench doctor shows what is)")
     return wanted
@@ -124,12 +129,12 @@ def resolve(request: Request) -> Job:
     for text in request.datasets:
         dataset = dataset_of(text, request.data_root)
         row = budget(dataset.kind, dataset.shape[0], request.norm)
-        eps, reference = parse_grid(request.eps or row.grid), Fraction(row.reference)
+        eps, reference = parse_grid(request.eps or row.grid, request.norm), Fraction(row.reference)
         data_part = data_part_of(dataset, request.n, reference)
         pipelines = [
             (
                 model,
-                _model_part(model, dataset),
+                _model_part(model, dataset, data_part.n, device),
                 defense,
                 _defense_part(defense, request.norm, reference),
             )
@@ -172,7 +177,15 @@ def data_part_of(dataset: data.Dataset, n: int | None, reference: Fraction | Non
     return DataPart(dataset.name, dataset.fingerprint, len(positions), digest, reference)
 
 
-def _model_part(text: str, dataset: data.Dataset) -> Part:
+def known_by(net: nn.Module, dataset: data.Dataset, n: int, device: str) -> dict[str, str]:
+    """What a given model is known by: the digests of its weights and of its clean answers."""
+    shape = numerics_of(device).shape
+    with numerics(threads()):
+        said = behaviour(net.to(device), dataset, n, shape, device)
+    return {"weights": checkpoint.digest(net.state_dict()), "behaviour": said}
+
+
+def _model_part(text: str, dataset: data.Dataset, n: int, device: str) -> Part:
     """A model as plain values: one to be trained is known by how, one that is given is built
     once and known by its weights.
     """
@@ -180,7 +193,7 @@ def _model_part(text: str, dataset: data.Dataset) -> Part:
     identity = model.identity()
     if model.is_trained:
         net = valid(lambda _: model.build(dataset.shape, dataset.classes), text)
-        return Part(model.to_spec(), {**identity, "weights": checkpoint.digest(net.state_dict())})
+        return Part(model.to_spec(), {**identity, **known_by(net, dataset, n, device)})
     if dataset.train is None or dataset.validation is None:
         raise RequestError(
             f"{dataset.name} has no training split for {text}: add train=, or weights= to the model"

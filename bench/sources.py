@@ -149,17 +149,19 @@ class Npz:
 
     Each file holds x (or images) and y (or labels): x uint8, or float in [0, 1], as (N, H, W),
     (N, C, H, W) or (N, H, W, C) with 1, 3 or 4 channels; y whole numbers from 0. Where axis 1 is 1
-    or 3 it is the channels. Without train there is nothing to train on. Nothing is unpickled.
+    or 3 it is the channels. Without train there is nothing to train on. classes: how many, where
+    the labels do not show them all. Nothing is unpickled.
     """
 
     test: str
     train: str | None = None
+    classes: int | None = None
 
     def load(self, root: Path | None) -> Dataset:  # noqa: ARG002  one signature for all recipes
         """The dataset; root is not used, paths are relative to the current folder."""
         test = read_npz(Path(self.test))
         train = None if self.train is None else read_npz(Path(self.train))
-        return assemble(Path(self.test).stem, "npz", test, train)
+        return assemble(Path(self.test).stem, "npz", test, train, self.classes)
 
 
 def data_root(root: Path | None) -> Path:

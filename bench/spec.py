@@ -19,19 +19,23 @@ from defenses.registry import defenses
 from models.registry import models, near
 
 MOST_EPS = 10_000
-DEVICES = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
+_LARGEST = 1_000_000
+_LONGEST, _LONGEST_EXPONENT = 60, 4
+DEVICES = re.compile(r"auto|cpu|cuda(:\d+)?")
 SWEEPS = ("ladder", "independent")
 
 
 def fraction(text: str) -> Fraction:
     """An exact number from decimal text or a fraction such as 8/255."""
+    if len(text) > _LONGEST or len(text.lower().partition("e")[2]) > _LONGEST_EXPONENT:
+        raise RequestError(f"eps must be a number such as 0.3 or 8/255, got {text[:40]!r}")
     try:
         return Fraction(text.replace(" ", ""))
     except (ValueError, ZeroDivisionError) as err:
         raise RequestError(f"eps must be a number such as 0.3 or 8/255, got {text!r}") from err
 
 
-def parse_grid(text: str) -> tuple[Fraction, ...]:
+def parse_grid(text: str, norm: str = "l2") -> tuple[Fraction, ...]:
     """Radii of ``FIRST:LAST:STEP`` (both ends included) or ``A,B,C``, sorted, each once."""
     if ":" in text:
         parts = [fraction(part) for part in text.split(":")]
@@ -48,15 +52,22 @@ def parse_grid(text: str) -> tuple[Fraction, ...]:
         values = [first + i * step for i in range(count)]
     else:
         values = [fraction(part) for part in text.split(",") if part.strip()]
-    return checked_grid(values, text)
+    return checked_grid(values, text, norm)
 
 
-def checked_grid(values: list[Fraction], text: str) -> tuple[Fraction, ...]:
-    """The values sorted, each once; refuses an empty grid and a negative eps."""
+def checked_grid(values: list[Fraction], text: str, norm: str) -> tuple[Fraction, ...]:
+    """The values sorted, each once; refuses an empty grid, and an eps that is negative, too large
+    to mean anything in [0, 1], or under l0 no whole number.
+    """
     if not values:
         raise RequestError(f"the eps grid is empty: {text!r}")
     if min(values) < 0:
         raise RequestError(f"eps must be at least 0, got {float(min(values))!r}")
+    most = 1 if norm == "linf" else _LARGEST
+    if max(values) > most:
+        raise RequestError(f"eps must be at most {most} under {norm}, got {text}")
+    if norm == "l0" and any(value.denominator != 1 for value in values):
+        raise RequestError(f"eps under l0 is a number of components, a whole number, got {text}")
     return tuple(sorted(set(values)))
 
 
@@ -84,9 +95,7 @@ class Request:
         if self.sweep not in SWEEPS:
             raise RequestError(f"sweep must be one of {', '.join(SWEEPS)}, got {self.sweep!r}")
         if not DEVICES.fullmatch(self.device):
-            raise RequestError(
-                f"device must be auto, cpu, cuda, cuda:N or mps, got {self.device!r}"
-            )
+            raise RequestError(f"device must be auto, cpu, cuda or cuda:N, got {self.device!r}")
         for name, value in (("n", self.n), ("batch-size", self.batch_size)):
             if value is not None and value < 1:
                 raise RequestError(f"{name} must be at least 1, got {value}")
@@ -95,7 +104,7 @@ class Request:
             raise RequestError(f"seed must be from 0 to 2**63 - 1, got {wrong[0]}")
         self._check_specs()
         if self.eps is not None:
-            parse_grid(self.eps)
+            parse_grid(self.eps, self.norm)
 
     def _check_specs(self) -> None:
         for table, texts in (

@@ -32,7 +32,7 @@ _WAIT_S = 60.0
 _TABLES = """
 CREATE TABLE meta (schema INTEGER NOT NULL);
 CREATE TABLE cells (
-    place INTEGER PRIMARY KEY AUTOINCREMENT, key TEXT NOT NULL UNIQUE,
+    place INTEGER PRIMARY KEY AUTOINCREMENT, key TEXT NOT NULL UNIQUE, pipeline TEXT NOT NULL,
     dataset TEXT NOT NULL, fingerprint TEXT NOT NULL, samples TEXT NOT NULL, n INTEGER NOT NULL,
     model TEXT NOT NULL, defense TEXT NOT NULL, attack TEXT NOT NULL, mode TEXT NOT NULL,
     norm TEXT NOT NULL, eps TEXT NOT NULL, reference TEXT, seed INTEGER NOT NULL,
@@ -50,8 +50,8 @@ CREATE TABLE blocks (
 Arrays = dict[str, NDArray[Any]]
 """Per-sample arrays of one length: index (place in the test set), id, label, clean_prediction,
 min_eps (inf: never fooled; 0: wrong without attack), distance (of the image that fooled, in the
-norm; nan: none), forward, backward, verify; under an independent sweep fooled (n, number of eps)
-uint8 too.
+norm; nan: none), forward, backward, verify, refused (claimed successes that the re-check did not
+accept); under an independent sweep fooled (n, number of eps) uint8 too.
 """
 
 
@@ -61,10 +61,11 @@ class Record:
     none.
 
     failure is the one-line reason where the cell failed, else empty. reference is None where no eps
-    was named.
+    was named. pipeline is a digest of the defended model: texts may agree where weights do not.
     """
 
     key: str
+    pipeline: str
     dataset: str
     fingerprint: str
     samples_digest: str
@@ -91,7 +92,7 @@ class Record:
     def shown(self) -> tuple[Any, ...]:
         """What tells rows of a table apart: of cells that agree in it, the newest is shown."""
         data = (self.dataset, self.fingerprint, self.samples_digest)
-        who = (self.model, self.defense, self.attack, self.mode)
+        who = (self.model, self.defense, self.pipeline, self.attack, self.mode)
         how = (self.norm, self.eps, self.seed, self.sweep, self.device, self.precision)
         return (*data, *who, *how)
 
@@ -188,6 +189,7 @@ class Store:
         }
         row = {
             "key": cell.key,
+            "pipeline": cell.pipeline,
             "dataset": data.name,
             "fingerprint": data.fingerprint,
             "samples": data.samples,
@@ -252,6 +254,12 @@ class Store:
         query = "SELECT number FROM blocks WHERE cell = ? ORDER BY number"
         return {key: [number for (number,) in self._db.execute(query, (key,))] for key in keys}
 
+    def failures(self, keys: Iterable[str]) -> dict[str, str]:
+        """Why cells among the keys failed, by key."""
+        query = "SELECT failure FROM cells WHERE key = ? AND failure IS NOT NULL"
+        rows = {key: self._db.execute(query, (key,)).fetchone() for key in keys}
+        return {key: str(row[0]) for key, row in rows.items() if row is not None}
+
     def records(self, keys: Iterable[str] | None = None) -> list[Record]:
         """Complete and failed cells (all, or those of the keys), each shown row once: the newest
         cell of it.
@@ -292,6 +300,7 @@ class Store:
         names = parts[0] if parts else ()
         return Record(
             key=row["key"],
+            pipeline=row["pipeline"],
             dataset=row["dataset"],
             fingerprint=row["fingerprint"],
             samples_digest=row["samples"],

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from attacks import loop
 from attacks.base import Attack, Task
 from attacks.draws import Draws, sample_ids
-from attacks.oracles import frozen
+from attacks.oracles import held
 from attacks.pgd import Pgd
 from attacks.threat import NORMS, ThreatModel
 from defenses.base import Defended, Defense, Workshop
@@ -184,5 +184,5 @@ class Weighted:
         radius = torch.full((len(x),), eps, device=x.device)
         task = Task(x, y, self.norm, radius, self.classes, draws)
         steps = self.attack.horizon(eps) - 1
-        with frozen(net):
+        with held(net):
             return loop.craft(self.attack, net, task, steps=steps)

@@ -102,7 +102,8 @@ def group(record: Record) -> Hashable:
     """What the cells of a worst case have in common."""
     return (
         (record.dataset, record.fingerprint, record.samples_digest, record.norm, record.eps),
-        (record.model, record.defense, record.seed, record.device, record.precision, record.sweep),
+        (record.model, record.defense, record.pipeline, record.seed),
+        (record.device, record.precision, record.sweep),
     )
 
 

@@ -162,11 +162,12 @@ def leaderboard(records: Iterable[Record]) -> pd.DataFrame:
 
     The number is the share of samples right under every complete cell (any attack, mode, seed,
     grid) on the largest sample set of the pipeline. eps is the reference where a grid of those
-    cells holds it, else their largest; rows at different eps are ranked apart. A tie group runs
-    from its best row down to the last row before the first that differs from that best row (exact
-    McNemar on the same samples, else disjoint intervals; level 0.05); its rows share one rank.
+    cells holds it, else their largest; cells whose grid ends below it are left out; rows at
+    different eps are ranked apart. A tie group runs from its best row down to the last row before
+    the first that differs from that best row (exact McNemar on the same samples, else disjoint
+    intervals; level 0.05); its rows share one rank.
     """
-    pipelines = by(records, lambda r: (r.dataset, r.norm, r.model, r.defense))
+    pipelines = by(records, lambda r: (r.dataset, r.norm, r.model, r.defense, r.pipeline))
     entries = [_entry(cells) for cells in pipelines]
     rows: list[dict[str, Any]] = []
     for setting in by(entries, lambda e: (e.of.dataset, e.of.norm)):
@@ -183,11 +184,20 @@ def _entry(cells: list[Record]) -> _Entry:
     # a failure on fewer samples is history, one on these or more samples is not
     failed = [cell for cell in cells if cell.failure and cell.n >= largest.n]
     eps = _reading_point(used or failed)
+    # below the reading point a grid says nothing of it: its attack never ran there
+    used = [cell for cell in used if cell.eps[-1] >= eps]
     if not used:
         reasons = list(dict.fromkeys(cell.failure for cell in failed))
         more = f" (and {len(reasons) - 1} more)" if len(reasons) > 1 else ""
         return _Entry(largest, eps, [], np.zeros(0, bool), f"failed: {reasons[0]}{more}")
-    return _Entry(largest, eps, used, worst(used) > float(eps), share_failed(used + failed))
+    notes = [share_failed(used + failed), refused(used)]
+    return _Entry(largest, eps, used, worst(used) > float(eps), "; ".join(filter(None, notes)))
+
+
+def refused(cells: Iterable[Record]) -> str:
+    """How many claimed successes the re-check did not accept, as a sentence; empty where none."""
+    count = sum(int(cell.samples["refused"].sum()) for cell in cells if "refused" in cell.samples)
+    return f"{count} successes refused by the re-check" if count else ""
 
 
 def _reading_point(cells: Sequence[Record]) -> Fraction:

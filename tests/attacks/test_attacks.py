@@ -428,9 +428,7 @@ class Drifting(nn.Module):
         return logits
 
 
-@pytest.mark.parametrize(
-    ("awake", "what"), [(False, "buffers calls"), (True, "the mode of Curved")]
-)
+@pytest.mark.parametrize(("awake", "what"), [(False, "calls"), (True, "the mode of Curved")])
 @pytest.mark.parametrize(("spec", "norm"), EACH)
 def test_a_model_that_changes_itself_is_refused(
     spec: str, norm: str, awake: bool, what: str

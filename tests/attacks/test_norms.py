@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from attacks import norms
+from attacks.draws import Draws
 from attacks.threat import NORMS
 from tests.problems import Ball, balls, gradients, images, numbered
 
@@ -362,3 +363,19 @@ def test_an_unknown_norm_is_refused(norm: str) -> None:
 def test_the_norms_of_the_threat_model_have_rows() -> None:
     delta = torch.from_numpy(np.ones((1, 4), np.float32))
     assert [norms.size(delta, norm).item() for norm in NORMS] == [1, 2, 4, 4]
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1", "l0"])
+@pytest.mark.parametrize("share", [0.3, 1.0])
+def test_a_projected_point_is_inside_at_the_size_of_images(norm, share):
+    draws = torch.Generator().manual_seed(0)
+    x = torch.rand(16, 3 * 64 * 64, generator=draws)
+    radius = torch.linspace(0.02, 0.4, 16) if norm == "linf" else torch.linspace(1, 60, 16)
+    far = x + share * (torch.rand(x.shape, generator=draws) - 0.5)
+    projected = norms.project(far, x, radius, norm)
+    assert norms.inside(projected, x, radius, norm).all()
+    # Dense starts too: an l1 ball's uniform points lie next to its surface.
+    started = norms.random_point(x, radius, norm, Draws.of(x, 0), "start")
+    assert norms.inside(started, x, radius, norm).all()
+    moved = norms.project(started + 0.01 * (far - x), x, radius, norm)
+    assert norms.inside(moved, x, radius, norm).all()

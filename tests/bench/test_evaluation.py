@@ -202,7 +202,7 @@ FAULTS = {
     "shape": "must return logits (N, K)",
     "classes": "must return 10 logits per image, got 9",
     "probabilities": "returns probabilities",
-    "changes": "changed itself while it was evaluated: buffers calls",
+    "changes": "changed itself while it was evaluated: calls",
     "raises": "the planted fault",
     "nan under attack": "NaN or infinite logits or gradients under attack",
     "detached": "no gradient",
@@ -453,3 +453,120 @@ def test_what_decides_the_weights_is_in_the_key(what, tmp_path, monkeypatch):
         file.write_text(text + layer.format(1))
     (after,) = resolve(request).cells
     assert after.key != before.key
+
+
+class Scaled(nn.Module):
+    """Logits times a plain attribute, which is neither weight nor buffer."""
+
+    def __init__(self, factor):
+        super().__init__()
+        self.factor = factor
+        with seeded(0):
+            self.layer = ten()
+
+    def forward(self, x):
+        return self.layer(x.flatten(1)) * self.factor
+
+
+def test_stored_outcomes_of_another_model_are_not_reused(tmp_path):
+    settings = {"attacks": ["fgsm"], "eps": [0.01, 0.05], "n": 60, "out": tmp_path}
+    for factor in (1, -1, 1):
+        here = bench.evaluate(Scaled(factor), "digits", **settings).samples.min_eps
+        fresh = bench.evaluate(Scaled(factor), "digits", **(settings | {"out": None}))
+        assert here.tolist() == fresh.samples.min_eps.tolist()
+    with Store.read(tmp_path) as store:
+        assert len(store.records()) == 2
+
+
+def test_models_of_one_name_and_other_weights_are_rows_of_their_own(tmp_path):
+    from bench.report.frames import leaderboard
+    from models import checkpoint
+    from models.registry import models
+
+    texts = []
+    for seed in (0, 1):
+        net = models.get(f"logreg:seed={seed}").build((1, 8, 8), 10)
+        path = tmp_path / str(seed) / "net.safetensors"
+        checkpoint.write(path, net.state_dict(), {})
+        texts.append(f"logreg:weights={path}")
+    with Store.in_memory() as store:
+        for text, attack in zip(texts, ("fgsm", "noise"), strict=True):
+            job = resolve(Request(models=(text,), attacks=(attack,), n=40, eps="0,0.1"))
+            execute(job, store, LocalExecutor(), Silent())
+        board = leaderboard(store.records())
+    assert board.model.tolist() == ["logreg:weights=net"] * 2
+    assert board.attacks.tolist() == [1, 1]
+
+
+def test_a_random_model_is_refused_and_the_random_state_stays(digits):
+    class Noisy(nn.Module):
+        def forward(self, x):
+            return x.flatten(1)[:, :10] + torch.randn(len(x), 10)
+
+    with pytest.raises(CellFailed, match="answers differently each time"):
+        bench.evaluate(Noisy(), "digits", ["fgsm"], n=20)
+
+
+def test_a_model_that_edits_its_weights_is_refused():
+    class Learns(nn.Module):
+        def __init__(self):
+            super().__init__()
+            with seeded(0):
+                self.layer = ten()
+
+        def forward(self, x):
+            self.layer.weight.data.mul_(1.000001)
+            return self.layer(x.flatten(1))
+
+    model = Learns()
+    before = model.layer.weight.clone()
+    with pytest.raises(CellFailed, match="changed itself while it was evaluated"):
+        bench.evaluate(model, "digits", ["fgsm"], n=20)
+    assert torch.equal(model.layer.weight, before)
+
+
+@pytest.mark.parametrize("norm", ["l1", "l2"])
+def test_no_success_is_lost_to_rounding_at_the_size_of_photographs(norm):
+    width = 3 * 32 * 32
+    weight = torch.linspace(-1, 1, width)
+
+    class Flat(nn.Module):
+        def forward(self, x):
+            side = (x.flatten(1) - 0.5) @ weight
+            return torch.stack([-side, side], 1)
+
+    draws = torch.Generator().manual_seed(0)
+    x = 0.3 + 0.4 * torch.rand(16, 3, 32, 32, generator=draws)
+    y = Flat()(x).argmax(1)
+    side = ((x.flatten(1).double() - 0.5) @ weight.double()).abs()
+    # The l1 boundary lies within 1.5 times the distance without a box: one pixel moves 0.3 at most.
+    distance = side / weight.double().abs().max() if norm == "l1" else side / weight.double().norm()
+    eps = float(distance.max()) * 1.5
+    run = bench.evaluate(Flat(), (x, y), ["pgd:steps=20"], norm=norm, eps=[eps])
+    assert float(run.accuracy(eps)) == 0
+    with Store.in_memory() as store:
+        assert store.records() == []
+    assert (run.records[0].samples["refused"] == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("dataset", "says"),
+    [
+        ((torch.zeros(2, 1, 8, 8, dtype=torch.uint8), torch.tensor([0.7, 1.7])), "integers"),
+        ((torch.zeros(2, 1, 8, 8, dtype=torch.uint8), torch.tensor([0, -5])), "at least 0"),
+        ((torch.zeros(2, 1, 8, 8), torch.tensor([0, 10])), "labels must be in 0..9"),
+        ((torch.zeros(2, 1, 9, 9), torch.tensor([0, 1])), "does not take images of shape"),
+        ((np.zeros((2, 1, 8, 8)), np.array([0, 1])), "must be tensors"),
+    ],
+)
+def test_own_tensors_are_checked(dataset, says):
+    with pytest.raises(RequestError, match=says):
+        bench.evaluate(net_of(ten), dataset, eps=[0.1])
+
+
+@pytest.mark.parametrize("kind", [torch.float64, torch.float16, torch.int32])
+def test_own_tensors_of_other_types_are_converted(kind, digits):
+    x, y = digits.test.x[:5], digits.test.y[:5]
+    given = (x, y.to(kind)) if kind == torch.int32 else (x.to(kind), y)
+    run = bench.evaluate(net_of(ten), given, "fgsm", eps=[0.1])
+    assert len(run.samples) == 5

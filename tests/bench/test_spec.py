@@ -69,6 +69,11 @@ def test_a_bad_grid_is_refused_in_one_line(text, says):
         ({"sweep": "bisectt"}, "sweep must be one of"),
         ({"atack": "pgd"}, "no setting 'atack'; did you mean 'attack'"),
         ({"eps": [0.1, "x"]}, "'x'"),
+        ({"eps": "0,5"}, "eps must be at most 1 under linf, got 0,5"),
+        ({"eps": "0.5", "norm": "l0"}, "a whole number"),
+        ({"eps": "1e400", "norm": "l2"}, "at most 1000000"),
+        ({"eps": "0:0.1:1e-400000"}, "eps must be a number"),
+        ({"device": "mps"}, "device must be auto"),
     ],
 )
 def test_a_bad_request_is_refused_in_one_line(settings, says):

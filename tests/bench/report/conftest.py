@@ -57,11 +57,13 @@ def make(min_eps: Sequence[float] | None = None, **changes: Any) -> Record:
             "forward": np.full(n, 10),
             "backward": np.full(n, 4),
             "verify": np.full(n, 2),
+            "refused": np.zeros(n, dtype=np.int64),
         }
     names = ("dataset", "model", "defense", "attack", "mode", "norm", "eps", "seed", "n", "device")
     facts = repr([values[name] for name in names])
     key = hashlib.blake2b(facts.encode(), digest_size=16).hexdigest()
-    return Record(**({"key": key} | values))
+    pipeline = repr([values[name] for name in ("fingerprint", "model", "defense")])
+    return Record(**({"key": key, "pipeline": pipeline} | values))
 
 
 @pytest.fixture
