@@ -62,7 +62,7 @@ def random_point(
     """
     flat = x.flatten(1)
     delta = _row(norm).random(flat, radius[:, None], draws, purpose, counters)
-    return _placed(flat, delta, radius[:, None], _row(norm).size).view_as(x)
+    return _row(norm).place(flat, delta, radius[:, None]).view_as(x)
 
 
 def dual(norm: str) -> str:
@@ -88,6 +88,7 @@ class _Row:
     """One norm. Arguments are flat (N, d); radius is (N, 1)."""
 
     size: Callable[[Tensor], Tensor]
+    place: Callable[[Tensor, Tensor, Tensor], Tensor]
     project: Callable[[Tensor, Tensor, Tensor], Tensor]
     steepest: Callable[[Tensor, Tensor], Tensor]
     random: Callable[[Tensor, Tensor, Draws, str, tuple[int | Tensor, ...]], Tensor]
@@ -99,22 +100,32 @@ def _row(norm: str) -> _Row:
     return _ROWS[norm]
 
 
-def _placed(x: Tensor, delta: Tensor, radius: Tensor, size: Callable[[Tensor], Tensor]) -> Tensor:
+def _place_linf(x: Tensor, delta: Tensor, _: Tensor) -> Tensor:
+    """x + delta in the box; rounding moves one component by less than the tolerance."""
+    return (x + delta).clamp_(0, 1)
+
+
+def _placing(size: Callable[[Tensor], Tensor]) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
     """x + delta in x's precision and in the box, each component rounded towards x.
 
     Rounded to nearest, components that share a threshold err together: in an l1 ball of 3,072 the
     sum came out 4e-5 too large, and the re-check refused the point.
     """
-    exact = delta.double()
-    share = radius.double() / size(exact)[:, None].clamp(min=torch.finfo(torch.float64).tiny)
-    exact = exact * share.clamp(max=1)
-    point = (x.double() + exact).to(x.dtype)
-    beyond = (point.double() - x.double()).abs() > exact.abs()
-    return torch.where(beyond, torch.nextafter(point, x), point).clamp_(0, 1)
+
+    def place(x: Tensor, delta: Tensor, radius: Tensor) -> Tensor:
+        exact = delta.double()
+        share = radius.double() / size(exact)[:, None].clamp(min=torch.finfo(torch.float64).tiny)
+        exact = exact * share.clamp(max=1)
+        point = (x.double() + exact).to(x.dtype)
+        beyond = (point.double() - x.double()).abs() > exact.abs()
+        return torch.where(beyond, torch.nextafter(point, x), point).clamp_(0, 1)
+
+    return place
 
 
 def _by_shrinking(
-    shrink: Callable[[Tensor, Tensor, Tensor], Tensor], size: Callable[[Tensor], Tensor]
+    shrink: Callable[[Tensor, Tensor, Tensor], Tensor],
+    place: Callable[[Tensor, Tensor, Tensor], Tensor],
 ) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
     """A projection from a map of magnitudes a >= 0, the room to the box wall in each component's
     direction, radius.
@@ -123,7 +134,7 @@ def _by_shrinking(
     def project(x_adv: Tensor, x: Tensor, radius: Tensor) -> Tensor:
         delta = x_adv - x
         room = torch.where(delta < 0, x, 1 - x)
-        return _placed(x, shrink(delta.abs(), room, radius) * delta.sign(), radius, size)
+        return place(x, shrink(delta.abs(), room, radius) * delta.sign(), radius)
 
     return project
 
@@ -264,9 +275,19 @@ def _random_l0(
     return (draws.uniform(x.shape, purpose, *counters) - x) * chosen
 
 
+def _shrinking(
+    size: Callable[[Tensor], Tensor],
+    shrink: Callable[[Tensor, Tensor, Tensor], Tensor],
+    steepest: Callable[[Tensor, Tensor], Tensor],
+    random: Callable[[Tensor, Tensor, Draws, str, tuple[int | Tensor, ...]], Tensor],
+) -> _Row:
+    place = _placing(size)
+    return _Row(size, place, _by_shrinking(shrink, place), steepest, random)
+
+
 _ROWS = {
-    "linf": _Row(_size_linf, _project_linf, lambda g, _: g.sign(), _random_linf),
-    "l2": _Row(_size_l2, _by_shrinking(_shrink_l2, _size_l2), _steepest_l2, _random_l2),
-    "l1": _Row(_size_l1, _by_shrinking(_shrink_l1, _size_l1), _steepest_l1, _random_l1),
-    "l0": _Row(_size_l0, _by_shrinking(_shrink_l0, _size_l0), _steepest_l0, _random_l0),
+    "linf": _Row(_size_linf, _place_linf, _project_linf, lambda g, _: g.sign(), _random_linf),
+    "l2": _shrinking(_size_l2, _shrink_l2, _steepest_l2, _random_l2),
+    "l1": _shrinking(_size_l1, _shrink_l1, _steepest_l1, _random_l1),
+    "l0": _shrinking(_size_l0, _shrink_l0, _steepest_l0, _random_l0),
 }
