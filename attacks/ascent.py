@@ -34,7 +34,7 @@ class Ascent:
     """The parts of an iterated attack.
 
     alpha and steps give step size (N,) in input units and number of steps (N,) int64 from the
-    radius (N,).
+    radius (N,). box: points stay in [0, 1]; without, they are never successes outside it.
     """
 
     loss: Loss
@@ -43,6 +43,7 @@ class Ascent:
     start: Callable[[Task], Tensor] = at_input
     rule: Rule = STEEPEST
     target: Target = "none"
+    box: bool = True
 
 
 @dataclass(frozen=True)
@@ -104,8 +105,8 @@ class AscentAttack(Attack):
 
     def tell(self, state: AscentState, answer: Answer) -> AscentState:
         """One step along the rule's direction, then back into ball and box."""
-        rule = self.parts(state.norm).rule
-        direction, memory = rule.direction(
+        parts = self.parts(state.norm)
+        direction, memory = parts.rule.direction(
             answer.gradient[:, 0], state.point, state.norm, state.memory
         )
         moved = state.point + norms.expand(state.alpha, direction) * direction
@@ -113,7 +114,7 @@ class AscentAttack(Attack):
         unset = state.labels == LEAST_LIKELY
         return replace(
             state,
-            point=norms.project(moved, state.x, state.radius, state.norm),
+            point=norms.project(moved, state.x, state.radius, state.norm, box=parts.box),
             step=state.step + 1,
             labels=torch.where(unset, answer.logits[:, 0].argmin(1), state.labels),
             done=state.step >= state.limit,

@@ -18,6 +18,11 @@ from attacks.draws import Draws
 TOLERANCE = 1e-6
 SPARSE_SHARE = 0.01
 _L2_ROUNDS = 12
+_FAR = 1e9
+"""Where walls stand that no point of a ball reaches: finite, so that nothing times it is NaN."""
+
+Walls = tuple[float, float]
+_WALLS: dict[bool, Walls] = {True: (0.0, 1.0), False: (-_FAR, _FAR)}
 
 
 def expand(values: Tensor, like: Tensor) -> Tensor:
@@ -32,15 +37,16 @@ def size(delta: Tensor, norm: str) -> Tensor:
     return _row(norm).size(delta.flatten(1))
 
 
-def project(x_adv: Tensor, x: Tensor, radius: Tensor, norm: str) -> Tensor:
+def project(x_adv: Tensor, x: Tensor, radius: Tensor, norm: str, *, box: bool = True) -> Tensor:
     """The nearest point (Euclidean) to x_adv in the intersection of the box and the ball around x
-    in the box.
+    in the box; without box in the ball alone.
 
     linf, l1 and l0 are exact up to rounding, which goes towards x. l2 approaches the exact point
     from inside the ball: the set of components at the box wall grows each round, and 12 rounds
     leave a relative error below 1e-5 on images (property-tested).
     """
-    return _row(norm).project(x_adv.flatten(1), x.flatten(1), radius[:, None]).view_as(x)
+    row = _row(norm)
+    return row.project(x_adv.flatten(1), x.flatten(1), radius[:, None], _WALLS[box]).view_as(x)
 
 
 def steepest(gradient: Tensor, x: Tensor, norm: str) -> Tensor:
@@ -62,7 +68,7 @@ def random_point(
     """
     flat = x.flatten(1)
     delta = _row(norm).random(flat, radius[:, None], draws, purpose, counters)
-    return _row(norm).place(flat, delta, radius[:, None]).view_as(x)
+    return _row(norm).place(flat, delta, radius[:, None], _WALLS[True]).view_as(x)
 
 
 def dual(norm: str) -> str:
@@ -85,11 +91,11 @@ def inside(x_adv: Tensor, x: Tensor, radius: Tensor, norm: str) -> Tensor:
 
 @dataclass(frozen=True)
 class _Row:
-    """One norm. Arguments are flat (N, d); radius is (N, 1)."""
+    """One norm. Arguments are flat (N, d); radius is (N, 1); walls are those of the box."""
 
     size: Callable[[Tensor], Tensor]
-    place: Callable[[Tensor, Tensor, Tensor], Tensor]
-    project: Callable[[Tensor, Tensor, Tensor], Tensor]
+    place: Callable[[Tensor, Tensor, Tensor, Walls], Tensor]
+    project: Callable[[Tensor, Tensor, Tensor, Walls], Tensor]
     steepest: Callable[[Tensor, Tensor], Tensor]
     random: Callable[[Tensor, Tensor, Draws, str, tuple[int | Tensor, ...]], Tensor]
 
@@ -100,41 +106,41 @@ def _row(norm: str) -> _Row:
     return _ROWS[norm]
 
 
-def _place_linf(x: Tensor, delta: Tensor, _: Tensor) -> Tensor:
+def _place_linf(x: Tensor, delta: Tensor, _: Tensor, walls: Walls) -> Tensor:
     """x + delta in the box; rounding moves one component by less than the tolerance."""
-    return (x + delta).clamp_(0, 1)
+    return (x + delta).clamp_(*walls)
 
 
-def _placing(size: Callable[[Tensor], Tensor]) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+def _placing(size: Callable[[Tensor], Tensor]) -> Callable[[Tensor, Tensor, Tensor, Walls], Tensor]:
     """x + delta in x's precision and in the box, each component rounded towards x.
 
     Rounded to nearest, components that share a threshold err together: in an l1 ball of 3,072 the
     sum came out 4e-5 too large, and the re-check refused the point.
     """
 
-    def place(x: Tensor, delta: Tensor, radius: Tensor) -> Tensor:
+    def place(x: Tensor, delta: Tensor, radius: Tensor, walls: Walls) -> Tensor:
         exact = delta.double()
         share = radius.double() / size(exact)[:, None].clamp(min=torch.finfo(torch.float64).tiny)
         exact = exact * share.clamp(max=1)
         point = (x.double() + exact).to(x.dtype)
         beyond = (point.double() - x.double()).abs() > exact.abs()
-        return torch.where(beyond, torch.nextafter(point, x), point).clamp_(0, 1)
+        return torch.where(beyond, torch.nextafter(point, x), point).clamp_(*walls)
 
     return place
 
 
 def _by_shrinking(
     shrink: Callable[[Tensor, Tensor, Tensor], Tensor],
-    place: Callable[[Tensor, Tensor, Tensor], Tensor],
-) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    place: Callable[[Tensor, Tensor, Tensor, Walls], Tensor],
+) -> Callable[[Tensor, Tensor, Tensor, Walls], Tensor]:
     """A projection from a map of magnitudes a >= 0, the room to the box wall in each component's
     direction, radius.
     """
 
-    def project(x_adv: Tensor, x: Tensor, radius: Tensor) -> Tensor:
+    def project(x_adv: Tensor, x: Tensor, radius: Tensor, walls: Walls) -> Tensor:
         delta = x_adv - x
-        room = torch.where(delta < 0, x, 1 - x)
-        return place(x, shrink(delta.abs(), room, radius) * delta.sign(), radius)
+        room = torch.where(delta < 0, x - walls[0], walls[1] - x)
+        return place(x, shrink(delta.abs(), room, radius) * delta.sign(), radius, walls)
 
     return project
 
@@ -145,8 +151,8 @@ def _unit(gradient: Tensor) -> Tensor:
     return gradient / torch.where(scale > 0, scale, 1)
 
 
-def _project_linf(x_adv: Tensor, x: Tensor, radius: Tensor) -> Tensor:
-    return torch.clamp(x_adv, x - radius, x + radius).clamp_(0, 1)
+def _project_linf(x_adv: Tensor, x: Tensor, radius: Tensor, walls: Walls) -> Tensor:
+    return torch.clamp(x_adv, x - radius, x + radius).clamp_(*walls)
 
 
 def _size_linf(delta: Tensor) -> Tensor:

@@ -23,7 +23,9 @@ class Pgd(AscentAttack):
     restarts: independent starts, the best point kept per sample. random: start uniformly in the
     ball (moved into the box) rather than at the image. loss: ce, margin (the paper's CW), dlr,
     squared. target: none, next, random (a new one each restart), least_likely (at the start). Under
-    l2 and l1 the step goes along the steepest direction of that norm.
+    l2 and l1 the step goes along the steepest direction of that norm. box: keep every step in
+    [0, 1], too; without it (as some texts print the attack) a point outside is refused, never a
+    success.
     """
 
     norms: ClassVar[tuple[str, ...]] = ("linf", "l2", "l1")
@@ -34,6 +36,7 @@ class Pgd(AscentAttack):
     random: bool = True
     loss: Loss = CROSS_ENTROPY
     target: Target = "none"
+    box: bool = True
 
     def __post_init__(self) -> None:
         at_least("steps", self.steps, 1)
@@ -64,4 +67,5 @@ class Pgd(AscentAttack):
             alpha=alpha,
             start=in_ball if self.random else at_input,
             target=self.target,
+            box=self.box,
         )
