@@ -5,18 +5,17 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from attacks import norms
-from attacks.base import Attack, Task, replicate
+from attacks.base import StepAttack, Task
 from attacks.losses import Loss
-from attacks.oracles import LEAST_LIKELY, Answer, Query
+from attacks.oracles import Answer, Query
 from attacks.rules import STEEPEST, Memory, Rule
-
-Target = Literal["none", "next", "random", "least_likely"]
+from attacks.targets import Goal, Target, attempts, goal_of
 
 
 def at_input(task: Task) -> Tensor:
@@ -34,7 +33,8 @@ class Ascent:
     """The parts of an iterated attack.
 
     alpha and steps give step size (N,) in input units and number of steps (N,) int64 from the
-    radius (N,). box: points stay in [0, 1]; without, they are never successes outside it.
+    radius (N,). box: points stay in [0, 1]; without, they are never successes outside it. target,
+    targets: see targets.goal_of.
     """
 
     loss: Loss
@@ -43,14 +43,13 @@ class Ascent:
     start: Callable[[Task], Tensor] = at_input
     rule: Rule = STEEPEST
     target: Target = "none"
+    targets: int | None = None
     box: bool = True
 
 
 @dataclass(frozen=True)
 class AscentState:
-    """Per sample: origin x, current point, radius, step size and number, what the loss is taken
-    against.
-    """
+    """Per sample: origin x, current point, radius, step size and number, and the goal."""
 
     x: Tensor
     point: Tensor
@@ -58,14 +57,13 @@ class AscentState:
     alpha: Tensor
     limit: Tensor
     step: Tensor
-    labels: Tensor
-    sign: Tensor
+    goal: Goal
     done: Tensor
     memory: Memory
     norm: str
 
 
-class AscentAttack(Attack):
+class AscentAttack(StepAttack):
     """An attack composed of the parts that `parts` names; the only place where a step is taken."""
 
     access: ClassVar[str] = "gradient"
@@ -75,67 +73,74 @@ class AscentAttack(Attack):
         """The start, loss, rule, step size and count under a norm."""
 
     def start(self, task: Task) -> AscentState:
-        """See Attack."""
+        """See StepAttack."""
         parts = self.parts(task.norm)
-        labels, sign = _aim(parts.target, task)
+        step = torch.zeros_like(task.y)
         return AscentState(
             x=task.x,
             point=parts.start(task),
             radius=task.radius,
             alpha=parts.alpha(task.radius),
             limit=parts.steps(task.radius),
-            step=torch.zeros_like(labels),
-            labels=labels,
-            sign=sign,
-            done=torch.zeros_like(labels, dtype=torch.bool),
+            step=step,
+            goal=goal_of(task, parts.target, parts.targets),
+            done=step > 0,
             memory=parts.rule.memory(task.x),
             norm=task.norm,
         )
 
     def ask(self, state: AscentState) -> Query:
-        """The current point; its gradient too, unless the steps are spent."""
-        return Query(
-            points=state.point[:, None],
-            labels=state.labels[:, None],
-            loss=self.parts(state.norm).loss,
-            sign=state.sign,
-            wanted=~state.done,
-            differentiate=state.step < state.limit,
-        )
+        """The current point, with its gradient unless the steps are spent; before all of it the
+        image, where its logits name the target.
+        """
+        aim = state.goal.aim(self.parts(state.norm).loss)
+        differentiate = state.step < state.limit
+        if state.goal.target is None:
+            return Query(state.point[:, None], aim, ~state.done, differentiate)
+        look = state.goal.unset
+        points = torch.where(norms.expand(look, state.x), state.x, state.point)
+        return Query(points[:, None], aim, ~state.done, differentiate & ~look, offered=~look)
 
     def tell(self, state: AscentState, answer: Answer) -> AscentState:
         """One step along the rule's direction, then back into ball and box."""
         parts = self.parts(state.norm)
         direction, memory = parts.rule.direction(
-            answer.gradient[:, 0], state.point, state.norm, state.memory
+            answer.gradient, state.point, state.norm, state.memory
         )
         moved = state.point + norms.expand(state.alpha, direction) * direction
-        # The first point is the image or beside it: its least likely class becomes the target.
-        unset = state.labels == LEAST_LIKELY
+        moved = norms.project(moved, state.x, state.radius, state.norm, box=parts.box)
+        done = state.step >= state.limit
+        if state.goal.target is None:
+            return replace(state, point=moved, step=state.step + 1, done=done, memory=memory)
+        look = state.goal.unset
+        stays = norms.expand(look, moved)
+        pairs = zip(state.memory, memory, strict=True)
         return replace(
             state,
-            point=norms.project(moved, state.x, state.radius, state.norm, box=parts.box),
-            step=state.step + 1,
-            labels=torch.where(unset, answer.logits[:, 0].argmin(1), state.labels),
-            done=state.step >= state.limit,
-            memory=memory,
+            point=torch.where(stays, state.point, moved),
+            step=state.step + ~look,
+            goal=state.goal.settled(answer.logits[:, 0]),
+            done=~look & done,
+            memory=tuple(torch.where(stays, old, new) for old, new in pairs),
         )
 
-    def horizon(self, radius: float) -> int:
-        """See Attack: the steps, and a last look."""
-        return int(self.parts(self.norms[0]).steps(torch.tensor([radius])).item()) + 1
+    def horizon(self, radius: float, norm: str, classes: int) -> int:  # noqa: ARG002  see StepAttack
+        """See StepAttack: the steps, a last look, and one at the image where that names the
+        target.
+        """
+        parts = self.parts(norm)
+        looks = parts.target in ("most_likely", "least_likely", "all")
+        return int(parts.steps(torch.tensor([radius])).item()) + 1 + looks
 
+    def attempts(self, classes: int, *, targeted: bool = False) -> int:
+        """See Attack."""
+        parts = self.parts(self.norms[0])
+        return attempts(self.restarts, "none" if targeted else parts.target, parts.targets, classes)
 
-def _aim(target: Target, task: Task) -> tuple[Tensor, Tensor]:
-    """Labels (N,) that the loss is taken against, and +1 to leave them or -1 to reach them."""
-    if task.targets is not None:
-        return task.targets, replicate(task, -1)
-    if target == "none":
-        return task.y, replicate(task, 1)
-    if target == "least_likely":
-        return torch.full_like(task.y, LEAST_LIKELY), replicate(task, -1)
-    step = 1 if target == "next" else 1 + task.draws.integers(task.classes - 1, "target")
-    return (task.y + step) % task.classes, replicate(task, -1)
+    def least_classes(self, *, targeted: bool) -> int:
+        """See Attack: what its loss needs."""
+        parts = self.parts(self.norms[0])
+        return parts.loss.least_classes(targeted=targeted or parts.target != "none")
 
 
 def fixed(count: int) -> Callable[[Tensor], Tensor]:

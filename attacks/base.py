@@ -1,19 +1,20 @@
-"""The attack contract: a frozen dataclass of hyper-parameters with three pure functions over a
-state.
+"""The attack contract: a frozen dataclass of hyper-parameters, and the three kinds there are: steps
+that the one loop runs, blocks that run themselves, and ensembles of others.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, Literal, Protocol, Self
 
 import torch
 from torch import Tensor
 
 from attacks import registry
 from attacks.draws import Draws
-from attacks.oracles import Answer, Predict, Query
+from attacks.oracles import Aim, Answer, Predict, Query
 from attacks.threat import NORMS, ThreatModel
 
 
@@ -46,46 +47,52 @@ class State(Protocol):
         ...
 
 
-class Attack(ABC):
-    """Base of every attack recipe; the loop of attacks.loop runs it.
+Kind = Literal["budget", "minimal", "ensemble"]
 
-    access: the oracle it needs (`gradient`, `logits`, `labels`); norms: those it knows; classes:
-    the least number it is defined for; restarts: independent starts, of which the best point per
-    sample is kept; revision: raised when a change of the code changes outcomes, so that stored ones
-    are not reused.
+
+class Attack(ABC):
+    """Base of every attack recipe; attacks.loop runs it.
+
+    access: the oracle it needs (`gradient`, `jacobian`, `logits`, `labels`); kind: whether it
+    maximises damage inside eps (budget), minimises the distance of a success, so that one run fills
+    the whole curve (minimal), or runs others (ensemble); norms: those it knows; classes: the least
+    number it is defined for; restarts: independent starts, of which the best point per sample is
+    kept; eot: answers of a random model averaged per query; revision: raised when a change of the
+    code changes outcomes, so that stored ones are not reused.
     """
 
     access: ClassVar[str]
+    kind: ClassVar[Kind] = "budget"
     norms: ClassVar[tuple[str, ...]] = NORMS
     revision: ClassVar[int] = 1
     classes: int = 2
     restarts: int = 1
+    eot: int = 1
 
     @abstractmethod
-    def start(self, task: Task) -> Any:
-        """The state (see State) before the first query."""
+    def cost(self, radii: Sequence[float], norm: str, classes: int) -> int:
+        """Forward queries at most for one sample at all of these radii."""
 
-    @abstractmethod
-    def ask(self, state: Any) -> Query:
-        """The points to look at next, q per sample, q constant."""
+    def attempts(self, classes: int, *, targeted: bool = False) -> int:  # noqa: ARG002  some aim at every class
+        """Independent attempts at one sample and radius, of which the best point is kept; targeted:
+        the caller names target classes.
+        """
+        return self.restarts
 
-    @abstractmethod
-    def tell(self, state: Any, answer: Answer) -> Any:
-        """The state after the answer, whose tensors have shapes (N, q, ...)."""
-
-    @abstractmethod
-    def horizon(self, radius: float) -> int:
-        """The most often that `ask` is called in one restart at a radius."""
-
-    def check(self, norm: str, classes: int) -> None:
-        """Refuses a norm or a number of classes that the attack is not defined for."""
+    def check(self, norm: str, classes: int, *, targeted: bool = False) -> None:
+        """Refuses a norm or a number of classes that the attack is not defined for; targeted: the
+        caller names target classes.
+        """
         name = registry.attacks.name_of(self)
         if norm not in self.norms:
             raise ValueError(f"attack {name} knows the norms {', '.join(self.norms)}, got {norm}")
-        if classes < self.classes:
-            raise ValueError(
-                f"{self.to_spec()} needs at least {self.classes} classes, got {classes}"
-            )
+        least = self.least_classes(targeted=targeted)
+        if classes < least:
+            raise ValueError(f"{self.to_spec()} needs at least {least} classes, got {classes}")
+
+    def least_classes(self, *, targeted: bool) -> int:  # noqa: ARG002  some losses need more then
+        """The least number of classes it is defined for."""
+        return self.classes
 
     def __call__(
         self,
@@ -101,10 +108,11 @@ class Attack(ABC):
         """Adversarial images (N, C, H, W) for images x in [0, 1] with labels y (N,) int64.
 
         Every image is in the box and in the ball. One that no restart fooled is the point with the
-        highest loss; an image misclassified from the start comes back unchanged. With targets (N,)
-        success is that the target is predicted. shape: rows per call of the model (padded to it;
-        default: N up to 128); outcomes under the same shape do not depend on the rest of the batch.
-        The model and the global random state are left as found.
+        highest loss (of a minimal attack the nearest success moved into the ball, or the image); an
+        image misclassified from the start comes back unchanged. With targets (N,), none equal to
+        its label, success is that the target is predicted. shape: rows per call of the model
+        (padded to it; default: N up to 128); outcomes under the same shape do not depend on the
+        rest of the batch. The model and the global random state are left as found.
         """
         from attacks import call
 
@@ -125,6 +133,68 @@ class Attack(ABC):
     def identity(self) -> dict[str, Any]:
         """What the attack is, for digests: name, every field, revision."""
         return registry.attacks.identity(self)
+
+
+class StepAttack(Attack):
+    """An attack as three pure functions over a state; the loop calls them for whole batches."""
+
+    @abstractmethod
+    def start(self, task: Task) -> Any:
+        """The state (see State) before the first query."""
+
+    @abstractmethod
+    def ask(self, state: Any) -> Query:
+        """The points to look at next, q per sample, q constant."""
+
+    @abstractmethod
+    def tell(self, state: Any, answer: Answer) -> Any:
+        """The state after the answer, whose tensors have shapes (N, q, ...)."""
+
+    @abstractmethod
+    def horizon(self, radius: float, norm: str, classes: int) -> int:
+        """The most often that `ask` is called in one attempt at a radius."""
+
+    points: ClassVar[int] = 1
+    """Points per query, q."""
+
+    def cost(self, radii: Sequence[float], norm: str, classes: int) -> int:
+        """See Attack."""
+        at = radii if self.kind == "budget" else [max(radii)] if radii else []
+        asked = sum(self.horizon(radius, norm, classes) for radius in at)
+        return asked * self.attempts(classes) * self.points * self.eot
+
+
+class Ask(Protocol):
+    """What a block attack is handed: an oracle that counts."""
+
+    def __call__(self, points: Tensor, rows: Tensor, aim: Aim, *, differentiate: bool) -> Answer:
+        """The answer for points (m, ...) of the samples rows (m,) int64 of the task; aim (m,)."""
+        ...
+
+
+class BlockAttack(Attack):
+    """An attack that cannot be streamed: it runs itself on a block of samples.
+
+    Its queries are counted and its points judged like everyone's.
+    """
+
+    @abstractmethod
+    def craft(self, ask: Ask, task: Task) -> Tensor:
+        """Points (N, ...), a point equal to its image where nothing was found."""
+
+
+class Ensemble(Attack):
+    """Other attacks one after the other, each only on the samples and radii that still stand."""
+
+    kind: ClassVar[Kind] = "ensemble"
+
+    @abstractmethod
+    def stages(self, norm: str, classes: int) -> tuple[Attack, ...]:
+        """The attacks in their order."""
+
+    def cost(self, radii: Sequence[float], norm: str, classes: int) -> int:
+        """See Attack."""
+        return sum(stage.cost(radii, norm, classes) for stage in self.stages(norm, classes))
 
 
 MOST = 10**9

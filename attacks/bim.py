@@ -9,9 +9,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from attacks.ascent import Ascent, AscentAttack, Target, fixed
+from attacks.ascent import Ascent, AscentAttack, fixed
 from attacks.base import at_least
 from attacks.losses import CROSS_ENTROPY, Loss
+from attacks.targets import Target
 
 
 def kurakin_steps(radius: Tensor) -> Tensor:
@@ -27,11 +28,12 @@ class Bim(AscentAttack):
     section 2.2).
 
     alpha: step size, by default 1/255. steps: by default the paper's min(eps + 4, 1.25 eps) in
-    units of 1/255. target=least_likely is the paper's iterative least-likely class method; other
-    targets: none, next, random.
+    units of 1/255. target=least_likely is the paper's iterative least-likely class method (of the
+    image, which costs a forward query); other targets as in pgd.
     """
 
     norms: ClassVar[tuple[str, ...]] = ("linf",)
+    revision: ClassVar[int] = 2
     steps: int | None = None
     alpha: float = 1 / 255
     loss: Loss = CROSS_ENTROPY
@@ -42,11 +44,6 @@ class Bim(AscentAttack):
             at_least("steps", self.steps, 1)
         if not 0 < self.alpha < math.inf:
             raise ValueError(f"alpha must be finite and above 0, got {self.alpha}")
-
-    @property
-    def classes(self) -> int:  # type: ignore[override]
-        """The least number of classes of its loss."""
-        return self.loss.classes
 
     def parts(self, norm: str) -> Ascent:  # noqa: ARG002  one composition for every norm
         """See AscentAttack."""

@@ -9,7 +9,7 @@ from attacks import norms
 from attacks.base import Attack, at_least
 from attacks.draws import sample_ids
 from attacks.loop import sweep
-from attacks.oracles import ORACLES, ModelError, Predict, frozen
+from attacks.oracles import ModelError, Predict, frozen
 from attacks.threat import ThreatModel
 from attacks.verify import judge_of, look_like_probabilities, predictions, reached
 from attacks.work import Samples, Setting
@@ -39,7 +39,8 @@ def attack(  # noqa: PLR0913  the public call's arguments
         check_logits(logits, y)
         if targets is not None:
             check_labels("targets", targets, *logits.shape)
-        recipe.check(threat.norm, logits.shape[1])
+            _check_apart(targets, y)
+        recipe.check(threat.norm, logits.shape[1], targeted=targets is not None)
         open_ = torch.nonzero(~reached(logits, y, targets) & (radius > 0))[:, 0]
         x_adv = x.clone()
         samples = Samples(
@@ -51,9 +52,14 @@ def attack(  # noqa: PLR0913  the public call's arguments
         )
         setting = Setting(threat.norm, logits.shape[1], seed, shape)
         judge = judge_of(model, samples, setting)
-        for settled in sweep(recipe, ORACLES[recipe.access](model), judge, samples, setting):
+        for settled in sweep(recipe, model, judge, samples, setting):
             x_adv[open_[settled.sample]] = settled.x_adv
-    # The judge refused a point outside, but it may still be the best one tried.
+    # A minimal attack's nearest success may lie beyond; the best point tried of others is refused
+    # outside.
+    if recipe.kind != "budget":
+        beyond = ~norms.inside(x_adv, x, radius, threat.norm)
+        moved = norms.project(x_adv, x, radius, threat.norm)
+        x_adv = torch.where(norms.expand(beyond, x), moved, x_adv)
     kept = norms.inside(x_adv, x, radius, threat.norm)
     return torch.where(norms.expand(kept, x), x_adv, x)
 
@@ -98,6 +104,16 @@ def check_labels(name: str, labels: Tensor, count: int, classes: int) -> None:
     if count and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
         low, high = int(labels.min()), int(labels.max())
         raise ValueError(f"{name} must be in 0..{classes - 1}, got {low}..{high}")
+
+
+def _check_apart(targets: Tensor, y: Tensor) -> None:
+    same = torch.nonzero(targets == y)[:, 0]
+    if len(same):
+        first = int(same[0])
+        raise ValueError(
+            f"targets must differ from the labels, got class {int(y[first])} for both at sample "
+            f"{first} ({len(same)} such)"
+        )
 
 
 def _check_integers(name: str, values: Tensor, count: int) -> None:

@@ -37,11 +37,6 @@ class Fgsm(AscentAttack):
         if self.restarts > 1 and self.random == 0:
             raise ValueError("restarts above 1 need random above 0: every start is the same")
 
-    @property
-    def classes(self) -> int:  # type: ignore[override]
-        """The least number of classes of its loss."""
-        return self.loss.classes
-
     def parts(self, norm: str) -> Ascent:  # noqa: ARG002  one composition for every norm
         """See AscentAttack."""
         share = 1 - self.random

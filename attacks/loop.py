@@ -2,15 +2,17 @@
 
 `sweep` streams work through a batch of constant shape: a row holds one (sample, rung, restart),
 leaves when it is fooled or done, and the next piece of work takes its place. A rung is a place on a
-sample's list of radii; a policy says which rung comes next. A success is settled by a judge, never
-by the attack's own word. `craft` runs a whole batch in step, as training needs it.
+sample's list of radii; a policy says which rung comes next. A minimal attack has one row per sample
+and restart, which goes on to its end and is worth every rung its nearest success lies in. A success
+is settled by a judge, never by the attack's own word. `craft` runs a whole batch in step, as
+training needs it.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import heapq
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,11 +22,22 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from attacks import norms
-from attacks.base import Attack, Task
+from attacks.base import Attack, BlockAttack, Ensemble, StepAttack, Task
+from attacks.blocks import crafted
 from attacks.draws import Draws
-from attacks.oracles import ORACLES, Answer, ModelError, Oracle, Predict, Query
+from attacks.oracles import (
+    DIFFERENTIATING,
+    ORACLES,
+    Answer,
+    MeanOracle,
+    ModelError,
+    Oracle,
+    Predict,
+    Query,
+)
+from attacks.rows import rows_of
 from attacks.verify import padded, reached
-from attacks.work import POLICIES, Judge, Samples, Setting, Settled, Work
+from attacks.work import POLICIES, Judge, Samples, Setting, Settled, Tally, Work
 
 REVISION = 1
 """Raised when a change of the loop changes outcomes."""
@@ -34,38 +47,9 @@ _STEPS_PER_SYNC = {"cpu": 1}
 _STEPS_PER_SYNC_ELSEWHERE = 4
 
 
-def rows_of(tree: Any, change: Callable[[Tensor, Any], Any], other: Any = None) -> Any:
-    """The tree (dataclasses and tuples of tensors) with change(tensor, other's tensor) in place of
-    each tensor.
-    """
-    if isinstance(tree, Tensor):
-        return change(tree, other)
-    if isinstance(tree, tuple):
-        others = other if other is not None else (None,) * len(tree)
-        return tuple(rows_of(part, change, o) for part, o in zip(tree, others, strict=True))
-    if dataclasses.is_dataclass(tree) and not isinstance(tree, type):
-        names = [f.name for f in dataclasses.fields(tree)]
-        parts = {n: rows_of(getattr(tree, n), change, getattr(other, n, None)) for n in names}
-        return dataclasses.replace(tree, **parts)
-    return tree
-
-
 def _replaced(tree: Any, index: Tensor, fresh: Any) -> Any:
     """The tree with its rows at index (k,) taken from the first k rows of fresh."""
     return rows_of(tree, lambda t, new: t.index_copy(0, index, new[: len(index)]), fresh)
-
-
-@dataclass
-class _Tally:
-    """What is known of a sample so far."""
-
-    fooled: NDArray[np.bool_]
-    x_adv: Tensor | None = None
-    value: float = -np.inf
-    forward: int = 0
-    backward: int = 0
-    verify: int = 0
-    refused: int = 0
 
 
 @dataclass
@@ -75,6 +59,7 @@ class _Rows:
     """
 
     state: Any
+    x: Tensor
     y: Tensor
     targets: Tensor | None
     live: Tensor
@@ -84,6 +69,7 @@ class _Rows:
     forward: Tensor
     backward: Tensor
     broken: Tensor
+    refused: Tensor
 
 
 @dataclass
@@ -97,14 +83,18 @@ class _Pen:
 
 class _Sweep:
     def __init__(
-        self, attack: Attack, oracle: Oracle, judge: Judge, samples: Samples, setting: Setting
+        self, attack: StepAttack, oracle: Oracle, judge: Judge, samples: Samples, setting: Setting
     ):
-        self.attack, self.oracle, self.judge = attack, oracle, judge
+        self.attack, self.judge = attack, judge
+        self.oracle = oracle if attack.eot == 1 else MeanOracle(oracle, attack.eot)
         self.samples, self.setting = samples, setting
+        self.is_minimal = attack.kind == "minimal"
+        self.attempts = attack.attempts(setting.classes, targeted=samples.targets is not None)
         self.policy = POLICIES[setting.policy]
         self.device = samples.x.device
-        self.queue = [Work(sample, 0, 0) for sample in range(len(samples))]
-        self.tallies: dict[int, _Tally] = {}
+        first = [samples.next_open(sample, 0) for sample in range(len(samples))]
+        self.queue = [Work(s, rung, 0) for s, rung in enumerate(first) if rung is not None]
+        self.tallies: dict[int, Tally] = {}
         self.holds: list[Work | None] = [None] * setting.shape
         self.together = min(_START_ROWS, setting.shape)
         self.usable = min(setting.shape, setting.in_flight or setting.shape)
@@ -145,7 +135,8 @@ class _Sweep:
         samples = self.samples
         work = [*work, *[work[-1]] * (self.together - len(work))]
         index = torch.tensor([w.sample for w in work], device=self.device)
-        radius = [samples.radius(w.sample, w.rung) for w in work]
+        rungs = [samples.rungs - 1 if self.is_minimal else w.rung for w in work]
+        radius = [samples.radius(w.sample, rung) for w, rung in zip(work, rungs, strict=True)]
         restart = torch.tensor([w.restart for w in work], device=self.device)
         targets = None if samples.targets is None else samples.targets[index]
         task = Task(
@@ -162,63 +153,97 @@ class _Sweep:
         best = torch.full_like(task.radius, -torch.inf)
         state = self.attack.start(task)
         return _Rows(
-            state, task.y, targets, ~no, no, best, task.x, count, count.clone(), no.clone()
+            state=state,
+            x=task.x,
+            y=task.y,
+            targets=targets,
+            live=~no,
+            fooled=no,
+            best=best,
+            kept=task.x.clone(),
+            forward=count,
+            backward=count.clone(),
+            broken=no.clone(),
+            refused=no.clone(),
         )
 
     def _step(self, rows: _Rows) -> None:
         """One query of every row, without asking the host."""
-        query = self.attack.ask(rows.state)
-        active = rows.live & ~rows.fooled & query.wanted
+        query, sane = self._checked(self.attack.ask(rows.state), rows.x)
+        active = rows.live & query.wanted & (~rows.fooled | self.is_minimal)
         answer = self._answer(query, active)
         count = query.points.shape[1]
         targets = None if rows.targets is None else rows.targets.repeat_interleave(count)
         hit = reached(answer.logits.flatten(0, 1), rows.y.repeat_interleave(count), targets)
-        hit = hit.view(-1, count) & active[:, None] & self.setting.exact
-        asked = active & query.differentiate & ~hit.any(1)
+        offered = active if query.offered is None else active & query.offered
+        hit = hit.view(-1, count) & offered[:, None] & sane
+        rows.refused |= (active[:, None] & ~sane).any(1)
+        if self.is_minimal:
+            score = self._nearness(query.points, rows, hit)
+            asked = active & query.differentiate
+        else:
+            hit = hit & self.setting.exact
+            # The first point that succeeded, else the one with the highest value.
+            score = torch.where(hit, torch.inf, answer.value)
+            score = torch.where(offered[:, None] & sane, score, -torch.inf)
+            asked = active & query.differentiate & ~hit.any(1)
         rows.broken |= active & ~answer.logits.isfinite().flatten(1).all(1)
         # The sign of NaN is 0: such a gradient would stand still and pass for robustness.
         rows.broken |= asked & ~answer.gradient.isfinite().flatten(1).all(1)
-        # The first point that succeeded, else the one with the highest value.
-        score = torch.where(hit, torch.inf, answer.value)
         top, place = score.max(1)
-        better = active & (top > rows.best)
+        better = offered & (top > rows.best)
         each = torch.arange(len(place), device=place.device)
         chosen = query.points[:, 0] if count == 1 else query.points[each, place]
         rows.kept = torch.where(norms.expand(better, chosen), chosen, rows.kept)
         rows.best = torch.where(better, top, rows.best)
-        rows.fooled = rows.fooled | hit.any(1)
-        rows.forward = rows.forward + active * count
-        rows.backward = rows.backward + asked * count
+        rows.fooled = rows.fooled | (rows.best > -torch.inf if self.is_minimal else hit.any(1))
+        eot = self.attack.eot
+        rows.forward = rows.forward + active * (count * eot)
+        gradients = answer.gradient.shape[1] if self.attack.access == "jacobian" else 1
+        rows.backward = rows.backward + asked * (gradients * eot)
         rows.state = self.attack.tell(rows.state, answer)
 
+    def _checked(self, query: Query, x: Tensor) -> tuple[Query, Tensor]:
+        """The query with the image in place of a point that is not finite; which (N, q) are."""
+        points = query.points
+        if points.shape[:1] + points.shape[2:] != x.shape or points.dtype != x.dtype:
+            raise ValueError(
+                f"{self.attack.to_spec()} asked for points of shape {tuple(points.shape)} and type "
+                f"{points.dtype}, for images {tuple(x.shape)} of type {x.dtype}"
+            )
+        sane = points.flatten(2).sum(2).isfinite()
+        sound = sane.view(*sane.shape, *(1,) * (x.dim() - 1))
+        return dataclasses.replace(query, points=torch.where(sound, points, x[:, None])), sane
+
+    def _nearness(self, points: Tensor, rows: _Rows, hit: Tensor) -> Tensor:
+        """Minus the distance (N, q) of each success in the box; one outside counts as refused."""
+        boxed = norms.in_box(points.flatten(0, 1)).view(hit.shape)
+        rows.refused |= (hit & ~boxed).any(1)
+        delta = (points - rows.x[:, None]).flatten(0, 1)
+        distance = norms.size(delta, self.setting.norm).view(hit.shape)
+        return torch.where(hit & boxed, -distance, -torch.inf)
+
     def _answer(self, query: Query, active: Tensor) -> Answer:
-        """The oracle's answer in calls of the constant shape, shaped (N, q, ...)."""
-        count = query.points.shape[1]
-        differentiate = self.attack.access == "gradient"
+        """The oracle's answer in calls of the constant shape; the gradient is the first point's."""
+        differentiate = self.attack.access in DIFFERENTIATING
         if differentiate and self.device.type == "cpu":
             differentiate = bool((active & query.differentiate).any())
-        points, labels = query.points.flatten(0, 1), query.labels.flatten(0, 1)
-        sign = query.sign.repeat_interleave(count)
-        size = self.setting.shape
-        parts = [
-            self.oracle(
-                points[i : i + size],
-                labels[i : i + size],
-                query.loss,
-                sign[i : i + size],
-                differentiate=differentiate,
-            )
-            for i in range(0, len(points), size)
+        points = query.points
+        first = self.oracle(
+            points[:, 0], query.aim, differentiate=differentiate, classes=query.classes
+        )
+        further = [
+            self.oracle(points[:, i], query.aim, differentiate=False, classes=query.classes)
+            for i in range(1, points.shape[1])
         ]
-        joined = [
-            torch.cat(t) if len(t) > 1 else t[0] for t in zip(*map(_fields, parts), strict=True)
-        ]
-        logits, value, gradient = (t.unflatten(0, (size, count)) for t in joined)
-        return Answer(logits, value, gradient)
+        said = [first, *further]
+        logits = torch.stack([answer.logits for answer in said], 1)
+        value = torch.stack([answer.value for answer in said], 1)
+        return Answer(logits, value, first.gradient)
 
     def _collect(self, rows: _Rows) -> Iterator[Settled]:
         """Reads on the host which rows are over, frees them and says what comes next."""
-        over = rows.live & (rows.fooled | rows.state.done)
+        over = rows.live & (rows.state.done | (rows.fooled & (not self.is_minimal)))
         flags = torch.stack([over, rows.fooled, rows.broken & rows.live]).cpu().numpy()
         if flags[2].any():
             raise ModelError(
@@ -229,7 +254,8 @@ class _Sweep:
         if not len(finished):
             return
         index = torch.from_numpy(finished).to(self.device)
-        counts = torch.stack([rows.forward[index], rows.backward[index]]).cpu().numpy()
+        counted = (rows.forward[index], rows.backward[index], rows.refused[index].long())
+        counts = torch.stack(counted).cpu().numpy()
         values = rows.best[index].cpu().numpy()
         points = rows.kept[index]
         rows.live = rows.live.index_fill(0, index, 0)
@@ -241,7 +267,8 @@ class _Sweep:
             tally = self._tally(work.sample)
             tally.forward += int(counts[0, place])
             tally.backward += int(counts[1, place])
-            if flags[1, row] or not self.setting.exact:
+            tally.refused += int(counts[2, place])
+            if flags[1, row] or not (self.setting.exact or self.is_minimal):
                 self.pen.work.append(work)
                 self.pen.points.append(points[place])
                 self.pen.values.append(float(values[place]))
@@ -251,7 +278,10 @@ class _Sweep:
     def _settle_pen(self) -> Iterator[Settled]:
         pen, self.pen = self.pen, _Pen()
         radius = torch.tensor(
-            [self.samples.radius(w.sample, w.rung) for w in pen.work],
+            [
+                torch.inf if self.is_minimal else self.samples.radius(w.sample, w.rung)
+                for w in pen.work
+            ],
             dtype=torch.float32,
             device=self.device,
         )
@@ -263,69 +293,124 @@ class _Sweep:
             tally = self._tally(work.sample)
             tally.verify += 1
             if not success:
-                tally.refused += self.setting.exact
+                tally.refused += self.setting.exact or self.is_minimal
                 yield from self._failed(work, point, value)
-                continue
-            if not tally.fooled.any():
-                tally.x_adv = point
-            above = slice(work.rung, None) if self.setting.policy == "ladder" else work.rung
-            tally.fooled[above] = True
-            yield from self._next(work, fooled=True)
+            elif self.is_minimal:
+                distance, within = self.samples.within(work.sample, point, self.setting.norm)
+                tally.near(point, distance, within)
+                yield from self._failed(work, point, -np.inf)
+            else:
+                rungs = np.arange(self.samples.rungs)
+                at = rungs >= work.rung if self.setting.policy == "ladder" else rungs == work.rung
+                tally.fool(point, at)
+                yield from self._next(work, fooled=True)
 
     def _failed(self, work: Work, point: Tensor, value: float) -> Iterator[Settled]:
+        """The attempt brought nothing more; the next one, or the next rung."""
         tally = self._tally(work.sample)
         finite = value if np.isfinite(value) else -np.inf
-        if not tally.fooled.any() and (
-            tally.x_adv is None or work.restart == 0 or finite > tally.value
+        if (
+            not self.is_minimal
+            and not tally.found
+            and (tally.x_adv is None or work.restart == 0 or finite > tally.value)
         ):
             tally.x_adv, tally.value = point, finite
-        if work.restart + 1 < self.attack.restarts:
+        if work.restart + 1 < self.attempts:
             heapq.heappush(self.queue, work._replace(restart=work.restart + 1))
         else:
             yield from self._next(work, fooled=False)
 
     def _next(self, work: Work, *, fooled: bool) -> Iterator[Settled]:
-        rung = self.policy(work.rung, self.samples.rungs, fooled)
+        rung = None if self.is_minimal else self.policy(work.rung, self.samples.rungs, fooled)
+        rung = self.samples.next_open(work.sample, rung)
         if rung is not None:
             heapq.heappush(self.queue, Work(work.sample, rung, 0))
             return
         tally = self.tallies.pop(work.sample)
-        point = self.samples.x[work.sample] if tally.x_adv is None else tally.x_adv
-        counts = (tally.forward, tally.backward, tally.verify, tally.refused)
-        yield Settled(work.sample, tally.fooled, point, *counts)
+        yield tally.settled(work.sample, self.samples.x[work.sample])
 
-    def _tally(self, sample: int) -> _Tally:
-        return self.tallies.setdefault(sample, _Tally(np.zeros(self.samples.rungs, dtype=np.bool_)))
-
-
-def _fields(answer: Answer) -> tuple[Tensor, Tensor, Tensor]:
-    return answer.logits, answer.value, answer.gradient
+    def _tally(self, sample: int) -> Tally:
+        return self.tallies.setdefault(sample, Tally(np.zeros(self.samples.rungs, dtype=np.bool_)))
 
 
 def sweep(
-    attack: Attack, oracle: Oracle, judge: Judge, samples: Samples, setting: Setting
+    attack: Attack, model: Predict, judge: Judge, samples: Samples, setting: Setting
 ) -> Iterator[Settled]:
     """Runs an attack over every sample and rung; yields each sample once, when it is settled.
 
-    A sample's result depends on its image, label, radii and the setting's seed and shape alone.
-    Raises ModelError when the model returns something that is not finite.
+    model answers the attack's queries. A sample's result depends on its image, label, radii and the
+    setting's seed and shape alone. Raises ModelError when the model returns something that is not
+    finite.
     """
-    attack.check(setting.norm, setting.classes)
-    yield from _Sweep(attack, oracle, judge, samples, setting).run()
+    attack.check(setting.norm, setting.classes, targeted=samples.targets is not None)
+    match attack:
+        case Ensemble():
+            yield from _staged(attack, model, judge, samples, setting)
+        case BlockAttack():
+            yield from crafted(attack, ORACLES[attack.access](model), judge, samples, setting)
+        case StepAttack():
+            yield from _Sweep(attack, ORACLES[attack.access](model), judge, samples, setting).run()
+        case _:
+            raise TypeError(f"{attack.to_spec()} is none of the kinds of attack the loop runs")
 
 
-def craft(recipe: Attack, predict: Predict, task: Task, *, steps: int) -> Tensor:
-    """The points (N, ...) an attack stands at after `steps` gradient steps on a whole batch:
-    nothing stops early, nothing is judged. For the inner maximisation of training; the caller holds
-    the model as it wants it.
+_TOGETHER = 256
+"""Samples that pass through all stages of an ensemble before the next ones start."""
+_APART = 2**32
+"""Between the seeds of two stages, so that they do not start from the same points."""
+
+
+def _staged(
+    attack: Ensemble, model: Predict, judge: Judge, samples: Samples, setting: Setting
+) -> Iterator[Settled]:
+    """Each stage on the samples and rungs that still stand after the one before."""
+    stages = attack.stages(setting.norm, setting.classes)
+    for first in range(0, len(samples), _TOGETHER):
+        rows = np.arange(first, min(first + _TOGETHER, len(samples)))
+        still = np.ones((len(rows), samples.rungs), dtype=np.bool_)
+        if samples.open is not None:
+            still &= samples.open[rows]
+        tallies = [Tally(np.zeros(samples.rungs, dtype=np.bool_)) for _ in rows]
+        for number, stage in enumerate(stages):
+            own = dataclasses.replace(setting, seed=setting.seed + number * _APART)
+            open_ = np.flatnonzero(still.any(1))
+
+            def judged(
+                points: Tensor,
+                index: NDArray[np.int64],
+                radius: Tensor,
+                to: NDArray[np.int64] = rows[open_],
+            ) -> NDArray[np.bool_]:
+                return judge(points, to[index], radius)
+
+            part = samples.take(rows[open_], still[open_])
+            for settled in sweep(stage, model, judged, part, own):
+                place = int(open_[settled.sample])
+                tally = tallies[place]
+                tally.add(settled)
+                still[place] &= ~tally.fooled
+                if setting.policy == "ladder" and not still[place].any():
+                    yield tally.settled(first + place, samples.x[first + place])
+        for place, tally in enumerate(tallies):
+            if setting.policy != "ladder" or still[place].any():
+                yield tally.settled(first + place, samples.x[first + place])
+
+
+def craft(recipe: StepAttack, predict: Predict, task: Task, *, steps: int) -> Tensor:
+    """The points (N, ...) an attack stands at after `steps` queries of a whole batch: nothing stops
+    early, nothing is judged. For the inner maximisation of training; the caller holds the model as
+    it wants it.
     """
     oracle = ORACLES[recipe.access](predict)
     state = recipe.start(task)
     for _ in range(steps):
         query = recipe.ask(state)
-        points, labels = query.points[:, 0], query.labels[:, 0]
         answer = oracle(
-            points, labels, query.loss, query.sign, differentiate=recipe.access == "gradient"
+            query.points[:, 0],
+            query.aim,
+            differentiate=recipe.access in DIFFERENTIATING,
+            classes=query.classes,
         )
-        state = recipe.tell(state, Answer(*(t[:, None] for t in _fields(answer))))
+        logits, value = answer.logits[:, None], answer.value[:, None]
+        state = recipe.tell(state, Answer(logits, value, answer.gradient))
     return recipe.ask(state).points[:, 0].detach()

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from attacks import norms
-from attacks.base import Attack, Task, at_least
+from attacks.base import StepAttack, Task, at_least
 from attacks.losses import MARGIN
 from attacks.oracles import Answer, Query
+from attacks.targets import goal_of
 from attacks.threat import NORMS
 
 
@@ -25,7 +26,7 @@ class NoiseState:
 
 
 @dataclass(frozen=True)
-class Noise(Attack):
+class Noise(StepAttack):
     """Points drawn uniformly from the ball, the worst of `samples` kept; sees logits only.
 
     Each point is moved into the box. The baseline of every sanity check (Carlini et al. 2019,
@@ -40,7 +41,7 @@ class Noise(Attack):
         at_least("samples", self.samples, 1)
 
     def start(self, task: Task) -> NoiseState:
-        """See Attack."""
+        """See StepAttack."""
         step = torch.zeros_like(task.y)
         return NoiseState(task, step, step > 0)
 
@@ -48,16 +49,14 @@ class Noise(Attack):
         """A fresh point."""
         task = state.task
         point = norms.random_point(task.x, task.radius, task.norm, task.draws, "noise", state.step)
-        aim = task.y if task.targets is None else task.targets
-        sign = torch.full_like(task.radius, 1 if task.targets is None else -1)
-        never = torch.zeros_like(state.done)
-        return Query(point[:, None], aim[:, None], MARGIN, sign, ~state.done, never)
+        aim = goal_of(task, "none").aim(MARGIN)
+        return Query(point[:, None], aim, ~state.done, torch.zeros_like(state.done))
 
     def tell(self, state: NoiseState, answer: Answer) -> NoiseState:  # noqa: ARG002  no answer moves it
         """Counts the point."""
         step = state.step + 1
         return replace(state, step=step, done=step >= self.samples)
 
-    def horizon(self, radius: float) -> int:  # noqa: ARG002  the same at every radius
-        """See Attack."""
+    def horizon(self, radius: float, norm: str, classes: int) -> int:  # noqa: ARG002  always the same
+        """See StepAttack."""
         return self.samples

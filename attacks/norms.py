@@ -60,6 +60,98 @@ def steepest(gradient: Tensor, x: Tensor, norm: str) -> Tensor:
     return _row(norm).steepest(gradient.flatten(1), x.flatten(1)).view_as(gradient)
 
 
+def sparse_steepest(gradient: Tensor, count: Tensor) -> Tensor:
+    """Direction (N, ...) of size 1 in l1, spread over the signs of the `count` (N,) int64 largest
+    magnitudes of the gradient (N, ...) (Croce and Hein 2021, arXiv:2103.01208).
+    """
+    strength = gradient.abs().flatten(1)
+    dims = strength.shape[1]
+    place = (dims - count).clamp(0, dims - 1)[:, None]
+    least = strength.sort(dim=1).values.gather(1, place)
+    chosen = gradient.flatten(1).sign() * (strength >= least)
+    return (chosen / chosen.abs().sum(1, keepdim=True).clamp(min=1)).view_as(gradient)
+
+
+def step_to_plane(point: Tensor, gradient: Tensor, gain: Tensor, norm: str) -> Tensor:
+    """The smallest move (N, ...), in the norm, from points in the box along which the inner product
+    with the gradient (N, ...) grows by gain (N,), of either sign, without leaving the box.
+
+    Exact (by sorting), in float64; where the box does not hold such a move, the one that comes
+    nearest (Croce and Hein 2020, arXiv:1907.02044, eq. 5). Norms linf, l2, l1.
+    """
+    flat, pull = point.flatten(1).double(), gradient.flatten(1).double()
+    pull = pull * gain.sign()[:, None]
+    room = torch.where(pull > 0, 1 - flat, flat).clamp(min=0)
+    strength, wanted = pull.abs(), gain.abs().double()[:, None]
+    if norm == "l1":
+        moved = _fill_in_order(strength, room, wanted)
+    elif norm in ("linf", "l2"):
+        # Along the path every component moves by rate * t until it meets the wall.
+        rate = torch.ones_like(strength) if norm == "linf" else strength
+        moved = _fill_together(strength, rate, room, wanted)
+    else:
+        raise ValueError(f"norm must be one of linf, l2, l1, got {norm!r}")
+    return (moved * pull.sign()).to(point.dtype).view_as(point)
+
+
+def _fill_together(strength: Tensor, rate: Tensor, room: Tensor, wanted: Tensor) -> Tensor:
+    """min(rate t, room) with the least t at which strength times it sums to wanted (N, 1)."""
+    tiny = torch.finfo(strength.dtype).tiny
+    breaks, order = (room / rate.clamp(min=tiny)).sort(dim=1)
+    slope = (strength * rate).gather(1, order)
+    full = (strength * room).gather(1, order)
+    # At break i: what is full up to i, and the slope of what is left.
+    left = slope.flip(1).cumsum(1).flip(1) - slope
+    reached = full.cumsum(1) + left * breaks
+    at = (reached < wanted).sum(1, keepdim=True)
+    is_short = at == breaks.shape[1]
+    at = at.clamp(max=breaks.shape[1] - 1)
+    before = torch.where(at > 0, reached.gather(1, (at - 1).clamp(min=0)), 0)
+    start = torch.where(at > 0, breaks.gather(1, (at - 1).clamp(min=0)), 0)
+    climb = left.gather(1, at) + slope.gather(1, at)
+    t = start + (wanted - before) / climb.clamp(min=tiny)
+    return torch.where(is_short, room, (rate * t).minimum(room))
+
+
+def _fill_in_order(strength: Tensor, room: Tensor, wanted: Tensor) -> Tensor:
+    """Moves the strongest components to the wall, one after the other, the last only as far as
+    needed.
+    """
+    sorted_, order = strength.sort(dim=1, descending=True, stable=True)
+    space = room.gather(1, order)
+    before = (sorted_ * space).cumsum(1) - sorted_ * space
+    tiny = torch.finfo(strength.dtype).tiny
+    part = ((wanted - before) / sorted_.clamp(min=tiny)).clamp(min=0).minimum(space)
+    part = torch.where(sorted_ > 0, part, 0)
+    return torch.zeros_like(part).scatter(1, order, part)
+
+
+def surface_point(
+    x: Tensor, radius: Tensor, norm: str, draws: Draws, purpose: str, *counters: int | Tensor
+) -> Tensor:
+    """A random point on the surface of the ball around x, then moved into the box: for linf a
+    uniform, for l2 a normal draw of that size, for l1 the nearest point of ball and box to a normal
+    draw (the starts of APGD's code).
+    """
+    if norm == "linf":
+        delta = draws.uniform(x.shape, purpose, *counters) * 2 - 1
+    else:
+        delta = draws.normal(x.shape, purpose, *counters)
+    if norm == "l1":
+        return project(x + delta, x, radius, norm)
+    return to_box(x + expand(radius / size(delta, norm), delta) * delta)
+
+
+def to_box(points: Tensor) -> Tensor:
+    """The nearest points of [0, 1]."""
+    return points.clamp(0, 1)
+
+
+def furthest(x: Tensor, norm: str) -> Tensor:
+    """The largest size (N,) that a move from x can have inside the box."""
+    return size(torch.maximum(x, 1 - x), norm)
+
+
 def random_point(
     x: Tensor, radius: Tensor, norm: str, draws: Draws, purpose: str, *counters: int | Tensor
 ) -> Tensor:
@@ -76,6 +168,12 @@ def dual(norm: str) -> str:
     return {"linf": "l1", "l2": "l2", "l1": "linf"}[norm]
 
 
+def in_box(points: Tensor) -> Tensor:
+    """Whether (N,) each of points (N, ...) is in [0, 1], with the tolerance."""
+    low, high = points.flatten(1).aminmax(dim=1)
+    return (low >= -TOLERANCE) & (high <= 1 + TOLERANCE)
+
+
 def inside(x_adv: Tensor, x: Tensor, radius: Tensor, norm: str) -> Tensor:
     """Whether (N,) each x_adv is finite, in the box and in the ball; in float64, with design
     tolerance 1e-6.
@@ -85,8 +183,7 @@ def inside(x_adv: Tensor, x: Tensor, radius: Tensor, norm: str) -> Tensor:
     delta = (x_adv.double() - x.double()).flatten(1)
     slack = {"l0": 0.0, "l1": TOLERANCE}.get(norm, TOLERANCE)
     allowed = radius.double() + (slack * radius.double().clamp(min=1) if norm == "l1" else slack)
-    in_box = ((x_adv >= -TOLERANCE) & (x_adv <= 1 + TOLERANCE)).flatten(1).all(1)
-    return in_box & delta.isfinite().all(1) & (size(delta, norm) <= allowed)
+    return in_box(x_adv) & delta.isfinite().all(1) & (size(delta, norm) <= allowed)
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,6 @@ from torch import Tensor, nn
 
 from attacks.losses import Loss
 
-LEAST_LIKELY = -1
-"""In a query's labels: take the class that the model finds least likely at that point."""
-
 Predict = Callable[[Tensor], Tensor]
 
 
@@ -27,28 +24,52 @@ class ModelError(ValueError):
 
 
 @dataclass(frozen=True)
-class Query:
-    """What an attack asks, a row per sample and point.
+class Aim:
+    """What the loss is taken against, a row each: labels (M,) int64; sign (M,) float32, the
+    direction in which the attack wants it (1 up, -1 down); rivals (M,) int64 for a loss of two
+    classes.
+    """
 
-    points (N, q, ...); labels (N, q) int64, what the loss is taken against; sign (N,) float32, the
-    direction in which the attack wants it (1 up, -1 down); wanted (N,) bool, rows not wanted are no
-    queries; differentiate (N,) bool, rows whose gradient is wanted too.
+    loss: Loss
+    labels: Tensor
+    sign: Tensor
+    rivals: Tensor | None = None
+
+    def value(self, logits: Tensor) -> Tensor:
+        """The signed loss (M,) of logits (M, K): larger is better for the attack."""
+        return self.sign * self.loss(logits, self.labels, self.rivals)
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> Aim:
+        """The aim of other rows: change is applied to every tensor."""
+        rivals = None if self.rivals is None else change(self.rivals)
+        return Aim(self.loss, change(self.labels), change(self.sign), rivals)
+
+
+@dataclass(frozen=True)
+class Query:
+    """What an attack asks, a row per sample.
+
+    points (N, q, ...); wanted (N,) bool, rows not wanted are no queries; differentiate (N,) bool,
+    rows whose gradient at the first point is wanted too; offered (N,) bool, rows whose points may
+    be the result (all where None); classes (N, k) int64, for the access `jacobian` the classes
+    whose logits are differentiated (all where None).
     """
 
     points: Tensor
-    labels: Tensor
-    loss: Loss
-    sign: Tensor
+    aim: Aim
     wanted: Tensor
     differentiate: Tensor
+    offered: Tensor | None = None
+    classes: Tensor | None = None
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What the oracle says of rows (M, ...).
+    """What the oracle says of rows (M, ...); to an attack with its points, (N, q, ...).
 
     logits (M, K), for the access `labels` one-hot; value (M,), the signed loss, larger is better
-    for the attack; gradient (M, ...) of the value, zeros where none was asked for.
+    for the attack; gradient of the value at the first point (N, ...), for the access `jacobian`
+    those of the logits asked for (N, k, ...); zeros where none was asked for.
     """
 
     logits: Tensor
@@ -57,19 +78,15 @@ class Answer:
 
 
 class Oracle(Protocol):
-    """Answers rows: points (M, ...), labels (M,), sign (M,); gradients only where `differentiate`
-    says so.
+    """Answers rows: points (M, ...) and what is wanted of them; gradients only where
+    `differentiate` says so.
     """
 
     def __call__(
-        self, points: Tensor, labels: Tensor, loss: Loss, sign: Tensor, *, differentiate: bool
+        self, points: Tensor, aim: Aim, *, differentiate: bool, classes: Tensor | None = None
     ) -> Answer:
-        """One forward, and where asked one backward, of every row."""
+        """One forward, and where asked one backward (one per class), of every row."""
         ...
-
-
-def _resolved(labels: Tensor, logits: Tensor) -> Tensor:
-    return torch.where(labels == LEAST_LIKELY, logits.detach().argmin(1), labels)
 
 
 @dataclass(frozen=True)
@@ -79,7 +96,7 @@ class GradientOracle:
     model: Predict
 
     def __call__(
-        self, points: Tensor, labels: Tensor, loss: Loss, sign: Tensor, *, differentiate: bool
+        self, points: Tensor, aim: Aim, *, differentiate: bool, classes: Tensor | None = None
     ) -> Answer:
         """See Oracle."""
         # Recorded even where no gradient is wanted: some layers compute otherwise when it is off
@@ -87,16 +104,49 @@ class GradientOracle:
         leaf = points.detach().requires_grad_()
         with torch.enable_grad():
             logits = self.model(leaf)
-            value = sign * loss(logits, _resolved(labels, logits))
-            if not value.requires_grad:
-                raise ModelError(
-                    "the model's output does not depend on its input differentiably; no gradient"
-                )
+            value = aim.value(logits)
+            _check_differentiable(value)
             if differentiate:
                 (gradient,) = torch.autograd.grad(value.sum(), leaf)
             else:
                 gradient = torch.zeros_like(points)
         return Answer(logits.detach().float(), value.detach(), gradient)
+
+
+@dataclass(frozen=True)
+class JacobianOracle:
+    """Logits and the gradients of several of them with respect to the input."""
+
+    model: Predict
+
+    def __call__(
+        self, points: Tensor, aim: Aim, *, differentiate: bool, classes: Tensor | None = None
+    ) -> Answer:
+        """See Oracle: gradient (M, k, ...), one backward of every row per class."""
+        leaf = points.detach().requires_grad_()
+        with torch.enable_grad():
+            logits = self.model(leaf).float()
+            _check_differentiable(logits)
+            if classes is None:
+                every = torch.arange(logits.shape[1], device=points.device)
+                classes = every.expand(len(points), -1)
+            chosen = logits.gather(1, classes).sum(0)
+            count = len(chosen)
+            gradients = [
+                torch.autograd.grad(chosen[i], leaf, retain_graph=i + 1 < count)[0]
+                if differentiate
+                else torch.zeros_like(points)
+                for i in range(count)
+            ]
+        answered = logits.detach()
+        return Answer(answered, aim.value(answered), torch.stack(gradients, 1))
+
+
+def _check_differentiable(output: Tensor) -> None:
+    if not output.requires_grad:
+        raise ModelError(
+            "the model's output does not depend on its input differentiably; no gradient"
+        )
 
 
 @dataclass(frozen=True)
@@ -106,23 +156,47 @@ class LogitsOracle:
     model: Predict
 
     def __call__(
-        self, points: Tensor, labels: Tensor, loss: Loss, sign: Tensor, *, differentiate: bool
+        self, points: Tensor, aim: Aim, *, differentiate: bool, classes: Tensor | None = None
     ) -> Answer:
         """See Oracle; refuses to differentiate."""
         if differentiate:
             raise ValueError("this oracle answers logits, not gradients")
         with torch.no_grad():
             logits = self.model(points).float()
-        return Answer(
-            logits, sign * loss(logits, _resolved(labels, logits)), torch.zeros_like(points)
+        return Answer(logits, aim.value(logits), torch.zeros_like(points))
+
+
+@dataclass(frozen=True)
+class MeanOracle:
+    """The mean of several answers of another oracle: expectation over a random model's draws
+    (Athalye et al. 2018, arXiv:1802.00420); each costs a query.
+    """
+
+    oracle: Oracle
+    draws: int
+
+    def __call__(
+        self, points: Tensor, aim: Aim, *, differentiate: bool, classes: Tensor | None = None
+    ) -> Answer:
+        """See Oracle."""
+        said = [
+            self.oracle(points, aim, differentiate=differentiate, classes=classes)
+            for _ in range(self.draws)
+        ]
+        logits, value, gradient = (
+            torch.stack(parts).mean(0)
+            for parts in zip(*((a.logits, a.value, a.gradient) for a in said), strict=True)
         )
+        return Answer(logits, value, gradient)
 
 
 ORACLES: dict[str, Callable[[Predict], Oracle]] = {
     "gradient": GradientOracle,
+    "jacobian": JacobianOracle,
     "logits": LogitsOracle,
 }
-ACCESS = {"gradient": "white-box", "logits": "black-box"}
+DIFFERENTIATING = ("gradient", "jacobian")
+ACCESS = {"gradient": "white-box", "jacobian": "white-box", "logits": "black-box"}
 """What the mode of an attack is called when it is handed the deployed pipeline itself."""
 
 

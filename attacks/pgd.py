@@ -9,9 +9,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from attacks.ascent import Ascent, AscentAttack, Target, at_input, fixed, in_ball
+from attacks.ascent import Ascent, AscentAttack, at_input, fixed, in_ball
 from attacks.base import at_least
 from attacks.losses import CROSS_ENTROPY, Loss
+from attacks.targets import Target
 
 
 @dataclass(frozen=True)
@@ -22,10 +23,11 @@ class Pgd(AscentAttack):
     eps; with neither 2.5 eps / steps (our choice; the paper tunes it: 0.01 for eps 0.3 on MNIST).
     restarts: independent starts, the best point kept per sample. random: start uniformly in the
     ball (moved into the box) rather than at the image. loss: ce, margin (the paper's CW), dlr,
-    squared. target: none, next, random (a new one each restart), least_likely (at the start). Under
-    l2 and l1 the step goes along the steepest direction of that norm. box: keep every step in
-    [0, 1], too; without it (as some texts print the attack) a point outside is refused, never a
-    success.
+    squared, difference. target: none, next, random (a new one each restart), most_likely or
+    least_likely (of the wrong classes at the image), all (restarts times every wrong class, the
+    most likely first). Under l2 and l1 the step goes along the steepest direction of that norm.
+    box: keep every step in [0, 1], too; without it (as some texts print the attack) a point outside
+    is refused, never a success.
     """
 
     norms: ClassVar[tuple[str, ...]] = ("linf", "l2", "l1")
@@ -48,11 +50,6 @@ class Pgd(AscentAttack):
             raise ValueError("alpha and rel_alpha must not both be given")
         if self.restarts > 1 and not self.random:
             raise ValueError("restarts above 1 need random=true: every start is the same")
-
-    @property
-    def classes(self) -> int:  # type: ignore[override]
-        """The least number of classes of its loss."""
-        return self.loss.classes
 
     def parts(self, norm: str) -> Ascent:  # noqa: ARG002  one composition for every norm
         """See AscentAttack."""

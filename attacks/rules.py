@@ -7,6 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from attacks import norms
@@ -46,3 +47,39 @@ class Steepest:
 
 
 STEEPEST = Steepest()
+
+
+@dataclass(frozen=True)
+class Momentum:
+    """The steepest direction of a running sum of gradients, each over its l1 size (Dong et al.
+    2018, arXiv:1710.06081, eq. 6).
+    """
+
+    decay: float
+
+    def memory(self, x: Tensor) -> Memory:
+        """The sum so far."""
+        return (torch.zeros_like(x),)
+
+    def direction(
+        self, gradient: Tensor, point: Tensor, norm: str, memory: Memory
+    ) -> tuple[Tensor, Memory]:
+        """See Rule."""
+        length = norms.size(gradient, "l1")
+        unit = gradient / norms.expand(torch.where(length > 0, length, 1), gradient)
+        velocity = self.decay * memory[0] + unit
+        return norms.steepest(velocity, point, norm), (velocity,)
+
+
+_FIRST, _SECOND, _SMALL = 0.9, 0.999, 1e-8
+
+
+def adam(gradient: Tensor, memory: Memory, step: Tensor) -> tuple[Tensor, Memory]:
+    """Adam's direction (N, ...) with bias correction, and its moments (Kingma and Ba 2015,
+    arXiv:1412.6980); step (N,) counts from 1.
+    """
+    mean = _FIRST * memory[0] + (1 - _FIRST) * gradient
+    square = _SECOND * memory[1] + (1 - _SECOND) * gradient**2
+    unbiased = mean / norms.expand(1 - _FIRST**step, mean)
+    scale = (square / norms.expand(1 - _SECOND**step, square)).sqrt()
+    return unbiased / (scale + _SMALL), (mean, square)

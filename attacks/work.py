@@ -7,14 +7,17 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from attacks import norms
 
 
 @dataclass(frozen=True)
 class Samples:
     """What is attacked: x (N, ...) float32, y (N,), ids (N,) int64, targets (N,) or None; radii
-    (R,) or (N, R).
+    (R,) or (N, R); open (N, R) bool, the rungs that still stand (all where None).
     """
 
     x: Tensor
@@ -22,6 +25,7 @@ class Samples:
     ids: Tensor
     radii: NDArray[np.float64]
     targets: Tensor | None = None
+    open: NDArray[np.bool_] | None = None
 
     def __len__(self) -> int:
         return len(self.y)
@@ -35,6 +39,39 @@ class Samples:
         """The number of radii per sample."""
         return int(self.radii.shape[-1])
 
+    def next_open(self, sample: int, rung: int | None) -> int | None:
+        """The first rung from this one on at which the sample still stands."""
+        if rung is None:
+            return None
+        if self.open is None:
+            return rung if rung < self.rungs else None
+        standing = np.flatnonzero(self.open[sample, rung:])
+        return rung + int(standing[0]) if len(standing) else None
+
+    def within(self, sample: int, point: Tensor, norm: str) -> tuple[float, NDArray[np.bool_]]:
+        """The distance of a point from its image, and the rungs (R,) whose balls it lies in."""
+        x = self.x[sample]
+        distance = float(norms.size((point.double() - x.double())[None], norm))
+        radii = self.radii if self.radii.ndim == 1 else self.radii[sample]
+        radius = torch.from_numpy(radii).to(x.device).float()
+        many = (len(radius), *x.shape)
+        inside: NDArray[np.bool_] = (
+            norms.inside(point.expand(many), x.expand(many), radius, norm).cpu().numpy()
+        )
+        return distance, inside
+
+    def take(self, rows: NDArray[np.int64], still: NDArray[np.bool_]) -> Samples:
+        """These samples alone, standing where `still` (len(rows), R) says so."""
+        index = torch.from_numpy(rows).to(self.x.device)
+        return Samples(
+            x=self.x[index],
+            y=self.y[index],
+            ids=self.ids[index],
+            radii=self.radii if self.radii.ndim == 1 else self.radii[rows],
+            targets=None if self.targets is None else self.targets[index],
+            open=still,
+        )
+
 
 class Work(NamedTuple):
     """One piece of work; the order of the queue is the order of the samples."""
@@ -46,11 +83,11 @@ class Work(NamedTuple):
 
 @dataclass(frozen=True)
 class Settled:
-    """A sample's result: fooled (R,) bool per rung, the image that fooled the lowest one (or the
-    best one tried at the last).
+    """A sample's result: fooled (R,) bool per rung, the image that fooled the lowest one.
 
-    forward and backward count the sample's queries, verify the judge's; refused says how many
-    claimed successes the judge did not accept.
+    found: x_adv is a success, maybe beyond every rung; else it is the best point tried at the last
+    one. forward and backward count the sample's queries, verify the judge's; refused says how many
+    claimed successes the judge did not accept, and how many points were none (NaN).
     """
 
     sample: int
@@ -60,6 +97,59 @@ class Settled:
     backward: int
     verify: int
     refused: int = 0
+    found: bool = False
+
+
+@dataclass
+class Tally:
+    """What is known of a sample so far; value and distance belong to x_adv."""
+
+    fooled: NDArray[np.bool_]
+    x_adv: Tensor | None = None
+    value: float = -np.inf
+    distance: float = np.inf
+    forward: int = 0
+    backward: int = 0
+    verify: int = 0
+    refused: int = 0
+    found: bool = False
+
+    def fool(self, point: Tensor, rungs: NDArray[np.bool_]) -> None:
+        """A success at these rungs (R,); the image of the lowest rung is kept."""
+        new = rungs & ~self.fooled
+        if not self.found or (new.any() and new.argmax() < _first(self.fooled)):
+            self.x_adv = point
+        self.fooled |= rungs
+        self.found = True
+
+    def near(self, point: Tensor, distance: float, rungs: NDArray[np.bool_]) -> None:
+        """A success at a distance, inside these rungs (R,); the nearest image is kept."""
+        if distance < self.distance:
+            self.x_adv, self.distance = point, distance
+        self.fooled |= rungs
+        self.found = True
+
+    def add(self, stage: Settled) -> None:
+        """What a further attack found at the rungs that stood until now."""
+        lower = stage.fooled.any() and int(stage.fooled.argmax()) < _first(self.fooled)
+        if self.x_adv is None or lower or (stage.found and not self.found):
+            self.x_adv = stage.x_adv
+        self.fooled |= stage.fooled
+        self.found |= stage.found
+        self.forward += stage.forward
+        self.backward += stage.backward
+        self.verify += stage.verify
+        self.refused += stage.refused
+
+    def settled(self, sample: int, x: Tensor) -> Settled:
+        """The result; x is the image, for a sample of which nothing better is known."""
+        point = x if self.x_adv is None else self.x_adv
+        counts = (self.forward, self.backward, self.verify, self.refused)
+        return Settled(sample, self.fooled, point, *counts, self.found)
+
+
+def _first(flags: NDArray[np.bool_]) -> int:
+    return int(flags.argmax()) if flags.any() else len(flags)
 
 
 Judge = Callable[[Tensor, NDArray[np.int64], Tensor], NDArray[np.bool_]]

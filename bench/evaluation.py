@@ -24,7 +24,7 @@ from torch import Tensor
 from attacks import loop, norms
 from attacks.base import Attack
 from attacks.call import check_logits
-from attacks.oracles import ORACLES, ModelError, Predict, frozen
+from attacks.oracles import ModelError, Predict, frozen
 from attacks.registry import attacks
 from attacks.verify import judge_of, predictions
 from attacks.work import Samples, Setting, Settled
@@ -285,9 +285,8 @@ class _Pipeline:
             in_flight=in_flight,
             exact=self.defended.surrogate is self.defended.predict,
         )
-        oracle = ORACLES[recipe.access](self.defended.surrogate)
         judge = judge_of(self.defended.predict, samples, setting)
-        yield from loop.sweep(recipe, oracle, judge, samples, setting)
+        yield from loop.sweep(recipe, self.defended.surrogate, judge, samples, setting)
 
 
 def _span(number: int, n: int) -> tuple[int, int]:
@@ -341,5 +340,6 @@ class _Block:
             self.arrays["fooled"][row, len(self.grid) - len(self.eps) :] = settled.fooled
         if settled.fooled.any():
             self.arrays["min_eps"][row] = float(self.eps[int(settled.fooled.argmax())])
+        if settled.found:
             delta = settled.x_adv.double() - x.double()
             self.arrays["distance"][row] = float(norms.size(delta[None], self.norm))

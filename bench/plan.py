@@ -26,13 +26,13 @@ class Part:
 
 @dataclass(frozen=True)
 class AttackPart(Part):
-    """An attack: the mode it runs in, its restarts, and how often it asks at most per restart at
-    each radius.
+    """An attack: the mode it runs in, its kind, and the forward queries it takes at most for one
+    sample over the grid.
     """
 
     mode: str
-    restarts: int
-    horizons: tuple[int, ...]
+    kind: str
+    queries: int
 
 
 @dataclass(frozen=True)
@@ -104,15 +104,10 @@ class Cell:
 
     @property
     def most_queries(self) -> int:
-        """Forward queries at most: every restart at every radius above 0 runs to its end for every
+        """Forward queries at most: every attempt at every radius above 0 runs to its end for every
         sample.
         """
-        per_sample = sum(
-            h * self.attack.restarts
-            for h, e in zip(self.attack.horizons, self.eps, strict=True)
-            if e > 0
-        )
-        return per_sample * self.data.n
+        return self.attack.queries * self.data.n
 
 
 def digest(value: Any) -> str:

@@ -213,10 +213,9 @@ def _defense_part(text: str, norm: str, reference: Fraction) -> Part:
 def attack_part_of(attack: Attack, norm: str, classes: int, eps: Sequence[Fraction]) -> AttackPart:
     """An attack as plain values; refuses a norm or a number of classes it is not defined for."""
     valid(lambda _: attack.check(norm, classes), norm)
-    horizons = tuple(attack.horizon(float(e)) if e > 0 else 0 for e in eps)
-    return AttackPart(
-        attack.to_spec(), attack.identity(), ACCESS[attack.access], attack.restarts, horizons
-    )
+    queries = attack.cost([float(e) for e in eps if e > 0], norm, classes)
+    mode = ACCESS[attack.access]
+    return AttackPart(attack.to_spec(), attack.identity(), mode, attack.kind, queries)
 
 
 class Watcher(Protocol):

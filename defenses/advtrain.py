@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attacks import loop
-from attacks.base import Attack, Task
+from attacks.base import Attack, StepAttack, Task
 from attacks.draws import Draws, sample_ids
 from attacks.oracles import held
 from attacks.pgd import Pgd
@@ -76,8 +76,18 @@ class AdversarialTraining(Defense):
             )
         if not 0 <= self.warmup < 1:
             raise ValueError(f"warmup must be in [0, 1), got {self.warmup}")
+        inner = self._inner()
         if self.norm is not None:
-            self.attack.check(self.norm, self.attack.classes)
+            inner.check(self.norm, inner.least_classes(targeted=False))
+
+    def _inner(self) -> StepAttack:
+        attack = self.attack
+        if not isinstance(attack, StepAttack) or attack.kind != "budget":
+            raise ValueError(
+                "attack must be one that maximises a loss inside eps step by step, such as pgd, "
+                f"got {attack.to_spec()} (kind {attack.kind})"
+            )
+        return attack
 
     def at(self, norm: str, reference: float | None) -> Self:
         """See Defense."""
@@ -94,7 +104,7 @@ class AdversarialTraining(Defense):
             raise ValueError("advtrain: eps and norm must be set (Defense.at fills them in)")
         self.attack.check(self.norm, workshop.classes)
         objective = Weighted(
-            self.lam, self.eps, self.norm, self.attack, self.warmup, self.seed, workshop.classes
+            self.lam, self.eps, self.norm, self._inner(), self.warmup, self.seed, workshop.classes
         )
         identity = {"defense": self.identity(), "engine": loop.REVISION}
         net = workshop.fit(objective, identity)
@@ -108,7 +118,7 @@ class Weighted:
     lam: float
     eps: float
     norm: str
-    attack: Attack
+    attack: StepAttack
     warmup: float
     seed: int
     classes: int
@@ -183,6 +193,6 @@ class Weighted:
         """Where the attack stands after its last step, the net frozen in eval mode meanwhile."""
         radius = torch.full((len(x),), eps, device=x.device)
         task = Task(x, y, self.norm, radius, self.classes, draws)
-        steps = self.attack.horizon(eps) - 1
+        steps = self.attack.horizon(eps, self.norm, self.classes) - 1
         with held(net):
             return loop.craft(self.attack, net, task, steps=steps)

@@ -23,7 +23,7 @@ from attacks.base import Task
 from attacks.bim import kurakin_steps
 from attacks.draws import Draws
 from attacks.losses import CROSS_ENTROPY
-from attacks.oracles import GradientOracle
+from attacks.oracles import Aim, GradientOracle
 from tests.problems import Curved, Linear, images, linear
 
 WEIGHT = torch.tensor([1.0, 3.0, -1.0, 2.0, 2.0, 3.0])
@@ -53,7 +53,7 @@ def test_the_example_is_as_stated() -> None:
 
 def test_loss_and_gradient_of_the_example() -> None:
     up = torch.ones(1)
-    answer = GradientOracle(EXAMPLE)(X, Y, CROSS_ENTROPY, up, differentiate=True)
+    answer = GradientOracle(EXAMPLE)(X, Aim(CROSS_ENTROPY, Y, up), differentiate=True)
     assert_close(answer.value, torch.tensor([0.01814993]), **MICRO)
     gradient = [0.01798621, 0.05395863, -0.01798621, 0.03597242, 0.03597242, 0.05395863]
     assert_close(answer.gradient, torch.tensor([gradient]), **MICRO)
@@ -106,7 +106,7 @@ def test_the_smallest_radius_that_flips_the_example(spec: str, norm: str, radius
 def test_iterations_of_the_basic_iterative_method(eps: int, steps: int) -> None:
     """min(eps + 4, 1.25 eps), eps in 1/255 (Kurakin et al. 2016), whatever float32 makes of eps."""
     assert kurakin_steps(torch.tensor([eps / 255])).tolist() == [steps]
-    assert attacks.get("bim").horizon(eps / 255) == steps + 1
+    assert attacks.get("bim").horizon(eps / 255, "linf", 10) == steps + 1
 
 
 def test_rounding_of_the_radius_takes_no_iteration_away() -> None:

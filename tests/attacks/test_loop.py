@@ -15,10 +15,10 @@ from torch.testing import assert_close
 
 import attacks
 from attacks import ThreatModel, loop, norms, verify
-from attacks.base import Attack, Task
+from attacks.base import Attack, StepAttack, Task
 from attacks.draws import Draws, sample_ids
 from attacks.losses import MARGIN
-from attacks.oracles import ORACLES, Answer, ModelError, Query
+from attacks.oracles import Aim, Answer, ModelError, Query
 from attacks.work import Samples, Setting, Settled
 from tests.problems import BlackBox, Counting, Curved, Linear, Mapped, convolutional, images, linear
 
@@ -33,7 +33,7 @@ class BrightenState:
 
 
 @dataclass(frozen=True)
-class Brighten(Attack):
+class Brighten(StepAttack):
     """Adds one shift to every pixel, in each restart another share of the radius.
 
     All that a new attack has to say.
@@ -52,12 +52,12 @@ class Brighten(Attack):
 
     def ask(self, state: BrightenState) -> Query:
         up, never = torch.ones(len(state.y)), torch.zeros_like(state.done)
-        return Query(state.point[:, None], state.y[:, None], MARGIN, up, ~state.done, never)
+        return Query(state.point[:, None], Aim(MARGIN, state.y, up), ~state.done, never)
 
     def tell(self, state: BrightenState, answer: Answer) -> BrightenState:
         return replace(state, done=torch.ones_like(state.done))
 
-    def horizon(self, radius: float) -> int:
+    def horizon(self, radius: float, norm: str, classes: int) -> int:
         return 1
 
 
@@ -88,7 +88,7 @@ def swept(
         classes = plain(work.x[:1]).shape[1]
     setting = Setting(norm, classes, **({"seed": 0, "shape": 16} | options))
     judge = judge or verify.judge_of(plain, work, setting)
-    settled = list(loop.sweep(recipe, ORACLES[recipe.access](model), judge, work, setting))
+    settled = list(loop.sweep(recipe, model, judge, work, setting))
     assert sorted(s.sample for s in settled) == list(range(len(work)))
     return sorted(settled, key=lambda s: s.sample)
 
@@ -173,8 +173,7 @@ def test_a_sweep_over_no_samples_asks_nothing() -> None:
     work = samples(images(1)[:0], torch.zeros(0, dtype=torch.int64), [0.1])
     setting = Setting("linf", 10, 0, 16)
     judge = verify.judge_of(model, work, setting)
-    oracle = ORACLES["gradient"](model)
-    assert list(loop.sweep(attacks.get("pgd"), oracle, judge, work, setting)) == []
+    assert list(loop.sweep(attacks.get("pgd"), model, judge, work, setting)) == []
     assert model.forwards == 0
 
 

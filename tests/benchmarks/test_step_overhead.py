@@ -53,7 +53,7 @@ def test_attack_over_its_floor(benchmark, problem, spec):
     recipe = attacks.get(spec)
     if spec != "fgsm" and not benchmark.enabled:
         recipe = dataclasses.replace(recipe, steps=2)
-    steps = recipe.horizon(1e-6) - 1
+    steps = recipe.horizon(1e-6, "linf", 10) - 1
 
     def once(work):
         start = time.perf_counter()

@@ -1,0 +1,118 @@
+"""DeepFool."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from attacks import norms
+from attacks.base import Kind, StepAttack, Task, at_least
+from attacks.losses import MARGIN
+from attacks.oracles import Answer, Query
+from attacks.targets import Goal, goal_of
+
+
+@dataclass(frozen=True)
+class DeepFoolState:
+    """Per sample: image, move so far, the classes looked at (the own one first), steps."""
+
+    x: Tensor
+    move: Tensor
+    goal: Goal
+    classes: Tensor
+    step: Tensor
+    done: Tensor
+    norm: str
+
+
+@dataclass(frozen=True)
+class DeepFool(StepAttack):
+    """DeepFool (Moosavi-Dezfooli et al. 2016, arXiv:1511.04599).
+
+    Each step moves to the nearest boundary of the linearised classifier; the first point behind
+    one, overshot by `overshoot` (the paper's 0.02), is the result. steps: 50. candidates: the
+    classes looked at, the most likely ones at the image (the authors' code takes 10). With a target
+    only the boundary to it counts. Moves are the smallest ones inside the box, which the paper does
+    not know. Not a minimal distance, a good first guess of one.
+    """
+
+    access: ClassVar[str] = "jacobian"
+    kind: ClassVar[Kind] = "minimal"
+    norms: ClassVar[tuple[str, ...]] = ("linf", "l2")
+    steps: int = 50
+    overshoot: float = 0.02
+    candidates: int = 10
+
+    def __post_init__(self) -> None:
+        at_least("steps", self.steps, 1)
+        at_least("candidates", self.candidates, 2)
+        if not 0 <= self.overshoot <= 1:
+            raise ValueError(f"overshoot must be from 0 to 1, got {self.overshoot}")
+
+    def horizon(self, radius: float, norm: str, classes: int) -> int:  # noqa: ARG002  the same at all
+        """See StepAttack: a look at the image, the steps, a last look."""
+        return self.steps + 2
+
+    def start(self, task: Task) -> DeepFoolState:
+        """See StepAttack."""
+        step = torch.zeros_like(task.y)
+        count = min(self.candidates, task.classes) if task.targets is None else 2
+        goal = goal_of(task, "none")
+        return DeepFoolState(
+            x=task.x,
+            move=torch.zeros_like(task.x),
+            goal=goal,
+            classes=task.y[:, None].repeat(1, count),
+            step=step,
+            done=step > 0,
+            norm=task.norm,
+        )
+
+    def ask(self, state: DeepFoolState) -> Query:
+        """The point overshot, with the gradients of the classes' logits; first the image's logits.
+        """
+        point = norms.to_box(state.x + (1 + self.overshoot) * state.move)
+        return Query(
+            points=point[:, None],
+            aim=state.goal.aim(MARGIN),
+            wanted=~state.done,
+            differentiate=(state.step > 0) & (state.step <= self.steps),
+            classes=state.classes,
+        )
+
+    def tell(self, state: DeepFoolState, answer: Answer) -> DeepFoolState:
+        """Moves on to the nearest linearised boundary."""
+        logits = answer.logits[:, 0]
+        first = state.step == 0
+        here = logits.gather(1, state.classes)
+        gap = here[:, :1] - here[:, 1:]
+        pull = answer.gradient[:, 1:] - answer.gradient[:, :1]
+        length = norms.size(pull.flatten(0, 1), norms.dual(state.norm)).view(gap.shape)
+        # A logit that moves with the own one is no way out.
+        distance = torch.where(length > 0, gap.abs() / length, torch.inf)
+        nearest = distance.min(1)
+        chosen = pull[torch.arange(len(pull), device=pull.device), nearest.indices]
+        gain = gap.gather(1, nearest.indices[:, None])[:, 0]
+        base = state.x + state.move
+        step = norms.step_to_plane(base, chosen, gain, state.norm)
+        there = ~first & state.goal.reached(logits)
+        return replace(
+            state,
+            move=torch.where(norms.expand(first, step), state.move, state.move + step),
+            classes=torch.where(first[:, None], self._ranked(state, logits), state.classes),
+            step=state.step + 1,
+            done=state.done | there | (state.step > self.steps),
+        )
+
+    @staticmethod
+    def _ranked(state: DeepFoolState, logits: Tensor) -> Tensor:
+        """The label and the most likely other classes (N, k), or the label and the target."""
+        goal = state.goal
+        if goal.target is not None:
+            return torch.stack([goal.y, goal.target], 1)
+        others = logits.scatter(1, goal.y[:, None], -torch.inf)
+        order = others.argsort(dim=1, descending=True, stable=True)
+        return torch.cat([goal.y[:, None], order[:, : state.classes.shape[1] - 1]], 1)
