@@ -74,8 +74,7 @@ class _Block:
         self.tallies = {row: Tally(np.zeros(rungs, dtype=np.bool_)) for row in self.rows}
 
     def run(self) -> None:
-        """Every attempt at every rung that still stands; a minimal attack has one rung, the last.
-        """
+        """Every attempt at every rung that still stands; a minimal attack has the last one only."""
         samples, is_minimal = self.samples, self.attack.kind == "minimal"
         at = {row: samples.next_open(row, 0) for row in self.rows}
         while any(rung is not None for rung in at.values()):

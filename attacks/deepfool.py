@@ -72,8 +72,7 @@ class DeepFool(StepAttack):
         )
 
     def ask(self, state: DeepFoolState) -> Query:
-        """The point overshot, with the gradients of the classes' logits; first the image's logits.
-        """
+        """The point overshot, with the gradients of the classes' logits; first the image."""
         point = norms.to_box(state.x + (1 + self.overshoot) * state.move)
         return Query(
             points=point[:, None],

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from attacks import norms
 from attacks.targets import Target
-from attacks.tradeoff import MarginTradeoff, TradeoffState, squared_distance
+from attacks.tradeoff import MarginTradeoff, TradeoffState
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class ElasticNet(MarginTradeoff):
     Minimises c f(x') + ||x' - x||_2^2 + beta ||x' - x||_1 in the box, f as in cw, by FISTA: a
     gradient step of size lr (1 - k / steps)^(1/2), then shrinkage by beta towards the image. The
     nearest success in l1 counts (the paper's l1 rule). beta: 0.01; steps per round: 200 (the paper:
-    1000); search: rounds over c from `first`; target as in pgd.
+    1000); search: rounds over c from `first`, each judged by its second half; target as in pgd.
     """
 
     norms: ClassVar[tuple[str, ...]] = ("l1",)
@@ -51,10 +51,6 @@ class ElasticNet(MarginTradeoff):
     def points_of(self, state: TradeoffState) -> Tensor:
         """See Tradeoff: the slack, and the iterate, which is the sparser one."""
         return torch.stack([state.variable, state.memory[0]], 1)
-
-    def distance(self, points: Tensor, x: Tensor) -> Tensor:
-        """See Tradeoff."""
-        return squared_distance(points, x) + self.beta * norms.size(points - x, "l1")
 
     def descend(self, state: TradeoffState, gradient: Tensor) -> TradeoffState:
         """See Tradeoff."""

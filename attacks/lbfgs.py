@@ -39,8 +39,8 @@ class Lbfgs(BlockAttack):
     access: ClassVar[str] = "gradient"
     kind: ClassVar[Kind] = "minimal"
     norms: ClassVar[tuple[str, ...]] = ("l2",)
-    steps: int = 30
-    search: int = 10
+    steps: int = 20
+    search: int = 8
     first: float = 1.0
     loss: Loss = CROSS_ENTROPY
     target: Target = "most_likely"

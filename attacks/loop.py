@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import heapq
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -354,7 +354,7 @@ def sweep(
             raise TypeError(f"{attack.to_spec()} is none of the kinds of attack the loop runs")
 
 
-_TOGETHER = 256
+_TOGETHER = 1024
 """Samples that pass through all stages of an ensemble before the next ones start."""
 _APART = 2**32
 """Between the seeds of two stages, so that they do not start from the same points."""
@@ -373,33 +373,33 @@ def _staged(
         tallies = [Tally(np.zeros(samples.rungs, dtype=np.bool_)) for _ in rows]
         for number, stage in enumerate(stages):
             own = dataclasses.replace(setting, seed=setting.seed + number * _APART)
-            open_ = np.flatnonzero(still.any(1))
-
-            def judged(
-                points: Tensor,
-                index: NDArray[np.int64],
-                radius: Tensor,
-                to: NDArray[np.int64] = rows[open_],
-            ) -> NDArray[np.bool_]:
-                return judge(points, to[index], radius)
-
-            part = samples.take(rows[open_], still[open_])
-            for settled in sweep(stage, model, judged, part, own):
-                place = int(open_[settled.sample])
-                tally = tallies[place]
-                tally.add(settled)
-                still[place] &= ~tally.fooled
-                if setting.policy == "ladder" and not still[place].any():
-                    yield tally.settled(first + place, samples.x[first + place])
-        for place, tally in enumerate(tallies):
-            if setting.policy != "ladder" or still[place].any():
-                yield tally.settled(first + place, samples.x[first + place])
+            standing = np.flatnonzero(still.any(1))
+            part = samples.take(rows[standing], still[standing])
+            for settled in sweep(stage, model, _of_part(judge, rows[standing]), part, own):
+                place = int(standing[settled.sample])
+                tallies[place].add(settled)
+                still[place] &= ~tallies[place].fooled
+                # Nothing more to ask, now or after the last stage: the sample is settled.
+                if not still[place].any() or number + 1 == len(stages):
+                    row = first + place
+                    yield tallies[place].settled(row, samples.x[row])
 
 
-def craft(recipe: StepAttack, predict: Predict, task: Task, *, steps: int) -> Tensor:
-    """The points (N, ...) an attack stands at after `steps` queries of a whole batch: nothing stops
-    early, nothing is judged. For the inner maximisation of training; the caller holds the model as
-    it wants it.
+def _of_part(judge: Judge, rows: NDArray[np.int64]) -> Judge:
+    """The judge for a part of its samples."""
+    return lambda points, index, radius: judge(points, rows[index], radius)
+
+
+Watch = Callable[[Tensor, Tensor], bool]
+"""Points (N, ...) and their logits (N, K) -> whether to stop."""
+
+
+def craft(
+    recipe: StepAttack, predict: Predict, task: Task, *, steps: int, watch: Watch | None = None
+) -> Tensor:
+    """The points (N, ...) an attack stands at after `steps` queries of a whole batch: nothing is
+    judged, and nothing stops early unless `watch` says so. For the inner maximisation of training;
+    the caller holds the model as it wants it.
     """
     oracle = ORACLES[recipe.access](predict)
     state = recipe.start(task)
@@ -411,6 +411,8 @@ def craft(recipe: StepAttack, predict: Predict, task: Task, *, steps: int) -> Te
             differentiate=recipe.access in DIFFERENTIATING,
             classes=query.classes,
         )
+        if watch is not None and watch(query.points[:, 0], answer.logits):
+            break
         logits, value = answer.logits[:, None], answer.value[:, None]
         state = recipe.tell(state, Answer(logits, value, answer.gradient))
     return recipe.ask(state).points[:, 0].detach()

@@ -96,7 +96,12 @@ class GradientOracle:
     model: Predict
 
     def __call__(
-        self, points: Tensor, aim: Aim, *, differentiate: bool, classes: Tensor | None = None
+        self,
+        points: Tensor,
+        aim: Aim,
+        *,
+        differentiate: bool,
+        classes: Tensor | None = None,  # noqa: ARG002  one gradient has no classes
     ) -> Answer:
         """See Oracle."""
         # Recorded even where no gradient is wanted: some layers compute otherwise when it is off
@@ -156,7 +161,12 @@ class LogitsOracle:
     model: Predict
 
     def __call__(
-        self, points: Tensor, aim: Aim, *, differentiate: bool, classes: Tensor | None = None
+        self,
+        points: Tensor,
+        aim: Aim,
+        *,
+        differentiate: bool,
+        classes: Tensor | None = None,  # noqa: ARG002  no gradient, no classes
     ) -> Answer:
         """See Oracle; refuses to differentiate."""
         if differentiate:

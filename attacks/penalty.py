@@ -12,9 +12,11 @@ from torch import Tensor
 from attacks import norms
 from attacks.losses import LOSSES, Loss
 from attacks.rules import adam
+from attacks.schedules import cosine
 from attacks.targets import Target
-from attacks.tradeoff import Tradeoff, TradeoffState, Weight, squared_distance
+from attacks.tradeoff import Tradeoff, TradeoffState, Weight
 
+_LAST_SHARE = 0.01
 _PENALISED = ("squared", "ce")
 
 
@@ -23,12 +25,14 @@ class Penalty(Tradeoff):
     """L2-penalised targeted attack: minimise L(f(x'), t) + lam ||x' - x||_2^2 (the penalty form of
     Szegedy et al. 2013, arXiv:1312.6199).
 
-    loss: squared, 1/2 ||softmax(z) - onehot(t)||^2, or ce. The weights are frozen; Adam with step
-    size lr descends on x', which clip keeps in [0, 1] at each step (without it points outside are
-    refused). lam: the penalty's weight; by default searched per sample, in `search` rounds, for the
-    largest one that still succeeds (ten times less until the first success, then bisection of
-    1 / lam, from lam = 1 / first). target: most_likely, or as in pgd (`all`: every class in turn;
-    none: away from the label). Any wrong class is a success, unless the caller names targets.
+    loss: squared, 1/2 ||softmax(z) - onehot(t)||^2, or ce. The weights are frozen; Adam descends on
+    x', its step size falling from lr to a hundredth along half a cosine; clip keeps x' in [0, 1] at
+    each step (without it points outside are refused). lam: the penalty's weight; by default
+    searched per sample, in `search` rounds of `steps` steps, for the largest one that still
+    succeeds: from 1 / first a hundredth or a hundred times, then geometric bisection. target:
+    most_likely, or as in pgd (`all`: every class in turn; none: away from the label). Any wrong
+    class is a success, unless the caller names targets. Towards an unlikely class the softmax has
+    hardly a slope, so that squared finds farther images than ce.
     """
 
     norms: ClassVar[tuple[str, ...]] = ("l2",)
@@ -36,7 +40,7 @@ class Penalty(Tradeoff):
     lam: float | None = None
     steps: int = 200
     search: int = 9
-    lr: float = 0.03
+    lr: float = 0.1
     first: float = 100.0
     clip: bool = True
     target: Target = "most_likely"
@@ -76,14 +80,11 @@ class Penalty(Tradeoff):
         """See Tradeoff."""
         return state.variable[:, None]
 
-    def distance(self, points: Tensor, x: Tensor) -> Tensor:
-        """See Tradeoff."""
-        return squared_distance(points, x) * (1 if self.lam is None else self.lam)
-
     def descend(self, state: TradeoffState, gradient: Tensor) -> TradeoffState:
         """See Tradeoff."""
         lam = 1.0 if self.lam is None else self.lam
         total = gradient + 2 * lam * (state.variable - state.x)
+        rate = cosine(self.lr, self.lr * _LAST_SHARE, state.step, self.steps)
         direction, memory = adam(total, state.memory, state.step + 1)
-        moved = state.variable - self.lr * direction
+        moved = state.variable - norms.expand(rate, direction) * direction
         return replace(state, variable=norms.to_box(moved) if self.clip else moved, memory=memory)

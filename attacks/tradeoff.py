@@ -19,8 +19,9 @@ from attacks.targets import Goal, Target, attempts, goal_of
 
 _UNBOUNDED = 1e15
 _TENFOLD, _HUNDREDFOLD = 10.0, 100.0
-_ABORT_CHECKS = 10
-_ABORT_GAIN = 0.9999
+_UNSETTLED = 0.5
+"""The share of a round's steps whose successes do not tell that c is large enough: the first steps
+overshoot a near boundary whatever c is."""
 
 
 @dataclass(frozen=True)
@@ -67,8 +68,7 @@ class Weight:
 class TradeoffState:
     """Per sample: image, the variable that is descended on and its memory, weight, goal.
 
-    step counts within a round, round within the search; succeeded: in this round; last: the
-    objective at the last look whether it still falls.
+    step counts within a round, round within the search; succeeded: in this round.
     """
 
     x: Tensor
@@ -79,7 +79,6 @@ class TradeoffState:
     step: Tensor
     round: Tensor
     succeeded: Tensor
-    last: Tensor
     done: Tensor
 
 
@@ -87,15 +86,13 @@ class Tradeoff(StepAttack):
     """Base of the attacks that minimise D(x') + c L(x') in `search` rounds of `steps` steps.
 
     first is the weight c of the first round. A subclass says how a variable becomes points, where
-    it starts and how it descends. A round ends early where the objective has not fallen by 0.01 %
-    over a tenth of the steps.
+    it starts and how it descends.
     """
 
     access: ClassVar[str] = "gradient"
     kind: ClassVar[Kind] = "minimal"
     steps: int
     search: int
-    aborts: ClassVar[bool] = False
     target: Target
     first: float
     loss: Loss
@@ -131,10 +128,6 @@ class Tradeoff(StepAttack):
     def descend(self, state: TradeoffState, gradient: Tensor) -> TradeoffState:
         """A step against the gradient (N, ...) of c L at the first point, and that of D."""
 
-    @abstractmethod
-    def distance(self, points: Tensor, x: Tensor) -> Tensor:
-        """D (N,)."""
-
     def attempts(self, classes: int, *, targeted: bool = False) -> int:
         """See Attack."""
         return attempts(1, "none" if targeted else self.target, None, classes)
@@ -167,7 +160,6 @@ class Tradeoff(StepAttack):
             step=step,
             round=step.clone(),
             succeeded=step > 0,
-            last=torch.full_like(task.radius, torch.inf),
             done=step > 0,
         )
 
@@ -188,17 +180,15 @@ class Tradeoff(StepAttack):
             state.goal.reached(answer.logits[:, i]) & self._is_sure(answer.value[:, i])
             for i in range(points.shape[1])
         ]
-        succeeded = state.succeeded | torch.stack(hit).any(0)
+        settled = state.step >= self.steps * _UNSETTLED
+        succeeded = state.succeeded | (torch.stack(hit).any(0) & settled)
         value = answer.value[:, 0]
         # Nothing is gained by more confidence than asked for.
         sure = norms.expand(self._is_spent(value), state.x)
         gradient = torch.where(sure, 0, -answer.gradient)
-        objective = self.distance(points[:, 0], state.x) - state.weight.value * value
         moved = self.descend(state, norms.expand(state.weight.value, gradient) * gradient)
         moved = replace(moved, step=state.step + 1, succeeded=succeeded)
-        stale, last = self._stale(state, objective)
-        over = (state.step >= self.steps) | stale
-        moved = replace(moved, last=last)
+        over = state.step >= self.steps
         following = where(over, self._next_round(state, succeeded), moved)
         kept: Any = where(look, state, following) if state.goal.target is not None else following
         result: TradeoffState = replace(kept, goal=goal)
@@ -212,13 +202,6 @@ class Tradeoff(StepAttack):
         """Whether (N,) the loss has nothing more to gain."""
         return torch.zeros_like(value, dtype=torch.bool)
 
-    def _stale(self, state: TradeoffState, objective: Tensor) -> tuple[Tensor, Tensor]:
-        """Whether (N,) the objective has stopped falling, and what the next look compares with."""
-        every = max(self.steps // _ABORT_CHECKS, 1)
-        due = (state.step > 0) & (state.step % every == 0)
-        stale = due & (objective > _ABORT_GAIN * state.last) & self.aborts
-        return stale, torch.where(due, objective, state.last)
-
     def _next_round(self, state: TradeoffState, succeeded: Tensor) -> TradeoffState:
         zero = torch.zeros_like(state.step)
         return replace(
@@ -229,7 +212,6 @@ class Tradeoff(StepAttack):
             step=zero,
             round=state.round + 1,
             succeeded=zero > 0,
-            last=torch.full_like(state.last, torch.inf),
             done=state.done | (state.round + 1 >= self.rounds),
         )
 
@@ -237,7 +219,6 @@ class Tradeoff(StepAttack):
 class MarginTradeoff(Tradeoff):
     """L is max(-margin, -confidence), the f_6 of Carlini and Wagner 2017."""
 
-    aborts: ClassVar[bool] = True
     confidence: float
     loss = MARGIN
 
@@ -250,8 +231,3 @@ class MarginTradeoff(Tradeoff):
 
     def _is_spent(self, value: Tensor) -> Tensor:
         return value > self.confidence
-
-
-def squared_distance(points: Tensor, x: Tensor) -> Tensor:
-    """||x' - x||_2^2 (N,)."""
-    return (points - x).flatten(1).pow(2).sum(1)

@@ -148,7 +148,7 @@ def evaluate(  # noqa: PLR0913  one keyword per setting
         model = copy.deepcopy(model).to(where)
     chosen = _dataset(model, dataset, None if data_root is None else Path(data_root))
     grid, reference = _grid(eps, chosen, norm)
-    recipes = [valid(attack_table.get, a) if isinstance(a, str) else a for a in named]
+    recipes = [recipe for one in named for recipe in _recipes(one, norm, chosen.classes)]
     data_part = runner.data_part_of(chosen, n, reference)
     identity = {
         "class": type(model).__qualname__,
@@ -181,6 +181,13 @@ def evaluate(  # noqa: PLR0913  one keyword per setting
         if record.failure:
             raise CellFailed(f"{record.attack}: {record.failure}")
     return Run(records)
+
+
+def _recipes(named: str | Attack, norm: str, classes: int) -> list[Attack]:
+    if isinstance(named, Attack):
+        return [named]
+    specs = runner.named_attacks([named], norm, classes)
+    return [valid(attack_table.get, text) for text in specs]
 
 
 def _device(model: nn.Module) -> str:

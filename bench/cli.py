@@ -87,7 +87,7 @@ def run(  # noqa: PLR0913  one parameter per flag
         list[str] | None, typer.Option(help="Model spec; repeatable. [default: cnn_small]")
     ] = None,
     attack: Annotated[
-        list[str] | None, typer.Option(help="Attack spec; repeatable. [default: pgd]")
+        list[str] | None, typer.Option(help="Attack spec, or all; repeatable. [default: pgd]")
     ] = None,
     defense: Annotated[
         list[str] | None, typer.Option(help="Defense spec; repeatable, beside the baseline none.")

@@ -39,7 +39,7 @@ from bench.evaluation import (
 )
 from bench.executors import Executor
 from bench.plan import AttackPart, Cell, DataPart, Numerics, Part, Todo
-from bench.spec import Request, parse_grid, valid
+from bench.spec import ALL, Request, parse_grid, valid
 from bench.store import Store
 from defenses.base import Defense
 from defenses.registry import defenses
@@ -142,7 +142,7 @@ def resolve(request: Request) -> Job:
         ]
         named = [
             (attack, attack_part_of(valid(attacks.get, attack), request.norm, dataset.classes, eps))
-            for attack in request.attacks
+            for attack in named_attacks(request.attacks, request.norm, dataset.classes)
         ]
         for pipeline, (attack, attack_part), seed in itertools.product(
             pipelines, named, request.seeds
@@ -208,6 +208,25 @@ def _defense_part(text: str, norm: str, reference: Fraction) -> Part:
     defense: Defense = valid(defenses.get, text)
     filled = valid(lambda _: defense.at(norm, float(reference)), text)
     return Part(defense.to_spec(), filled.identity())
+
+
+def named_attacks(texts: Sequence[str], norm: str, classes: int) -> list[str]:
+    """The specs of attacks, `all` replaced by the names of the table that know the norm and are
+    defined for so few classes; plug-ins are among them.
+    """
+    specs: list[str] = []
+    for text in texts:
+        specs += _every_attack(norm, classes) if text == ALL else [text]
+    return list(dict.fromkeys(specs))
+
+
+def _every_attack(norm: str, classes: int) -> list[str]:
+    fitting = []
+    for name in attacks.names():
+        attack: Attack = attacks.get(name)
+        if norm in attack.norms and classes >= attack.least_classes(targeted=False):
+            fitting.append(name)
+    return fitting
 
 
 def attack_part_of(attack: Attack, norm: str, classes: int, eps: Sequence[Fraction]) -> AttackPart:

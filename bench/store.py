@@ -26,7 +26,7 @@ from safetensors.numpy import save as pack
 from bench.errors import StoreError
 from bench.plan import Cell
 
-SCHEMA = 1
+SCHEMA = 2
 NAME = "bench.sqlite"
 _WAIT_S = 60.0
 _TABLES = """
@@ -35,6 +35,7 @@ CREATE TABLE cells (
     place INTEGER PRIMARY KEY AUTOINCREMENT, key TEXT NOT NULL UNIQUE, pipeline TEXT NOT NULL,
     dataset TEXT NOT NULL, fingerprint TEXT NOT NULL, samples TEXT NOT NULL, n INTEGER NOT NULL,
     model TEXT NOT NULL, defense TEXT NOT NULL, attack TEXT NOT NULL, mode TEXT NOT NULL,
+    kind TEXT NOT NULL,
     norm TEXT NOT NULL, eps TEXT NOT NULL, reference TEXT, seed INTEGER NOT NULL,
     sweep TEXT NOT NULL, device TEXT NOT NULL, precision TEXT NOT NULL,
     shape INTEGER NOT NULL, threads INTEGER NOT NULL,
@@ -50,8 +51,9 @@ CREATE TABLE blocks (
 Arrays = dict[str, NDArray[Any]]
 """Per-sample arrays of one length: index (place in the test set), id, label, clean_prediction,
 min_eps (inf: never fooled; 0: wrong without attack), distance (of the image that fooled, in the
-norm; nan: none), forward, backward, verify, refused (claimed successes that the re-check did not
-accept); under an independent sweep fooled (n, number of eps) uint8 too.
+norm, for a minimal attack also where it lies beyond the grid; nan: none), forward, backward,
+verify, refused (claimed successes that the re-check did not accept, and points that were none);
+under an independent sweep fooled (n, number of eps) uint8 too.
 """
 
 
@@ -61,7 +63,8 @@ class Record:
     none.
 
     failure is the one-line reason where the cell failed, else empty. reference is None where no eps
-    was named. pipeline is a digest of the defended model: texts may agree where weights do not.
+    was named. kind is the attack's: budget, minimal or ensemble. pipeline is a digest of the
+    defended model: texts may agree where weights do not.
     """
 
     key: str
@@ -74,6 +77,7 @@ class Record:
     defense: str
     attack: str
     mode: str
+    kind: str
     norm: str
     eps: tuple[Fraction, ...]
     reference: Fraction | None
@@ -198,6 +202,7 @@ class Store:
             "defense": cell.defense.text,
             "attack": cell.attack.text,
             "mode": cell.attack.mode,
+            "kind": cell.attack.kind,
             "norm": cell.norm,
             "eps": json.dumps([str(e) for e in cell.eps]),
             "reference": None if data.reference is None else str(data.reference),
@@ -309,6 +314,7 @@ class Store:
             defense=row["defense"],
             attack=row["attack"],
             mode=row["mode"],
+            kind=row["kind"],
             norm=row["norm"],
             eps=tuple(Fraction(e) for e in json.loads(row["eps"])),
             reference=None if row["reference"] is None else Fraction(row["reference"]),

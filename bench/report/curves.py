@@ -59,7 +59,7 @@ class Curve:
     of: the record itself, or the first of the group: model, defense, grid, seed, device are the
     same in all of it. accuracy, low, high (number of eps,) as fractions, empty where the cell
     failed; clean at eps 0; attacks: how many complete cells are behind it; failure: why numbers are
-    missing, else empty.
+    missing, else empty. refused and median_distance: see frames.tidy; None for a worst case.
     """
 
     of: Record
@@ -73,6 +73,8 @@ class Curve:
     cell: str
     attacks: int
     failure: str
+    refused: float | None = None
+    median_distance: float | None = None
 
     @property
     def eps(self) -> tuple[float, ...]:
@@ -143,6 +145,35 @@ def _curve(
     low, high = wilson_bounds(right, n)
     clean = wilson(int(np.sum(fooled_at > 0)), n)
     cost = Cost.of(cells)
+    single = cells[0] if cell else None
     return Curve(
-        cells[0], attack, mode, right / n, low, high, clean, cost, cell, len(cells), failure
+        of=cells[0],
+        attack=attack,
+        mode=mode,
+        accuracy=right / n,
+        low=low,
+        high=high,
+        clean=clean,
+        cost=cost,
+        cell=cell,
+        attacks=len(cells),
+        failure=failure,
+        refused=None if single is None else refused_share(single),
+        median_distance=None if single is None else median_distance(single),
     )
+
+
+def refused_share(cell: Record) -> float:
+    """The share of the images of which the re-check refused a claimed success."""
+    return float(np.mean(cell.samples["refused"] > 0)) if "refused" in cell.samples else 0.0
+
+
+def median_distance(cell: Record) -> float | None:
+    """The median distance of a minimal attack over the images right without attack; inf where fewer
+    than half of them were fooled, None for other attacks.
+    """
+    right = cell.samples["min_eps"] > 0
+    if cell.kind != "minimal" or not right.any():
+        return None
+    distance = np.nan_to_num(cell.samples["distance"][right], nan=np.inf)
+    return float(np.median(distance))

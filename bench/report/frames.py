@@ -42,6 +42,8 @@ TIDY = {
     "audit": _TEXT,
     "cell": _TEXT,
     "failure": _TEXT,
+    "refused": _FLOAT,
+    "median_distance": _FLOAT,
 }
 """Columns of accuracy_vs_eps in order, and their types; later ones are appended."""
 LEADERBOARD = {
@@ -96,7 +98,9 @@ def tidy(records: Iterable[Record]) -> pd.DataFrame:
     """One row per cell (or worst case) and eps: the table accuracy_vs_eps.
 
     Accuracies are fractions; queries (samples through the model) and seconds are the whole cell's
-    on each of its rows.
+    on each of its rows, and so are refused (the share of the images of which the re-check refused a
+    claimed success) and median_distance (of a minimal attack's images, over the images right
+    without attack; inf where fewer than half were fooled at all).
     """
     return frame((row for curve in curves(records) for row in _tidy(curve)), TIDY)
 
@@ -125,6 +129,8 @@ def _tidy(curve: Curve) -> Iterable[dict[str, Any]]:
         "forward_queries": curve.cost.forward,
         "backward_queries": curve.cost.backward,
         "wall_s": curve.cost.seconds,
+        "refused": curve.refused,
+        "median_distance": curve.median_distance,
     }
     points = zip(curve.eps, curve.accuracy, curve.low, curve.high, strict=True)
     return [
