@@ -18,6 +18,7 @@ from attacks.draws import Draws
 TOLERANCE = 1e-6
 SPARSE_SHARE = 0.01
 _L2_ROUNDS = 12
+_NEWTON_ROUNDS = 40
 _FAR = 1e9
 """Where walls stand that no point of a ball reaches: finite, so that nothing times it is NaN."""
 
@@ -76,7 +77,7 @@ def step_to_plane(point: Tensor, gradient: Tensor, gain: Tensor, norm: str) -> T
     """The smallest move (N, ...), in the norm, from points in the box along which the inner product
     with the gradient (N, ...) grows by gain (N,), of either sign, without leaving the box.
 
-    Exact (by sorting), in float64; where the box does not hold such a move, the one that comes
+    Exact, in float64; where the box does not hold such a move, the one that comes
     nearest (Croce and Hein 2020, arXiv:1907.02044, eq. 5). Norms linf, l2, l1.
     """
     flat, pull = point.flatten(1).double(), gradient.flatten(1).double()
@@ -95,22 +96,25 @@ def step_to_plane(point: Tensor, gradient: Tensor, gain: Tensor, norm: str) -> T
 
 
 def _fill_together(strength: Tensor, rate: Tensor, room: Tensor, wanted: Tensor) -> Tensor:
-    """min(rate t, room) with the least t at which strength times it sums to wanted (N, 1)."""
+    """min(rate t, room) with the least t at which strength times it sums to wanted (N, 1).
+
+    The sum is concave in t, so that Newton's steps from 0 come from the left and never past the
+    root; each but the last fills another component.
+    """
     tiny = torch.finfo(strength.dtype).tiny
-    breaks, order = (room / rate.clamp(min=tiny)).sort(dim=1)
-    slope = (strength * rate).gather(1, order)
-    full = (strength * room).gather(1, order)
-    # At break i: what is full up to i, and the slope of what is left.
-    left = slope.flip(1).cumsum(1).flip(1) - slope
-    reached = full.cumsum(1) + left * breaks
-    at = (reached < wanted).sum(1, keepdim=True)
-    is_short = at == breaks.shape[1]
-    at = at.clamp(max=breaks.shape[1] - 1)
-    before = torch.where(at > 0, reached.gather(1, (at - 1).clamp(min=0)), 0)
-    start = torch.where(at > 0, breaks.gather(1, (at - 1).clamp(min=0)), 0)
-    climb = left.gather(1, at) + slope.gather(1, at)
-    t = start + (wanted - before) / climb.clamp(min=tiny)
-    return torch.where(is_short, room, (rate * t).minimum(room))
+    slope = strength * rate
+    moved, t = torch.zeros_like(strength), torch.zeros_like(wanted)
+    before = None
+    for _ in range(_NEWTON_ROUNDS):
+        free = moved < room
+        # A row whose set stays has its root; asking would stall an accelerator.
+        if before is not None and free.device.type == "cpu" and torch.equal(free, before):
+            break
+        before = free
+        left = wanted - (strength * moved).sum(1, keepdim=True)
+        t = t + left.clamp(min=0) / (slope * free).sum(1, keepdim=True).clamp(min=tiny)
+        moved = torch.where(slope > 0, rate * t, 0).minimum(room)
+    return moved
 
 
 def _fill_in_order(strength: Tensor, room: Tensor, wanted: Tensor) -> Tensor:

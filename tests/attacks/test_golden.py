@@ -11,19 +11,22 @@ from __future__ import annotations
 import math
 from fractions import Fraction
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 from torch.testing import assert_close
 
 import attacks
-from attacks import ThreatModel, loop, norms
+from attacks import ThreatModel, loop, norms, verify
 from attacks.ascent import AscentAttack
 from attacks.base import Task
 from attacks.bim import kurakin_steps
 from attacks.draws import Draws
 from attacks.losses import CROSS_ENTROPY
 from attacks.oracles import Aim, GradientOracle
+from attacks.rules import adam
+from attacks.work import Samples, Setting
 from tests.problems import Curved, Linear, images, linear
 
 WEIGHT = torch.tensor([1.0, 3.0, -1.0, 2.0, 2.0, 3.0])
@@ -230,3 +233,116 @@ def test_a_pixel_without_gradient_does_not_move() -> None:
     x = torch.full((1, 3), 0.5)
     x_adv = attacks.get("fgsm")(model, x, Y, ThreatModel("linf", 0.1))
     assert_close(x_adv, torch.tensor([[0.6, 0.5, 0.4]]))
+
+
+# Minimal distances of the logistic example, in u = (x + 5) / 10: a tenth of those in x
+
+
+@pytest.mark.parametrize(
+    ("spec", "norm", "distance"),
+    [
+        ("deepfool", "linf", 1 / 3),
+        ("fmn", "linf", 1 / 3),
+        ("fab", "linf", 1 / 3),
+        ("fab_t", "linf", 1 / 3),
+        ("deepfool", "l2", 4 / 28**0.5),
+        ("ddn", "l2", 4 / 28**0.5),
+        ("fmn", "l2", 4 / 28**0.5),
+        ("fab", "l2", 4 / 28**0.5),
+        ("fab_t", "l2", 4 / 28**0.5),
+        ("cw", "l2", 4 / 28**0.5),
+        ("penalty", "l2", 4 / 28**0.5),
+        ("lbfgs", "l2", 4 / 28**0.5),
+        ("fmn", "l1", 4 / 3),
+        ("fab", "l1", 4 / 3),
+        ("fab_t", "l1", 4 / 3),
+        ("ead", "l1", 4 / 3),
+    ],
+)
+def test_the_smallest_distance_of_the_example(spec: str, norm: str, distance: float) -> None:
+    """0.333333, 0.755929 and 1.333333, to 2 % (deepfool overshoots by just that)."""
+    u = attacks.get(spec)(BOXED, boxed(X), Y, ThreatModel(norm, 5.0 if norm != "linf" else 1.0))
+    assert BOXED(u).argmax() == 1
+    reached = 10 * norms.size(u - boxed(X), norm).item()
+    assert distance * (1 - 1e-5) <= reached <= distance * 1.0201
+
+
+def test_lbfgs_is_the_closed_form_of_a_linear_model() -> None:
+    """r* = -(w x + b) w / ||w||_2^2: 4 / 28 of the weights (reference: Szegedy et al. 2013)."""
+    u = attacks.get("lbfgs:steps=50,search=20")(BOXED, boxed(X), Y, ThreatModel("l2", 5.0))
+    assert_close(10 * (u - boxed(X))[0], 4 / 28 * WEIGHT, rtol=0, atol=2e-3)
+
+
+# The targeted sign attack: 24 steps of 0.1, bound 0.4
+
+
+class _Recorder(torch.nn.Module):
+    """The example in the box, with the points it was asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.points: list[Tensor] = []
+
+    def forward(self, u: Tensor) -> Tensor:
+        self.points.append(u.detach().clone())
+        return BOXED(u) - torch.tensor([0.0, 1e6])
+
+
+def test_the_sign_attack_steps_on_the_grid() -> None:
+    """delta is a multiple of 0.1, at the bound after 4 steps where the sign stays; 24 gradients.
+
+    The target is out of reach, so that nothing stops early.
+    """
+    model = _Recorder()
+    recipe = attacks.get("sign:box=false")
+    assert recipe.horizon(0.4, "linf", 2) == 25
+    recipe(model, boxed(X), Y, ThreatModel("linf", 0.4), shape=1)
+    steps = torch.cat(model.points[1:26]) - boxed(X)
+    on_grid = (steps * 10).round() / 10
+    assert_close(steps, on_grid, rtol=0, atol=1e-6)
+    sizes = norms.size(steps, "linf").tolist()
+    assert sizes[:6] == pytest.approx([0.0, 0.1, 0.2, 0.3, 0.4, 0.4], abs=1e-6)
+    assert_close(steps[4], 0.4 * WEIGHT.sign(), rtol=0, atol=1e-6)
+
+
+def test_the_sign_attack_outside_the_box_is_refused_and_said_so() -> None:
+    """With every pixel at a wall whatever moves towards the target leaves the box."""
+    dark = Linear(torch.tensor([[0.0, 0.0], [-1.0, -1.0]]), torch.tensor([0.0, -0.05]))
+    x = torch.zeros(6, 2)
+    work = Samples(x, torch.zeros(6, dtype=torch.int64), torch.arange(6), np.array([0.2, 0.4]))
+    judge = verify.judge_of(dark, work, Setting("linf", 2, 0, 8))
+    for spec, refused in (("sign:box=false", 2), ("sign", 0)):
+        for settled in loop.sweep(attacks.get(spec), dark, judge, work, Setting("linf", 2, 0, 8)):
+            assert not settled.fooled.any()
+            assert settled.refused == refused
+            assert norms.in_box(settled.x_adv[None]).item() is (spec == "sign")
+
+
+def test_momentum_is_the_papers() -> None:
+    """g <- mu g + grad / ||grad||_1, x <- clip(x + alpha sign(g)) (Dong et al. 2018, eq. 6, 7)."""
+    model, task = curved_task(0.1)
+    expected, velocity = task.x, torch.zeros_like(task.x)
+    for _ in range(4):
+        leaf = expected.clone().requires_grad_()
+        loss = torch.nn.functional.cross_entropy(model(leaf), task.y, reduction="sum")
+        (gradient,) = torch.autograd.grad(loss, leaf)
+        length = gradient.abs().flatten(1).sum(1).view(-1, 1, 1, 1)
+        velocity = 0.9 * velocity + gradient / length
+        moved = expected + 0.025 * velocity.sign()
+        expected = moved.clamp(task.x - 0.1, task.x + 0.1).clamp(0, 1)
+    crafted = loop.craft(attacks.get("mifgsm:steps=4,decay=0.9"), model, task, steps=4)
+    assert_close(crafted, expected, **MICRO)
+
+
+def test_adam_is_torchs() -> None:
+    """Per sample, at a step count of its own."""
+    gradients = [torch.randn(3, 5, generator=torch.Generator().manual_seed(k)) for k in range(6)]
+    parameter = torch.zeros(3, 5, requires_grad=True)
+    optimiser = torch.optim.Adam([parameter], lr=0.1)
+    ours, memory = torch.zeros(3, 5), (torch.zeros(3, 5), torch.zeros(3, 5))
+    for k, gradient in enumerate(gradients, 1):
+        parameter.grad = gradient.clone()
+        optimiser.step()
+        direction, memory = adam(gradient, memory, torch.full((3,), k))
+        ours = ours - 0.1 * direction
+    assert_close(ours, parameter.detach(), rtol=1e-5, atol=1e-6)
