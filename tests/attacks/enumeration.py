@@ -64,7 +64,7 @@ def exact(net: Tiny, x: Tensor, y: int, norm: str) -> float:
 
 
 def _holds(region: Region, x: Array, free: Sequence[int]) -> bool:
-    """Whether the region has a point in the box that differs from x in the free components alone."""
+    """Whether the region has a point in the box that differs from x in free components alone."""
     box = [(0.0, 1.0) if i in free else (x[i], x[i]) for i in range(DIM)]
     return bool(linprog(np.zeros(DIM), region.a, region.b, bounds=box).status == 0)
 

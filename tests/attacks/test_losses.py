@@ -27,7 +27,7 @@ def formula(name: str, row: list[float], label: int) -> float:
     shares = [w / sum(weights) for w in weights]
     if name == "ce":
         return max(row) + math.log(sum(weights)) - row[label]
-    if name == "margin":
+    if name in ("margin", "difference"):
         return gap
     if name == "dlr":
         ordered = sorted(row, reverse=True)
@@ -185,7 +185,9 @@ def test_rows_do_not_see_each_other(name: str) -> None:
 
 @pytest.mark.parametrize("text", ["crossentropy", "CE", "", "mse"])
 def test_an_unknown_loss_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="loss must be one of ce, margin, dlr, squared"):
+    with pytest.raises(
+        ValueError, match="loss must be one of ce, margin, difference, dlr, squared"
+    ):
         Loss.from_spec(text)
 
 
