@@ -169,8 +169,8 @@ def refused_share(cell: Record) -> float:
 
 
 def median_distance(cell: Record) -> float | None:
-    """The median distance of a minimal attack over the images right without attack; inf where fewer
-    than half of them were fooled, None for other attacks.
+    """The median distance of a minimal attack over the images right without attack; inf where no
+    more than half of them were fooled, None for other attacks.
     """
     right = cell.samples["min_eps"] > 0
     if cell.kind != "minimal" or not right.any():

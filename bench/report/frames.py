@@ -100,7 +100,7 @@ def tidy(records: Iterable[Record]) -> pd.DataFrame:
     Accuracies are fractions; queries (samples through the model) and seconds are the whole cell's
     on each of its rows, and so are refused (the share of the images of which the re-check refused a
     claimed success) and median_distance (of a minimal attack's images, over the images right
-    without attack; inf where fewer than half were fooled at all).
+    without attack; inf where no more than half were fooled at all).
     """
     return frame((row for curve in curves(records) for row in _tidy(curve)), TIDY)
 
@@ -189,7 +189,7 @@ def _entry(cells: list[Record]) -> _Entry:
     used = [cell for cell in complete if cell.samples_digest == largest.samples_digest]
     # a failure on fewer samples is history, one on these or more samples is not
     failed = [cell for cell in cells if cell.failure and cell.n >= largest.n]
-    eps = _reading_point(used or failed)
+    eps = reading_point(used or failed)
     # below the reading point a grid says nothing of it: its attack never ran there
     used = [cell for cell in used if cell.eps[-1] >= eps]
     if not used:
@@ -206,7 +206,8 @@ def refused(cells: Iterable[Record]) -> str:
     return f"{count} successes refused by the re-check" if count else ""
 
 
-def _reading_point(cells: Sequence[Record]) -> Fraction:
+def reading_point(cells: Sequence[Record]) -> Fraction:
+    """Where cells are read: at a reference eps that a grid holds, else at the largest of a grid."""
     grid = {eps for cell in cells for eps in cell.eps}
     wanted = {cell.reference for cell in cells if cell.reference is not None}
     return max(grid & wanted or grid)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from bench.report import frames, tables
+from bench.report import frames, strength, tables
 from bench.report.curves import by
 from bench.report.tables import Section, Table
 from bench.store import Record
@@ -29,6 +29,12 @@ def leaderboard(records: Sequence[Record]) -> str:
     """The document leaderboard.md."""
     sections = tables.leaderboard(frames.leaderboard(records))
     return _document("Leaderboard", sections, tables.LEADERBOARD_LEGEND, records)
+
+
+def attacks(records: Sequence[Record]) -> str:
+    """The document attacks.md."""
+    sections = strength.sections(strength.attacks(records))
+    return _document("Attacks", sections, strength.LEGEND, records)
 
 
 def timing(records: Sequence[Record]) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from bench.errors import StoreError
-from bench.report import figures, frames, html, markdown
+from bench.report import figures, frames, html, markdown, strength
 from bench.report.markdown import summary
 from bench.store import Record
 
@@ -27,6 +27,8 @@ def write(records: Sequence[Record], folder: Path) -> list[Path]:
         "accuracy_vs_eps.md": markdown.accuracy(records),
         "leaderboard.csv": csv(frames.leaderboard(records)),
         "leaderboard.md": markdown.leaderboard(records),
+        "attacks.csv": csv(strength.attacks(records)),
+        "attacks.md": markdown.attacks(records),
         "timing.csv": csv(frames.timing(records)),
         "timing.md": markdown.timing(records),
         "report.html": html.page(records, drawn),

@@ -74,6 +74,8 @@ def test_a_run_writes_its_tables(whole):
         "accuracy_vs_eps.md",
         "leaderboard.csv",
         "leaderboard.md",
+        "attacks.csv",
+        "attacks.md",
         "timing.csv",
         "timing.md",
         "report.html",
@@ -323,7 +325,7 @@ def test_list_and_show_print_what_the_recipes_say(bench):
     assert "arXiv:1706.06083" in shown
     assert "norms: linf, l2, l1" in shown
     assert re.search(r"^steps +int +40$", shown, flags=re.MULTILINE)
-    assert re.search(r"^loss +ce\|margin\|dlr\|squared +ce$", shown, flags=re.MULTILINE)
+    assert re.search(r"^loss +ce\|margin\|difference\|dlr\|squared +ce$", shown, flags=re.MULTILINE)
 
 
 def test_doctor_finds_no_shadow_here_and_names_one_elsewhere(bench, tmp_path):

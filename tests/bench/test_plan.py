@@ -11,7 +11,7 @@ CELL = Cell(
     data=DataPart("digits", "f" * 32, 500, "s" * 32, Fraction(3, 20)),
     model=Part("cnn_small", {"name": "cnn_small", "seed": 0}),
     defense=Part("none", {"name": "none"}),
-    attack=AttackPart("pgd", {"name": "pgd", "revision": 1}, "white-box", 2, (0, 41, 41)),
+    attack=AttackPart("pgd", {"name": "pgd", "revision": 1}, "white-box", "budget", 164),
     norm="linf",
     eps=(Fraction(0), Fraction(1, 20), Fraction(1, 10)),
     seed=0,
@@ -58,7 +58,7 @@ def test_names_are_not_in_the_key():
 
 
 def test_queries_at_most():
-    # Two restarts of 41 looks at each of two radii above 0, for 500 samples.
+    # Two restarts of 41 looks at each of two radii above 0 are 164 a sample; 500 samples.
     assert CELL.most_queries == 2 * 41 * 2 * 500
 
 

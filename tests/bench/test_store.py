@@ -10,7 +10,7 @@ import pytest
 
 from bench.errors import StoreError
 from bench.plan import AttackPart, Cell, DataPart, Numerics, Part
-from bench.store import NAME, Store
+from bench.store import NAME, SCHEMA, Store
 
 
 def cell_of(n=300, *, attack="pgd", revision=1):
@@ -18,7 +18,9 @@ def cell_of(n=300, *, attack="pgd", revision=1):
         data=DataPart("digits", "f" * 32, n, "s" * 32, Fraction(3, 20)),
         model=Part("cnn_small", {"name": "cnn_small"}),
         defense=Part("none", {"name": "none"}),
-        attack=AttackPart(attack, {"name": attack, "revision": revision}, "white-box", 1, (0, 41)),
+        attack=AttackPart(
+            attack, {"name": attack, "revision": revision}, "white-box", "minimal", 41
+        ),
         norm="linf",
         eps=(Fraction(0), Fraction(1, 10)),
         seed=0,
@@ -50,6 +52,7 @@ def test_a_cell_is_shown_when_all_its_blocks_are_there(store):
     store.put(cell.key, 0, arrays_of(0, 256), 1.0)
     (record,) = store.records()
     assert (record.n, record.seconds, record.failure) == (300, 1.5, "")
+    assert (record.mode, record.kind) == ("white-box", "minimal")
     assert record.eps == (0, Fraction(1, 10))
     assert np.array_equal(record.samples["index"], np.arange(300))
     assert record.samples["min_eps"].dtype == np.float64
@@ -123,7 +126,7 @@ def test_another_schema_version_is_refused(tmp_path):
     with sqlite3.connect(tmp_path / NAME) as db:
         db.execute("UPDATE meta SET schema = 99")
     for opening in (Store.open, Store.read, Store.probe):
-        with pytest.raises(StoreError, match=r"has schema 99, this version reads 1"):
+        with pytest.raises(StoreError, match=f"has schema 99, this version reads {SCHEMA}"):
             opening(tmp_path)
 
 

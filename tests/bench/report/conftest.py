@@ -17,7 +17,10 @@ GRID = (Fraction(0), Fraction(1, 10), Fraction(2, 10), Fraction(3, 10))
 
 
 def make(min_eps: Sequence[float] | None = None, **changes: Any) -> Record:
-    """A cell with these outcomes, else a failed one; a sample costs 10, 4 and 2 queries."""
+    """A cell with these outcomes, else a failed one; a sample costs 10, 4 and 2 queries.
+
+    samples, among the changes, adds to or replaces the arrays.
+    """
     outcomes = np.array([] if min_eps is None else min_eps, dtype=np.float64)
     n = len(outcomes) or changes.pop("n", 4)
     changes.pop("n", None)
@@ -30,6 +33,7 @@ def make(min_eps: Sequence[float] | None = None, **changes: Any) -> Record:
         "defense": "none",
         "attack": "pgd",
         "mode": "white-box",
+        "kind": "budget",
         "norm": "linf",
         "eps": GRID,
         "reference": Fraction(2, 10),
@@ -58,7 +62,7 @@ def make(min_eps: Sequence[float] | None = None, **changes: Any) -> Record:
             "backward": np.full(n, 4),
             "verify": np.full(n, 2),
             "refused": np.zeros(n, dtype=np.int64),
-        }
+        } | changes.get("samples", {})
     names = ("dataset", "model", "defense", "attack", "mode", "norm", "eps", "seed", "n", "device")
     facts = repr([values[name] for name in names])
     key = hashlib.blake2b(facts.encode(), digest_size=16).hexdigest()

@@ -17,7 +17,7 @@ MakeRecord = Callable[..., Record]
 COLUMNS = (
     "dataset,model,defense,attack,mode,norm,eps,seed,n,accuracy,ci_low,ci_high,"
     "clean_accuracy,forward_queries,backward_queries,wall_s,device,precision,audit,cell,"
-    "failure"
+    "failure,refused,median_distance"
 )
 OF_LEADERBOARD = (
     "rank,tie,dataset,norm,eps,model,defense,n,robust_accuracy,ci_low,ci_high,"
@@ -148,6 +148,24 @@ def test_a_groups_rows_stand_together(record: MakeRecord) -> None:
 def test_nothing_gives_an_empty_table(make: Callable[..., pd.DataFrame], columns: str) -> None:
     assert ",".join(make([]).columns) == columns
     assert len(make([])) == 0
+
+
+def test_refusals_and_distances_are_the_cells_and_not_the_worst_cases(record: MakeRecord) -> None:
+    cells = [
+        record([0, 0.1, 0.2, 0.3], kind="minimal", samples={"refused": np.array([0, 0, 0, 7])}),
+        record([0, 0.1, 0.2, inf], attack="fgsm"),
+        record(None, attack="cw", kind="minimal"),
+    ]
+    table = frames.tidy(cells)
+    # of 0.1, 0.2 and 0.3, the image wrong without attack left out
+    assert set(only(table, attack="pgd")["median_distance"]) == {0.2}
+    assert set(only(table, attack="pgd")["refused"]) == {0.25}
+    assert set(only(table, attack="fgsm")["refused"]) == {0.0}
+    assert only(table, attack="fgsm")["median_distance"].isna().all()
+    for empty in ("cw", "worst-case"):
+        rows = only(table, attack=empty)
+        assert len(rows) == 4
+        assert rows[["refused", "median_distance"]].isna().all(axis=None)
 
 
 def test_curves_carry_what_the_table_shows(record: MakeRecord) -> None:

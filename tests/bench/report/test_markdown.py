@@ -99,7 +99,9 @@ def test_timing_document(record: MakeRecord) -> None:
     assert dict(zip(header, failed, strict=True))["seconds"] == "failed"
 
 
-@pytest.mark.parametrize("make", [markdown.accuracy, markdown.leaderboard, markdown.timing])
+@pytest.mark.parametrize(
+    "make", [markdown.accuracy, markdown.leaderboard, markdown.attacks, markdown.timing]
+)
 def test_documents_say_how_they_were_made(
     record: MakeRecord, make: Callable[[list[Record]], str]
 ) -> None:

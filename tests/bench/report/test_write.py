@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from bench.errors import StoreError
-from bench.report import frames
+from bench.report import frames, strength
 from bench.report.write import place, summary, write
 from bench.stats import wilson
 from bench.store import Record
@@ -21,6 +21,8 @@ NAMES = [
     "accuracy_vs_eps.md",
     "leaderboard.csv",
     "leaderboard.md",
+    "attacks.csv",
+    "attacks.md",
     "timing.csv",
     "timing.md",
     "report.html",
@@ -69,13 +71,13 @@ def test_csv_gives_the_table_back(cells: list[Record], tmp_path: Path) -> None:
     clean = wilson(3, 4)
     assert first == (
         f"digits,cnn,none,pgd,white-box,linf,0.0,0,4,0.75,{clean.low!r},{clean.high!r},"
-        f"0.75,40,16,1.235,cpu,fp32,none,{key},"
+        f"0.75,40,16,1.235,cpu,fp32,none,{key},,0.0,"
     )
     failed = text.splitlines()[17]
     key = cells[3].key
     assert failed == (
         'digits,cnn,"advtrain:lam=1.0,eps=0.3",cw,white-box,linf,0.0,0,4,,,,,,,,'
-        f"cpu,fp32,none,{key},no gradient"
+        f"cpu,fp32,none,{key},no gradient,,"
     )
     read = pd.read_csv(tmp_path / "accuracy_vs_eps.csv", keep_default_na=False, na_values=[""])
     again = frames.tidy(cells)
@@ -88,6 +90,7 @@ def test_no_records_give_headers_and_no_figure(tmp_path: Path) -> None:
     assert sorted(contents(tmp_path)) == sorted(NAMES)
     assert (tmp_path / "leaderboard.csv").read_text() == ",".join(frames.LEADERBOARD) + "\n"
     assert (tmp_path / "timing.csv").read_text() == ",".join(frames.TIMING) + "\n"
+    assert (tmp_path / "attacks.csv").read_text() == ",".join(strength.ATTACKS) + "\n"
 
 
 def test_figures_no_longer_made_are_removed(cells: list[Record], tmp_path: Path) -> None:

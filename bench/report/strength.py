@@ -1,0 +1,200 @@
+"""How strong each attack is against each defended model: the table attacks, as data and as text."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from bench.report.curves import Cost, by, median_distance, refused_share
+from bench.report.frames import frame, reading_point
+from bench.report.tables import Section, Table, board_title, robust_text, seconds
+from bench.stats import wilson
+from bench.store import Record
+
+__all__ = ["ATTACKS", "LEGEND", "attacks", "sections"]
+
+_INT, _FLOAT, _TEXT = "Int64", "float64", ""
+ATTACKS = {
+    "dataset": _TEXT,
+    "norm": _TEXT,
+    "eps": _FLOAT,
+    "model": _TEXT,
+    "defense": _TEXT,
+    "attack": _TEXT,
+    "mode": _TEXT,
+    "kind": _TEXT,
+    "seeds": _INT,
+    "n": _INT,
+    "robust_accuracy": _FLOAT,
+    "ci_low": _FLOAT,
+    "ci_high": _FLOAT,
+    "spread": _FLOAT,
+    "median_distance": _FLOAT,
+    "refused": _FLOAT,
+    "forward_per_image": _FLOAT,
+    "backward_per_image": _FLOAT,
+    "wall_s": _FLOAT,
+}
+"""Columns of attacks in order, and their types."""
+LEGEND = (
+    """\
+One row per attack on a defended model, the strongest first. Robust: the share of all images still
+classified right under this attack alone at the eps above, in percent with its 95 % Wilson interval.
+It is an upper bound: a stronger attack can only lower it. The interval covers the choice of test
+images, neither the weakness of the attack nor the spread over training seeds.""",
+    """\
+Kind: budget, the most damage inside eps; minimal, the smallest distance of a success, one run for
+all eps; ensemble, several attacks one after another. Seeds: how many seeds of the attack were run;
+the numbers are those of the lowest one. Spread: the largest minus the smallest robust accuracy over
+the seeds, in points.""",
+    """\
+Median distance: of minimal attacks, in the norm, over the images right without attack; inf where no
+more than half of them were fooled at all. Refused: the share of images, in percent, for which the
+re-check refused a claimed success, e.g. one outside [0, 1]; empty where none. Queries per image and
+seconds are the whole cell's, all radii together.""",
+)
+
+
+@dataclass(frozen=True)
+class _Runs:
+    """An attack on a defended model at one eps: a cell per seed, the lowest seed first.
+
+    The cells are on the same samples and complete, or they all failed.
+    """
+
+    eps: Fraction
+    cells: Sequence[Record]
+
+    @property
+    def of(self) -> Record:
+        """The cell that the numbers are of."""
+        return self.cells[0]
+
+    @property
+    def distance(self) -> float | None:
+        """The median distance where the attack minimises it."""
+        return None if self.of.failure else median_distance(self.of)
+
+    @property
+    def standing(self) -> tuple[Any, ...]:
+        """What sorts runs: by defended model, the strongest attack first, failures last."""
+        of, distance = self.of, self.distance
+        who = (of.model, of.defense, of.pipeline)
+        missing = (distance is None, 0.0 if distance is None else distance)
+        share = _right(of, self.eps) / of.n
+        return (*who, bool(of.failure), share, *missing, of.attack, of.mode)
+
+
+def attacks(records: Iterable[Record]) -> pd.DataFrame:
+    """One row per dataset, norm, defended model, attack and mode, and one for its failed seeds.
+
+    Accuracies are fractions, at the reference eps where a grid of the attack holds it, else at the
+    largest. The numbers are those of the lowest seed on the attack's largest sample set; spread is
+    the largest minus the smallest robust accuracy over the seeds, empty for one. Of several cells
+    of a seed (other grids, devices) the strongest stands.
+    """
+    named = by(
+        records,
+        lambda r: (r.dataset, r.norm, r.model, r.defense, r.pipeline, r.attack, r.mode),
+    )
+    found = [runs for cells in named for runs in _runs(cells)]
+    rows: list[dict[str, Any]] = []
+    for setting in by(found, lambda runs: (runs.of.dataset, runs.of.norm)):
+        setting.sort(key=lambda runs: (runs.eps != runs.of.reference, runs.eps, runs.standing))
+        rows.extend(map(_row, setting))
+    return frame(rows, ATTACKS)
+
+
+def _runs(cells: Sequence[Record]) -> Iterable[_Runs]:
+    """Of one attack on one defended model: what is complete, and what failed."""
+    complete = [cell for cell in cells if not cell.failure]
+    largest = max(complete or cells, key=lambda r: (r.n, r.samples_digest))
+    used = [cell for cell in complete if cell.samples_digest == largest.samples_digest]
+    # a failure on fewer samples is history, one on these or more samples is not
+    failed = [cell for cell in cells if cell.failure and cell.n >= largest.n]
+    return [_read(group) for group in (used, failed) if group]
+
+
+def _read(cells: Sequence[Record]) -> _Runs:
+    """The cells at their reading point, of each seed the strongest."""
+    eps = reading_point(cells)
+    there = [cell for cell in cells if eps in cell.eps]
+    there.sort(key=lambda cell: (cell.seed, _right(cell, eps)))
+    return _Runs(eps, [same[0] for same in by(there, lambda cell: cell.seed)])
+
+
+def _right(cell: Record, eps: Fraction) -> int:
+    """How many samples are right at eps; none where the cell failed."""
+    return 0 if cell.failure else int(np.sum(cell.samples["min_eps"] > float(eps)))
+
+
+def _row(runs: _Runs) -> dict[str, Any]:
+    of = runs.of
+    row: dict[str, Any] = {
+        "dataset": of.dataset,
+        "norm": of.norm,
+        "eps": float(runs.eps),
+        "model": of.model,
+        "defense": of.defense,
+        "attack": of.attack,
+        "mode": of.mode,
+        "kind": of.kind,
+        "seeds": len(runs.cells),
+        "n": of.n,
+    }
+    if of.failure:
+        return row
+    right = [_right(cell, runs.eps) for cell in runs.cells]
+    robust, cost = wilson(right[0], of.n), Cost.of([of])
+    return row | {
+        "robust_accuracy": robust.value,
+        "ci_low": robust.low,
+        "ci_high": robust.high,
+        "spread": (max(right) - min(right)) / of.n if len(right) > 1 else None,
+        "median_distance": runs.distance,
+        "refused": refused_share(of),
+        "forward_per_image": cost.forward / of.n,
+        "backward_per_image": cost.backward / of.n,
+        "wall_s": cost.seconds,
+    }
+
+
+def sections(table: pd.DataFrame) -> list[Section]:
+    """A table per dataset, norm and eps, from the frame of `attacks`."""
+    boards = by(table.to_dict("records"), lambda row: (row["dataset"], row["norm"], row["eps"]))
+    names = ("model", "defense", "attack (mode)", "kind", "seeds", "n", "robust", "spread")
+    costs = ("forward / image", "backward / image", "seconds")
+    header = (*names, "median distance", "refused", *costs)
+    align = "llll" + "r" * (len(header) - 4)
+    return [
+        Section(board_title(rows[0]), "", Table(header, tuple(map(_texts, rows)), align=align))
+        for rows in boards
+    ]
+
+
+def _texts(row: Mapping[Hashable, Any]) -> tuple[str, ...]:
+    return (
+        row["model"],
+        row["defense"],
+        f"{row['attack']} ({row['mode']})",
+        row["kind"],
+        str(row["seeds"]),
+        f"{row['n']:,}",
+        robust_text(row),
+        _number(row["spread"], 100, ".1f"),
+        _number(row["median_distance"], 1, ".4g"),
+        _number(row["refused"] or None, 100, ".1f"),
+        _number(row["forward_per_image"], 1, ",.1f"),
+        _number(row["backward_per_image"], 1, ",.1f"),
+        seconds(row["wall_s"]),
+    )
+
+
+def _number(value: Any, factor: int, form: str) -> str:
+    """A number, scaled; empty where it is missing."""
+    return "" if pd.isna(value) else f"{factor * value:{form}}"
