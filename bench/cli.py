@@ -5,6 +5,7 @@ answer at once.
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -323,10 +324,13 @@ def _tables() -> dict[str, Any]:
 @app.command("list")
 def list_(
     kind: Annotated[str, typer.Argument(help="attacks, defenses, models or datasets.")] = "",
+    *,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="As GitHub tables, without what each is.")
+    ] = False,
 ) -> None:
-    """List what there is, with norms, access and paper."""
-    from tabulate import tabulate
-
+    """List what there is, with kind, norms, access, keys and paper."""
+    from bench import listing
     from models.registry import near
 
     tables = _tables()
@@ -334,21 +338,18 @@ def list_(
         raise RequestError(str(near(kind, tables, "list", "bench list --help")))
     for name, table in tables.items():
         if kind in ("", name):
-            described = [table.describe_class(entry) for entry in table.names()]
-            rows = [(d.name, " ".join(d.norms), d.access, d.summary, d.paper) for d in described]
-            headers = (name, "norms", "access", "what it is", "paper")
-            used = [
-                i
-                for i, h in enumerate(headers)
-                if h in (name, "what it is") or any(row[i] for row in rows)
-            ]
-            cut = [[row[i] for i in used] for row in rows]
-            print(tabulate(cut, headers=[headers[i] for i in used], tablefmt="github"), end="\n\n")
+            if markdown:
+                text = listing.markdown(name, table)
+            else:
+                # 0 where this is no terminal: whole lines, for grep.
+                width = shutil.get_terminal_size((0, 0)).columns
+                text = listing.listing(name, table, width)
+            print(text, end="\n\n")
 
 
 @app.command()
 def show(name: Annotated[str, typer.Argument(help="A name that `bench list` prints.")]) -> None:
-    """Show one entry: keys, types, defaults, norms, access, paper."""
+    """Show one entry: keys, types, defaults, kind, norms, access, paper."""
     from tabulate import tabulate
 
     from models.registry import near
@@ -362,6 +363,7 @@ def show(name: Annotated[str, typer.Argument(help="A name that `bench list` prin
         described = table.describe_class(name)
         print(f"{described.kind} {described.name}\n\n{described.text}\n")
         facts = {
+            "kind": described.sort,
             "norms": ", ".join(described.norms),
             "access": described.access,
             "paper": described.paper,

@@ -315,6 +315,7 @@ class Registry:
         return Description(
             name=name,
             kind=self.kind,
+            sort=str(getattr(cls, "kind", "")),
             summary=re.sub(r"\s*\([^()]*\d{4}[^()]*\)", "", summary),
             paper=paper.group(1) if paper else "",
             keys=tuple(keys),
@@ -326,10 +327,13 @@ class Registry:
 
 @dataclass(frozen=True)
 class Description:
-    """A table entry for people: keys are (name, type, default)."""
+    """A table entry for people: kind is the table's, sort the class's own (what an attack calls its
+    kind); keys are (name, type, default).
+    """
 
     name: str
     kind: str
+    sort: str
     summary: str
     paper: str
     keys: tuple[tuple[str, str, str], ...]

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import typer.main
 
-from bench import cli
+from attacks.registry import attacks
+from bench import cli, listing
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8") if (ROOT / "README.md").is_file() else ""
@@ -49,6 +50,12 @@ def test_the_table_is_the_committed_one():
     # The command above it is the one that made it.
     (made,) = re.findall(r"^Made by `(.+)` with", committed, flags=re.MULTILINE)
     assert made in LINES
+
+
+def test_the_attacks_are_those_of_the_table():
+    shown = TEXT.split("<!-- attacks -->")[1].split("<!-- end attacks -->")[0].strip()
+    # Stale? Put there what `bench list attacks --markdown` prints.
+    assert shown == listing.markdown("attacks", attacks)
 
 
 def test_there_is_something_to_check():

@@ -323,7 +323,7 @@ def test_list_and_show_print_what_the_recipes_say(bench):
         assert f"| {name} " in listed
     shown = bench("show", "pgd").out
     assert "arXiv:1706.06083" in shown
-    assert "norms: linf, l2, l1" in shown
+    assert "kind: budget\nnorms: linf, l2, l1\n" in shown
     assert re.search(r"^steps +int +40$", shown, flags=re.MULTILINE)
     assert re.search(r"^loss +ce\|margin\|difference\|dlr\|squared +ce$", shown, flags=re.MULTILINE)
 

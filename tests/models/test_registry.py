@@ -33,6 +33,7 @@ class Toy:
 
     norms: ClassVar[tuple[str, ...]] = ("linf",)
     access: ClassVar[str] = "labels"
+    kind: ClassVar[str] = "minimal"
     count: int = 3
     share: float = 0.5
     bold: bool = False
@@ -431,7 +432,9 @@ def test_what_show_prints_comes_from_the_class():
     shown = toys.describe_class("toy")
     assert shown.summary == "A recipe with every type of key."
     assert shown.paper == "Nobody et al. 1999, arXiv:9901.00001"
+    assert (shown.kind, shown.sort) == ("toy", "minimal")
     assert (shown.norms, shown.access) == (("linf",), "labels")
+    assert toys.describe_class("keyless").sort == ""
     assert {name: (kind, default) for name, kind, default in shown.keys} == {
         "count": ("int", "3"),
         "share": ("float", "0.5"),
