@@ -57,7 +57,8 @@ class ApgdState:
 
 @dataclass(frozen=True)
 class Apgd(StepAttack):
-    """Auto-PGD (Croce and Hein 2020, arXiv:2003.01690; l1: Croce and Hein 2021, arXiv:2103.01208).
+    """Auto-PGD: momentum, and a step size that it sets itself (Croce and Hein 2020,
+    arXiv:2003.01690; l1: Croce and Hein 2021, arXiv:2103.01208).
 
     Under linf and l2: step size 2 eps, momentum 0.75, checkpoints after 22 % of the steps and then
     after windows that shrink by 3 points to 6 %; at one, where no more than rho of the steps raised

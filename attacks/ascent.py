@@ -14,6 +14,7 @@ from attacks import norms
 from attacks.base import StepAttack, Task
 from attacks.losses import Loss
 from attacks.oracles import Answer, Query
+from attacks.rows import where
 from attacks.rules import STEEPEST, Memory, Rule
 from attacks.targets import Goal, Target, attempts, goal_of
 
@@ -113,15 +114,14 @@ class AscentAttack(StepAttack):
         if state.goal.target is None:
             return replace(state, point=moved, step=state.step + 1, done=done, memory=memory)
         look = state.goal.unset
-        stays = norms.expand(look, moved)
-        pairs = zip(state.memory, memory, strict=True)
+        kept: Memory = where(look, state.memory, memory)
         return replace(
             state,
-            point=torch.where(stays, state.point, moved),
+            point=torch.where(norms.expand(look, moved), state.point, moved),
             step=state.step + ~look,
             goal=state.goal.settled(answer.logits[:, 0]),
             done=~look & done,
-            memory=tuple(torch.where(stays, old, new) for old, new in pairs),
+            memory=kept,
         )
 
     def horizon(self, radius: float, norm: str, classes: int) -> int:  # noqa: ARG002  see StepAttack

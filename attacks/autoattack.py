@@ -18,8 +18,8 @@ _EOT = 20
 
 @dataclass(frozen=True)
 class AutoAttack(Ensemble):
-    """AutoAttack (Croce and Hein 2020, arXiv:2003.01690; l1: Croce and Hein 2021,
-    arXiv:2103.01208).
+    """AutoAttack: several attacks, none of them tuned (Croce and Hein 2020, arXiv:2003.01690; l1:
+    Croce and Hein 2021, arXiv:2103.01208).
 
     Each stage attacks only what still stands. standard: APGD-CE, targeted APGD-DLR (9 targets),
     targeted FAB (9 targets); under l1 APGD-CE with 5 restarts and 5 targets. plus: APGD-CE,

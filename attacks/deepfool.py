@@ -30,7 +30,8 @@ class DeepFoolState:
 
 @dataclass(frozen=True)
 class DeepFool(StepAttack):
-    """DeepFool (Moosavi-Dezfooli et al. 2016, arXiv:1511.04599).
+    """DeepFool: steps to the nearest linearised boundary (Moosavi-Dezfooli et al. 2016,
+    arXiv:1511.04599).
 
     Each step moves to the nearest boundary of the linearised classifier; the first point behind
     one, overshot by `overshoot` (the paper's 0.02), is the result. steps: 50. candidates: the

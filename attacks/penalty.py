@@ -22,17 +22,18 @@ _PENALISED = ("squared", "ce")
 
 @dataclass(frozen=True)
 class Penalty(Tradeoff):
-    """L2-penalised targeted attack: minimise L(f(x'), t) + lam ||x' - x||_2^2 (the penalty form of
-    Szegedy et al. 2013, arXiv:1312.6199).
+    """L2-penalised targeted attack: a loss towards a class plus lam times the squared distance
+    (Szegedy et al. 2013, arXiv:1312.6199, section 4.1).
 
-    loss: squared, 1/2 ||softmax(z) - onehot(t)||^2, or ce. The weights are frozen; Adam descends on
-    x', its step size falling from lr to a hundredth along half a cosine; clip keeps x' in [0, 1] at
-    each step (without it points outside are refused). lam: the penalty's weight; by default
-    searched per sample, in `search` rounds of `steps` steps, for the largest one that still
-    succeeds: from 1 / first a hundredth or a hundred times, then geometric bisection. target:
-    most_likely, or as in pgd (`all`: every class in turn; none: away from the label). Any wrong
-    class is a success, unless the caller names targets. Towards an unlikely class the softmax has
-    hardly a slope, so that squared finds farther images than ce.
+    Minimises L(f(x'), t) + lam ||x' - x||_2^2. loss: squared, 1/2 ||softmax(z) - onehot(t)||^2, or
+    ce. The weights are frozen; Adam descends on x', its step size falling from lr to a hundredth
+    along half a cosine; clip keeps x' in [0, 1] at each step (without it points outside are
+    refused). lam: the penalty's weight; by default searched per sample, in `search` rounds of
+    `steps` steps, for the largest one that still succeeds: from 1 / first a hundredth or a hundred
+    times, then geometric bisection. target: most_likely, or as in pgd (`all`: every class in turn;
+    none: away from the label). Any wrong class is a success, unless the caller names targets.
+    Towards an unlikely class the softmax has hardly a slope, so that squared finds farther images
+    than ce.
     """
 
     norms: ClassVar[tuple[str, ...]] = ("l2",)

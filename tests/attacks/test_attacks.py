@@ -14,14 +14,16 @@ import torch
 from torch import Tensor, nn
 
 import attacks
-from attacks import ThreatModel, norms, registry
+from attacks import ThreatModel, loop, norms, registry, verify
 from attacks.base import Attack, StepAttack, Task
-from attacks.draws import Draws
+from attacks.draws import Draws, sample_ids
 from attacks.oracles import ORACLES, Answer, ModelError
 from attacks.threat import NORMS
+from attacks.work import Samples, Setting
 from tests.problems import (
     DISTANCE,
     BlackBox,
+    Counting,
     Curved,
     HalfInside,
     Mapped,
@@ -521,6 +523,42 @@ def test_a_model_without_logits_is_refused(
     at = case()
     with pytest.raises(ModelError, match=message):
         run(spec, norm, Case(Mapped(Curved(), change), at.x, at.y, at.wrong))
+
+
+@pytest.mark.parametrize(("spec", "norm"), EACH)
+def test_nan_under_attack_is_named(spec: str, norm: str) -> None:
+    """A model that is sound on the images and nowhere else."""
+    at = case()
+    known = at.x.flatten(1).sum(1)
+
+    def elsewhere(logits: Tensor, x: Tensor) -> Tensor:
+        is_clean = (x.flatten(1).sum(1)[:, None] == known).any(1)
+        return torch.where(is_clean[:, None], logits, logits * torch.nan)
+
+    broken = Case(Mapped(Curved(), elsewhere), at.x, at.y, at.wrong)
+    with pytest.raises(ModelError, match="NaN or infinite logits"):
+        run(spec, norm, broken)
+
+
+@pytest.mark.parametrize(("row", "norm"), CASES)
+def test_queries_are_those_the_model_sees(row: Row, norm: str) -> None:
+    """One row at a time, so that none is padding. A success goes back through the model before its
+    logits are read: that backward is no query.
+    """
+    problem = linear(norm, 10, count=2)
+    model = Counting(problem.model)
+    radius = 0.9 * problem.distance.numpy()[:, None]
+    work = Samples(problem.x, problem.y, sample_ids(problem.x), radius)
+    setting = Setting(norm, 10, 0, 1)
+    recipe = attacks.get(row.spec)
+    judge = verify.judge_of(problem.model, work, setting)
+    settled = list(loop.sweep(recipe, model, judge, work, setting))
+    assert sum(s.forward for s in settled) == model.forwards
+    assert sum(s.backward for s in settled) == model.backwards
+    assert all(
+        0 < s.forward <= recipe.cost([float(r[0])], norm, 10)
+        for s, r in zip(settled, radius, strict=True)
+    )
 
 
 def test_noise_asks_for_no_gradient() -> None:
