@@ -293,7 +293,7 @@ class _Sweep:
             tally = self._tally(work.sample)
             tally.verify += 1
             if not success:
-                tally.refused += self.setting.exact or self.is_minimal
+                tally.refused += self.setting.exact
                 yield from self._failed(work, point, value)
             elif self.is_minimal:
                 distance, within = self.samples.within(work.sample, point, self.setting.norm)
