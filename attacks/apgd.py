@@ -15,7 +15,7 @@ from attacks.base import StepAttack, Task, at_least
 from attacks.losses import CROSS_ENTROPY, Loss
 from attacks.oracles import Answer, Query
 from attacks.rows import where
-from attacks.targets import Goal, Target, attempts, goal_of
+from attacks.targets import Aimed, Goal, Target, goal_of
 
 _MOMENTUM = 0.75
 _FIRST_SHARE, _LEAST_SHARE, _SHORTER_BY = 0.22, 0.06, 0.03
@@ -56,7 +56,7 @@ class ApgdState:
 
 
 @dataclass(frozen=True)
-class Apgd(StepAttack):
+class Apgd(Aimed, StepAttack):
     """Auto-PGD: momentum, and a step size that it sets itself (Croce and Hein 2020,
     arXiv:2003.01690; l1: Croce and Hein 2021, arXiv:2103.01208).
 
@@ -92,20 +92,11 @@ class Apgd(StepAttack):
         if not 0 < self.rho < 1:
             raise ValueError(f"rho must be above 0 and below 1, got {self.rho}")
 
-    def attempts(self, classes: int, *, targeted: bool = False) -> int:
-        """See Attack."""
-        return attempts(self.restarts, "none" if targeted else self.target, self.targets, classes)
-
-    def least_classes(self, *, targeted: bool) -> int:
-        """See Attack: what its loss needs."""
-        return self.loss.least_classes(targeted=targeted or self.target != "none")
-
     def horizon(self, radius: float, norm: str, classes: int) -> int:  # noqa: ARG002  the same at all
         """See StepAttack: every step, the start of every phase, and a look at the image where that
         names the target.
         """
-        looks = self.target in ("most_likely", "least_likely", "all")
-        return self.steps + len(self._phases(norm)) + looks
+        return self.steps + len(self._phases(norm)) + self.looks
 
     def _phases(self, norm: str) -> list[tuple[float, int]]:
         """Share of eps and number of steps of each phase."""

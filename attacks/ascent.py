@@ -16,7 +16,7 @@ from attacks.losses import Loss
 from attacks.oracles import Answer, Query
 from attacks.rows import where
 from attacks.rules import STEEPEST, Memory, Rule
-from attacks.targets import Goal, Target, attempts, goal_of
+from attacks.targets import RANKED, Goal, Target, attempts, goal_of
 
 
 def at_input(task: Task) -> Tensor:
@@ -129,8 +129,7 @@ class AscentAttack(StepAttack):
         target.
         """
         parts = self.parts(norm)
-        looks = parts.target in ("most_likely", "least_likely", "all")
-        return int(parts.steps(torch.tensor([radius])).item()) + 1 + looks
+        return int(parts.steps(torch.tensor([radius])).item()) + 1 + (parts.target in RANKED)
 
     def attempts(self, classes: int, *, targeted: bool = False) -> int:
         """See Attack."""

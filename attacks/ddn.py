@@ -13,7 +13,7 @@ from attacks.base import Kind, StepAttack, Task, at_least
 from attacks.losses import CROSS_ENTROPY, Loss
 from attacks.oracles import Answer, Query
 from attacks.schedules import cosine
-from attacks.targets import Goal, Target, attempts, goal_of
+from attacks.targets import Aimed, Goal, Target, goal_of
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class DdnState:
 
 
 @dataclass(frozen=True)
-class Ddn(StepAttack):
+class Ddn(Aimed, StepAttack):
     """Decoupled direction and norm (Rony et al. 2019, arXiv:1811.09600).
 
     A gradient step of unit l2 size times a cosine from 1 to 0.01, then the perturbation is given
@@ -57,17 +57,9 @@ class Ddn(StepAttack):
         if not 0 < self.init <= 1e6:
             raise ValueError(f"init must be above 0, got {self.init}")
 
-    def attempts(self, classes: int, *, targeted: bool = False) -> int:
-        """See Attack."""
-        return attempts(1, "none" if targeted else self.target, None, classes)
-
-    def least_classes(self, *, targeted: bool) -> int:
-        """See Attack."""
-        return self.loss.least_classes(targeted=targeted or self.target != "none")
-
     def horizon(self, radius: float, norm: str, classes: int) -> int:  # noqa: ARG002  the same at all
         """See StepAttack: the steps, a last look, and one at the image for a ranked target."""
-        return self.steps + 2
+        return self.steps + 1 + self.looks
 
     def start(self, task: Task) -> DdnState:
         """See StepAttack."""

@@ -14,7 +14,7 @@ from attacks import norms
 from attacks.base import Kind, StepAttack, Task, at_least
 from attacks.losses import DIFFERENCE
 from attacks.oracles import Answer, Query
-from attacks.targets import Goal, Target, attempts, goal_of
+from attacks.targets import Aimed, Goal, Target, goal_of
 
 _ALPHA_MOST = 0.1
 _ETA = 1.05
@@ -146,7 +146,7 @@ class Fab(_Boundary):
 
 
 @dataclass(frozen=True)
-class FabT(_Boundary):
+class FabT(Aimed, _Boundary):
     """Targeted FAB, as AutoAttack runs it (Croce and Hein 2020, arXiv:2003.01690).
 
     fab with the boundary to one class at a time, which costs one gradient per step. target: all
@@ -155,6 +155,7 @@ class FabT(_Boundary):
     """
 
     access: ClassVar[str] = "gradient"
+    loss = DIFFERENCE
     target: Target = "all"
     targets: int | None = 9
 
@@ -165,13 +166,9 @@ class FabT(_Boundary):
         if self.target == "none":
             raise ValueError("target must name classes (fab is the form without), got none")
 
-    def attempts(self, classes: int, *, targeted: bool = False) -> int:
-        """See Attack."""
-        return attempts(self.restarts, "none" if targeted else self.target, self.targets, classes)
-
     def horizon(self, radius: float, norm: str, classes: int) -> int:
         """See StepAttack: one more look at the image, whose logits name the target."""
-        return super().horizon(radius, norm, classes) + 1
+        return super().horizon(radius, norm, classes) + self.looks
 
     def _goal(self, task: Task) -> Goal:
         return goal_of(task, self.target, self.targets)

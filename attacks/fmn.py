@@ -13,7 +13,7 @@ from attacks.base import Kind, StepAttack, Task, at_least
 from attacks.losses import MARGIN, Loss
 from attacks.oracles import Answer, Query
 from attacks.schedules import cosine
-from attacks.targets import Goal, Target, attempts, goal_of
+from attacks.targets import Aimed, Goal, Target, goal_of
 from attacks.threat import NORMS
 
 _GAMMA_LAST = 0.001
@@ -36,7 +36,7 @@ class FmnState:
 
 
 @dataclass(frozen=True)
-class Fmn(StepAttack):
+class Fmn(Aimed, StepAttack):
     """Fast minimum-norm attack (Pintor et al. 2021, arXiv:2102.12827).
 
     A step of l2 size alpha (cosine to alpha / 100) along the gradient of the margin, then
@@ -66,17 +66,9 @@ class Fmn(StepAttack):
         if not _GAMMA_LAST <= self.gamma < 1:
             raise ValueError(f"gamma must be at least {_GAMMA_LAST} and below 1, got {self.gamma}")
 
-    def attempts(self, classes: int, *, targeted: bool = False) -> int:
-        """See Attack."""
-        return attempts(self.restarts, "none" if targeted else self.target, None, classes)
-
-    def least_classes(self, *, targeted: bool) -> int:
-        """See Attack."""
-        return self.loss.least_classes(targeted=targeted or self.target != "none")
-
     def horizon(self, radius: float, norm: str, classes: int) -> int:  # noqa: ARG002  the same at all
         """See StepAttack: the steps, a last look, and one at the image for a ranked target."""
-        return self.steps + 2
+        return self.steps + 1 + self.looks
 
     def start(self, task: Task) -> FmnState:
         """See StepAttack."""

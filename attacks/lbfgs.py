@@ -18,14 +18,14 @@ from attacks import norms
 from attacks.base import Ask, BlockAttack, Kind, Task, at_least
 from attacks.losses import CROSS_ENTROPY, Loss
 from attacks.oracles import Aim
-from attacks.targets import Goal, Target, attempts, goal_of
+from attacks.targets import Aimed, Goal, Target, goal_of
 from attacks.tradeoff import Weight
 
 _LOOKS_PER_STEP = 2
 
 
 @dataclass(frozen=True)
-class Lbfgs(BlockAttack):
+class Lbfgs(Aimed, BlockAttack):
     """Box-constrained L-BFGS (Szegedy et al. 2013, arXiv:1312.6199).
 
     Minimises c L(x', t) + ||x' - x||_2^2 over [0, 1] by scipy's L-BFGS-B, for the least c that
@@ -50,14 +50,6 @@ class Lbfgs(BlockAttack):
         at_least("search", self.search, 1)
         if not 0 < self.first <= 1e6:
             raise ValueError(f"first must be above 0, got {self.first}")
-
-    def attempts(self, classes: int, *, targeted: bool = False) -> int:
-        """See Attack."""
-        return attempts(1, "none" if targeted else self.target, None, classes)
-
-    def least_classes(self, *, targeted: bool) -> int:
-        """See Attack."""
-        return self.loss.least_classes(targeted=targeted or self.target != "none")
 
     def cost(self, radii: Sequence[float], norm: str, classes: int) -> int:  # noqa: ARG002  one run
         """See Attack."""

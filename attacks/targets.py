@@ -8,11 +8,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from attacks.base import Task
+from attacks.base import Attack, Task
 from attacks.losses import Loss
 from attacks.oracles import Aim
 
 Target = Literal["none", "next", "random", "most_likely", "least_likely", "all"]
+RANKED = ("most_likely", "least_likely", "all")
+"""Targets that are read off the logits at the image."""
 _UNSET = -1
 
 
@@ -89,5 +91,30 @@ def rivals(classes: int, targets: int | None) -> int:
 
 
 def attempts(restarts: int, target: Target, targets: int | None, classes: int) -> int:
-    """Independent attempts at a sample: restarts, for target `all` those of every target."""
+    """Independent attempts at a sample: restarts, for target `all` those of every class."""
     return restarts * (rivals(classes, targets) if target == "all" else 1)
+
+
+class Aimed(Attack):
+    """Base of attacks with the keys loss and target: what both mean for attempts and classes.
+
+    targets: for target `all`, how many classes; all where None.
+    """
+
+    loss: Loss
+    target: Target
+    targets: int | None = None
+
+    def attempts(self, classes: int, *, targeted: bool = False) -> int:
+        """See Attack: for target `all` the restarts of every class."""
+        target: Target = "none" if targeted else self.target
+        return attempts(self.restarts, target, self.targets, classes)
+
+    def least_classes(self, *, targeted: bool) -> int:
+        """See Attack: what the loss needs."""
+        return self.loss.least_classes(targeted=targeted or self.target != "none")
+
+    @property
+    def looks(self) -> int:
+        """Queries of the image itself, which name the target: one where that is ranked."""
+        return int(self.target in RANKED)

@@ -15,7 +15,7 @@ from attacks.base import Kind, StepAttack, Task, at_least
 from attacks.losses import MARGIN, Loss
 from attacks.oracles import Answer, Query
 from attacks.rows import where
-from attacks.targets import Goal, Target, attempts, goal_of
+from attacks.targets import Aimed, Goal, Target, goal_of
 
 _UNBOUNDED = 1e15
 _TENFOLD, _HUNDREDFOLD = 10.0, 100.0
@@ -82,7 +82,7 @@ class TradeoffState:
     done: Tensor
 
 
-class Tradeoff(StepAttack):
+class Tradeoff(Aimed, StepAttack):
     """Base of the attacks that minimise D(x') + c L(x') in `search` rounds of `steps` steps.
 
     first is the weight c of the first round. A subclass says how a variable becomes points, where
@@ -128,20 +128,11 @@ class Tradeoff(StepAttack):
     def descend(self, state: TradeoffState, gradient: Tensor) -> TradeoffState:
         """A step against the gradient (N, ...) of c L at the first point, and that of D."""
 
-    def attempts(self, classes: int, *, targeted: bool = False) -> int:
-        """See Attack."""
-        return attempts(1, "none" if targeted else self.target, None, classes)
-
-    def least_classes(self, *, targeted: bool) -> int:
-        """See Attack."""
-        return self.loss.least_classes(targeted=targeted or self.target != "none")
-
     def horizon(self, radius: float, norm: str, classes: int) -> int:  # noqa: ARG002  the same at all
         """See StepAttack: every step and a last look per round, and one at the image for a ranked
         target.
         """
-        looks = self.target in ("most_likely", "least_likely", "all")
-        return self.rounds * (self.steps + 1) + looks
+        return self.rounds * (self.steps + 1) + self.looks
 
     @property
     def rounds(self) -> int:
