@@ -8,13 +8,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from attacks import norms
 from attacks.rules import adam
-from attacks.schedules import cosine
 from attacks.targets import Target
 from attacks.tradeoff import MarginTradeoff, TradeoffState
 
-_LAST_SHARE = 0.01
 _SHRINK = 0.998
 """Of the way from grey to the wall: at the wall itself tanh has no slope, and a pixel stays."""
 
@@ -27,10 +24,10 @@ class CarliniWagner(MarginTradeoff):
     / 2, by Adam, with `search` rounds over c from `first`; untargeted the label takes t's place
     with the other sign. steps per round: 200 (the authors' code: 10,000); target as in pgd.
 
-    Deviations, each because of the fewer steps: the step size falls from lr = 0.1 to a hundredth
-    along half a cosine (theirs stays at 0.01); successes in the first half of a round do not count
-    as c being large enough, and no round stops early; images are shrunk to 0.998 of the way to the
-    walls before arctanh (theirs: 0.999999, where black and white pixels hardly move).
+    Deviations, each because of the fewer steps: lr is 0.1 (theirs: 0.01); successes in the first
+    half of a round do not count as c being large enough, and no round stops early; images are
+    shrunk to 0.998 of the way to the walls before arctanh (theirs: 0.999999, where black and white
+    pixels hardly move).
     """
 
     norms: ClassVar[tuple[str, ...]] = ("l2",)
@@ -64,7 +61,6 @@ class CarliniWagner(MarginTradeoff):
         tanh = state.variable.tanh()
         total = gradient + 2 * ((tanh + 1) / 2 - state.x)
         slope = (1 - tanh**2) / 2
-        rate = cosine(self.lr, self.lr * _LAST_SHARE, state.step, self.steps)
         direction, memory = adam(total * slope, state.memory, state.step + 1)
-        variable = state.variable - norms.expand(rate, direction) * direction
+        variable = state.variable - self.lr * direction
         return replace(state, variable=variable, memory=memory)

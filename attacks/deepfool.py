@@ -14,6 +14,8 @@ from attacks.losses import MARGIN
 from attacks.oracles import Answer, Query
 from attacks.targets import Goal, goal_of
 
+_FURTHER = 1e-4
+
 
 @dataclass(frozen=True)
 class DeepFoolState:
@@ -36,8 +38,9 @@ class DeepFool(StepAttack):
     Each step moves to the nearest boundary of the linearised classifier; the first point behind
     one, overshot by `overshoot` (the paper's 0.02), is the result. steps: 50. candidates: the
     classes looked at, the most likely ones at the image (the authors' code takes 10). With a target
-    only the boundary to it counts. Moves are the smallest ones inside the box, which the paper does
-    not know. Not a minimal distance, a good first guess of one.
+    only the boundary to it counts. Every step goes 1e-4 further, as in foolbox, or the last ones
+    would shrink to nothing; points are moved into the box, which the paper does not do. Not a
+    minimal distance, a good first guess of one.
     """
 
     access: ClassVar[str] = "jacobian"
@@ -95,9 +98,8 @@ class DeepFool(StepAttack):
         distance = torch.where(length > 0, gap.abs() / length, torch.inf)
         nearest = distance.min(1)
         chosen = pull[torch.arange(len(pull), device=pull.device), nearest.indices]
-        gain = gap.gather(1, nearest.indices[:, None])[:, 0]
-        base = state.x + state.move
-        step = norms.step_to_plane(base, chosen, gain, state.norm)
+        reach = torch.where(nearest.values.isfinite(), nearest.values + _FURTHER, 0)
+        step = norms.steepest(chosen, state.x, state.norm) * norms.expand(reach, chosen)
         there = ~first & state.goal.reached(logits)
         return replace(
             state,

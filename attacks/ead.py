@@ -20,7 +20,8 @@ class ElasticNet(MarginTradeoff):
     Minimises c f(x') + ||x' - x||_2^2 + beta ||x' - x||_1 in the box, f as in cw, by FISTA: a
     gradient step of size lr (1 - k / steps)^(1/2), then shrinkage by beta towards the image. The
     nearest success in l1 counts (the paper's l1 rule). beta: 0.01; steps per round: 200 (the paper:
-    1000); search: rounds over c from `first`, each judged by its second half; target as in pgd.
+    1000); search: rounds over c from `first`, each judged by its second half; target as in pgd. The
+    slack is kept in the box too, which the authors' code does not do.
     """
 
     norms: ClassVar[tuple[str, ...]] = ("l1",)

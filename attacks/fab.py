@@ -84,7 +84,7 @@ class _Boundary(StepAttack):
         """A step towards the linearised boundary; from a success first back towards the image."""
         logits = answer.logits[:, 0]
         look = state.goal.unset
-        back = state.goal.reached(logits) & ~state.returned & ~look
+        back = state.goal.succeeded(logits) & ~state.returned & ~look
         stepping = ~back & ~look
         moved = self._step(state, *self._plane(state, answer))
         point = torch.where(norms.expand(stepping, moved), moved, state.point)

@@ -45,7 +45,8 @@ class Fmn(Aimed, StepAttack):
     over the gradient's dual norm; never more than the box holds. Under l0 the radius changes by at
     least one component. steps: 100; alpha: 1; gamma: 0.05, as in the authors' code. restarts: the
     first starts at the image, further ones at random points of the ball of the largest eps. target
-    as in pgd. We project onto ball and box together, the code one after the other.
+    as in pgd. We project onto ball and box together (l0: one after the other), the code one after
+    the other.
     """
 
     access: ClassVar[str] = "gradient"
@@ -108,7 +109,10 @@ class Fmn(Aimed, StepAttack):
         alpha = cosine(self.alpha, self.alpha * _ALPHA_SHARE, state.step, self.steps)
         direction = norms.steepest(answer.gradient, state.point, "l2")
         moved = state.point + norms.expand(alpha, direction) * direction
-        moved = norms.project(moved, state.x, radius, state.norm)
+        if state.norm == "l0":
+            moved = norms.keep_largest(moved, state.x, radius)
+        else:
+            moved = norms.project(moved, state.x, radius, state.norm)
         return replace(
             state,
             point=torch.where(norms.expand(look, moved), state.point, moved),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -91,7 +91,8 @@ class _Search:
         points = torch.from_numpy(flat).to(x).view_as(x)
         answer = self.ask(points, rows, self.aim.each(lambda t: t[rows]), differentiate=True)
         target = None if self.goal.target is None else self.goal.target[rows]
-        hit = Goal(self.goal.y[rows], target, self.goal.rank[rows]).reached(answer.logits)
+        goal = replace(self.goal, y=self.goal.y[rows], target=target, rank=self.goal.rank[rows])
+        hit = goal.reached(answer.logits)
         distance = norms.size(points - x, "l2")
         better = hit & (distance < self.nearest[rows])
         self.kept[rows[better]] = points[better]

@@ -61,6 +61,15 @@ def steepest(gradient: Tensor, x: Tensor, norm: str) -> Tensor:
     return _row(norm).steepest(gradient.flatten(1), x.flatten(1)).view_as(gradient)
 
 
+def keep_largest(points: Tensor, x: Tensor, count: Tensor) -> Tensor:
+    """The points (N, ...) with all but the `count` (N,) components furthest from x put back, then
+    moved into the box.
+    """
+    delta = (points - x).flatten(1)
+    kept = _ranks(delta.abs()) < count[:, None].floor()
+    return torch.where(kept.view_as(x), points, x).clamp(0, 1)
+
+
 def sparse_steepest(gradient: Tensor, count: Tensor) -> Tensor:
     """Direction (N, ...) of size 1 in l1, spread over the signs of the `count` (N,) int64 largest
     magnitudes of the gradient (N, ...) (Croce and Hein 2021, arXiv:2103.01208).

@@ -22,13 +22,15 @@ _UNSET = -1
 class Goal:
     """Per sample: its class y (N,), the target class (N,) or None, and the target's rank (N,).
 
-    A target below 0 is not known yet: it is the class at that rank (0 the most likely) among the
-    others at the image, which has to be looked at first.
+    is_named: the caller names the targets, so that nothing else is a success. A target below 0 is
+    not known yet: it is the class at that rank (0 the most likely) among the others at the image,
+    which has to be looked at first.
     """
 
     y: Tensor
     target: Tensor | None
     rank: Tensor
+    is_named: bool = False
 
     @property
     def unset(self) -> Tensor:
@@ -56,6 +58,12 @@ class Goal:
             return Aim(loss, self.y, up, rivals=target)
         return Aim(loss, target, -up)
 
+    def succeeded(self, logits: Tensor) -> Tensor:
+        """Whether (N,) bool the prediction is a success: any wrong class where the target is only
+        the attack's own way there.
+        """
+        return self.reached(logits) if self.is_named else logits.argmax(1) != self.y
+
     def reached(self, logits: Tensor) -> Tensor:
         """Whether (N,) bool the prediction is what this goal wants."""
         prediction = logits.argmax(1)
@@ -71,7 +79,7 @@ def goal_of(task: Task, target: Target, targets: int | None = None) -> Goal:
     """
     zeros = torch.zeros_like(task.y)
     if task.targets is not None:
-        return Goal(task.y, task.targets, zeros)
+        return Goal(task.y, task.targets, zeros, is_named=True)
     if target == "none":
         return Goal(task.y, None, zeros)
     if target in ("next", "random"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -211,3 +212,25 @@ def told(recipe: attacks.base.StepAttack, problem: Problem, state: object) -> ob
 
 def test_images_have_the_enumerated_size() -> None:
     assert enumerated("l2")[1][0].numel() == DIM
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_fab_t_turns_back_from_any_success(named: bool) -> None:
+    """From a wrong class that is not its target too, unless the caller wants that target."""
+    problem = linear("l2", 10)
+    targets = (problem.y + 5) % 10
+    task = replace(problem_task(problem), targets=targets if named else None)
+    recipe = attacks.get("fab_t:target=next")
+    wrong = 2 * (problem.y + 1) % 10 + 1  # anything
+    state = recipe.start(task)
+    goal = replace(state.goal, target=targets)
+    point = problem.x + 0.01
+    state = replace(state, goal=goal, point=point)
+    other = torch.where((wrong == problem.y) | (wrong == targets), (problem.y + 2) % 10, wrong)
+    logits = torch.nn.functional.one_hot(other, 10).float()
+    zeros = torch.zeros(16, 1)
+    told_of = recipe.tell(state, attacks.oracles.Answer(logits[:, None], zeros, 0 * point))
+    assert told_of.returned.tolist() == [not named] * 16
+    if not named:
+        torch.testing.assert_close(told_of.point, problem.x + 0.9 * (point - problem.x))
+        assert (told_of.step == 0).all()

@@ -139,3 +139,12 @@ def test_a_projection_without_the_box_keeps_to_the_ball_alone(norm: str) -> None
     inner = x + 0.001 * (z - x)
     kept = norms.project(inner, x, torch.full((20,), 100.0), norm, box=False)
     assert_close(kept, inner, rtol=0, atol=1e-6)
+
+
+def test_the_components_furthest_away_are_kept() -> None:
+    """By their distance before the box, ties by position."""
+    x = torch.tensor([[0.5, 0.5, 0.5, 0.5]]).repeat(3, 1)
+    z = torch.tensor([[0.6, 2.5, -0.2, 0.5]]).repeat(3, 1)
+    kept = norms.keep_largest(z, x, torch.tensor([0.0, 1.0, 2.9]))
+    expected = [[0.5, 0.5, 0.5, 0.5], [0.5, 1.0, 0.5, 0.5], [0.5, 1.0, 0.0, 0.5]]
+    assert_close(kept, torch.tensor(expected))
