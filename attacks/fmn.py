@@ -77,8 +77,9 @@ class Fmn(Aimed, StepAttack):
         point = task.x
         if self.restarts > 1:
             random = norms.random_point(task.x, task.radius, task.norm, task.draws, "start")
-            first = norms.expand(task.draws.restart == 0, point)
-            point = torch.where(first, point, random)
+            each = self.attempts(task.classes, targeted=task.targets is not None) // self.restarts
+            is_first = norms.expand(task.draws.restart < each, point)
+            point = torch.where(is_first, point, random)
         infinite = torch.full_like(task.radius, torch.inf)
         return FmnState(
             x=task.x,

@@ -571,3 +571,9 @@ def test_adversarial_training_is_more_robust_than_standard_training(workshop, di
             clean.append(float((model(x).argmax(1) == y).float().mean()))
     assert robust[1] - robust[0] > 0.3
     assert min(clean) > 0.93
+
+
+@pytest.mark.parametrize("spec", ["fmn", "lbfgs", "autoattack"])
+def test_an_attack_that_is_no_budget_attack_of_steps_is_refused(spec):
+    with pytest.raises(ValueError, match="maximises a loss inside eps step by step, such as pgd"):
+        defenses.get(f"advtrain:attack={spec}")
