@@ -117,67 +117,86 @@ def minimise_together(evaluate: Evaluate, start: NDArray[np.float64], steps: int
     evaluated together.
 
     One thread per row waits in its objective until all that still run have asked; only the calling
-    thread evaluates. A row's run does not depend on the others.
+    thread evaluates, and wakes them one after the other: threads that wake together fight for the
+    interpreter. A row's run does not depend on the others.
     """
-    asked: queue.SimpleQueue[tuple[int, NDArray[np.float64] | None]] = queue.SimpleQueue()
-    answers: list[queue.SimpleQueue[tuple[float, NDArray[np.float64]] | None]] = [
-        queue.SimpleQueue() for _ in start
-    ]
+    _Meeting(start, steps).run(evaluate)
 
-    def run(row: int) -> None:
-        looks = 0
 
-        def objective(point: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-            nonlocal looks
-            if looks == _LOOKS_PER_STEP * steps:
-                raise _Stopped
-            looks += 1
-            asked.put((row, point.copy()))
-            answer = answers[row].get()
-            if answer is None:
-                raise _Stopped
-            return answer
+class _Meeting:
+    """The threads of a block: asked holds what the one that was running says, its point or that it
+    has ended; answers what each waits for.
+    """
 
+    def __init__(self, start: NDArray[np.float64], steps: int):
+        self.start, self.steps = start, steps
+        self.asked: queue.SimpleQueue[tuple[int, NDArray[np.float64] | None]] = queue.SimpleQueue()
+        self.answers: list[queue.SimpleQueue[tuple[float, NDArray[np.float64]] | None]] = [
+            queue.SimpleQueue() for _ in start
+        ]
+        self.waiting: dict[int, NDArray[np.float64]] = {}
+
+    def run(self, evaluate: Evaluate) -> None:
+        """Starts every row, and answers in rounds until all have ended."""
+        runs = []
+        with ThreadPoolExecutor(max(len(self.start), 1)) as pool:
+            try:
+                for row in range(len(self.start)):
+                    runs.append(pool.submit(self._minimise, row))
+                    self._hear()
+                while self.waiting:
+                    self._answer(evaluate)
+            finally:
+                # Where evaluating failed, the others still wait.
+                for waiting in self.answers:
+                    waiting.put(None)
+        for finished in runs:
+            finished.result()
+
+    def _hear(self) -> None:
+        row, point = self.asked.get()
+        if point is not None:
+            self.waiting[row] = point
+
+    def _answer(self, evaluate: Evaluate) -> None:
+        rows = sorted(self.waiting)
+        values, gradients = evaluate(rows, np.stack([self.waiting.pop(row) for row in rows]))
+        for row, value, gradient in zip(rows, values, gradients, strict=True):
+            self.answers[row].put((float(value), gradient))
+            self._hear()
+
+    def _minimise(self, row: int) -> None:
+        """One row's run, in its thread."""
+        options = {"maxiter": self.steps}
+        objective = self._objective(row)
         try:
-            options = {"maxiter": steps}
-            box = Bounds(0, 1)
             minimize(
-                objective, start[row], jac=True, method="L-BFGS-B", bounds=box, options=options
+                objective,
+                self.start[row],
+                jac=True,
+                method="L-BFGS-B",
+                bounds=Bounds(0, 1),
+                options=options,
             )
         except _Stopped:
             pass
         finally:
-            asked.put((row, None))
+            self.asked.put((row, None))
 
-    with ThreadPoolExecutor(max(len(start), 1)) as pool:
-        runs = [pool.submit(run, row) for row in range(len(start))]
-        try:
-            _answer_all(evaluate, asked, answers)
-        finally:
-            # Where evaluating failed, the others still wait.
-            for waiting in answers:
-                waiting.put(None)
-        for finished in runs:
-            finished.result()
+    def _objective(
+        self, row: int
+    ) -> Callable[[NDArray[np.float64]], tuple[float, NDArray[np.float64]]]:
+        looks = 0
 
+        def objective(point: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+            nonlocal looks
+            if looks == _LOOKS_PER_STEP * self.steps:
+                raise _Stopped
+            looks += 1
+            self.asked.put((row, point.copy()))
+            answer = self.answers[row].get()
+            if answer is None:
+                raise _Stopped
+            return answer
 
-def _answer_all(
-    evaluate: Evaluate,
-    asked: queue.SimpleQueue[tuple[int, NDArray[np.float64] | None]],
-    answers: list[queue.SimpleQueue[tuple[float, NDArray[np.float64]] | None]],
-) -> None:
-    """Answers in rounds, until every row has ended."""
-    running = len(answers)
-    while running:
-        waiting: dict[int, NDArray[np.float64]] = {}
-        while len(waiting) < running:
-            row, point = asked.get()
-            if point is None:
-                running -= 1
-            else:
-                waiting[row] = point
-        if waiting:
-            rows = sorted(waiting)
-            values, gradients = evaluate(rows, np.stack([waiting[row] for row in rows]))
-            for row, value, gradient in zip(rows, values, gradients, strict=True):
-                answers[row].put((float(value), gradient))
+        return objective
