@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import sqlite3
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
@@ -28,7 +29,7 @@ from bench.plan import Cell
 
 SCHEMA = 2
 NAME = "bench.sqlite"
-_WAIT_S = 60.0
+_WAIT_S, _RETRY_S = 60.0, 0.01
 _TABLES = """
 CREATE TABLE meta (schema INTEGER NOT NULL);
 CREATE TABLE cells (
@@ -146,7 +147,7 @@ class Store:
     def _connect(cls, path: str) -> Store:
         try:
             db = sqlite3.connect(path, timeout=_WAIT_S, isolation_level=None)
-            db.execute("PRAGMA journal_mode=WAL")
+            _write_ahead(db)
             db.execute("PRAGMA synchronous=NORMAL")
             store = cls(db, path)
             with store._write():
@@ -329,6 +330,22 @@ class Store:
             seconds=sum(seconds for _, _, seconds, *_ in blocks),
             samples={name: np.concatenate([part[name] for part in parts]) for name in names},
         )
+
+
+def _write_ahead(db: sqlite3.Connection) -> None:
+    """Switches a store to WAL. The switch does not wait for others by itself: where several open a
+    fresh store at once, one does it and the others find it done.
+    """
+    last = time.monotonic() + _WAIT_S
+    while True:
+        try:
+            db.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as err:
+            if "locked" not in str(err) or time.monotonic() > last:
+                raise
+            time.sleep(_RETRY_S)
+        else:
+            return
 
 
 def _digest(blob: bytes) -> str:
