@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol, Self
 
-import torch
 from torch import Tensor
 
 from attacks import registry
@@ -207,8 +206,3 @@ def at_least(name: str, value: float, least: float) -> None:
         raise ValueError(f"{name} must be at least {least}, got {value}")
     if value > MOST:
         raise ValueError(f"{name} must be at most {MOST}, got {value}")
-
-
-def replicate(task: Task, value: float) -> Tensor:
-    """A tensor (N,) float32 that holds one value."""
-    return torch.full_like(task.radius, value)

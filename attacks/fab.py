@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from attacks import norms
+from attacks import norms, planes
 from attacks.base import Kind, StepAttack, Task, at_least
 from attacks.losses import DIFFERENCE
 from attacks.oracles import Answer, Query
@@ -108,9 +108,9 @@ class _Boundary(StepAttack):
     def _step(state: FabState, pull: Tensor, lead: Tensor) -> Tensor:
         """Between the point's and the image's projections onto the boundary, both overshot."""
         x, point, norm = state.x, state.point, state.norm
-        here = norms.step_to_plane(point, pull, -lead, norm)
+        here = planes.step_to_plane(point, pull, -lead, norm)
         along = ((point - x).double() * pull.double()).flatten(1).sum(1)
-        there = norms.step_to_plane(x, pull, along - lead.double(), norm)
+        there = planes.step_to_plane(x, pull, along - lead.double(), norm)
         near, far = (norms.size(move, norm).clamp(min=_TINY) for move in (here, there))
         share = norms.expand((near / (near + far)).clamp(max=_ALPHA_MOST), x)
         mixed = (point + _ETA * here) * (1 - share) + (x + _ETA * there) * share

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 import attacks
-from attacks import ThreatModel, loop, norms, verify
+from attacks import ThreatModel, loop, norms, stream, verify
 from attacks.base import Attack, StepAttack, Task
 from attacks.draws import Draws, sample_ids
 from attacks.losses import MARGIN
@@ -292,7 +292,7 @@ def test_results_do_not_depend_on_how_often_the_host_looks(
     """An accelerator takes several steps unwatched; what idles meanwhile is waste, not queries."""
     model, work = many()
     expected = swept(spec, model, work)
-    monkeypatch.setattr(loop, "_STEPS_PER_SYNC", {"cpu": 4})
+    monkeypatch.setattr(stream, "_STEPS_PER_SYNC", {"cpu": 4})
     assert_same(swept(spec, model, work), expected)
 
 

@@ -10,7 +10,7 @@ from scipy.optimize import linprog
 from torch import Tensor
 from torch.testing import assert_close
 
-from attacks import norms
+from attacks import norms, planes
 from attacks.draws import Draws
 from tests.problems import images
 
@@ -46,7 +46,7 @@ def programmed(x: NDArray[np.float64], w: NDArray[np.float64], gain: float, norm
 @pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
 def test_a_move_gains_what_was_asked_inside_the_box(norm: str, sign: int) -> None:
     x, slope, gain = problem(3)
-    move = norms.step_to_plane(x, sign * slope, sign * gain, norm)
+    move = planes.step_to_plane(x, sign * slope, sign * gain, norm)
     assert norms.in_box(x + move).all()
     gained = (sign * slope.double() * move.double()).flatten(1).sum(1)
     assert_close(gained, sign * gain.double(), rtol=1e-5, atol=1e-6)
@@ -55,7 +55,7 @@ def test_a_move_gains_what_was_asked_inside_the_box(norm: str, sign: int) -> Non
 @pytest.mark.parametrize("norm", ["linf", "l1"])
 def test_no_smaller_move_does(norm: str) -> None:
     x, slope, gain = problem(4)
-    move = norms.step_to_plane(x, slope, gain, norm)
+    move = planes.step_to_plane(x, slope, gain, norm)
     sizes = norms.size(move.double(), norm)
     for i in range(COUNT):
         flat = x[i].flatten().double().numpy(), slope[i].flatten().double().numpy()
@@ -69,7 +69,7 @@ def test_under_l2_the_free_components_share_one_factor() -> None:
     where t w would lead beyond.
     """
     x, slope, gain = problem(5)
-    move = norms.step_to_plane(x, slope, gain, "l2")
+    move = planes.step_to_plane(x, slope, gain, "l2")
     for i in range(COUNT):
         w, m, at = slope[i].flatten(), move[i].flatten(), x[i].flatten()
         room = torch.where(w > 0, 1 - at, at)
@@ -87,20 +87,20 @@ def test_under_l2_the_free_components_share_one_factor() -> None:
 def test_out_of_reach_it_goes_to_the_walls(norm: str) -> None:
     x, slope, _ = problem(6)
     slope = torch.where(slope == 0, 1, slope)
-    move = norms.step_to_plane(x, slope, torch.full((COUNT,), 1e3), norm)
+    move = planes.step_to_plane(x, slope, torch.full((COUNT,), 1e3), norm)
     assert_close(x + move, (slope > 0).float(), rtol=0, atol=1e-6)
 
 
 def test_without_a_slope_it_stays() -> None:
     x, slope, gain = problem(7)
     for norm in ("linf", "l2", "l1"):
-        assert (norms.step_to_plane(x, 0 * slope, gain, norm) == 0).all()
+        assert (planes.step_to_plane(x, 0 * slope, gain, norm) == 0).all()
 
 
 def test_l0_has_no_such_move() -> None:
     x, slope, gain = problem(8)
     with pytest.raises(ValueError, match="norm must be one of linf, l2, l1, got 'l0'"):
-        norms.step_to_plane(x, slope, gain, "l0")
+        planes.step_to_plane(x, slope, gain, "l0")
 
 
 def test_a_sparse_step_goes_over_the_largest_components() -> None:
