@@ -18,11 +18,12 @@ from attacks.targets import Aimed, Goal, Target, goal_of
 
 @dataclass(frozen=True)
 class DdnState:
-    """Per sample: image, point, its goal size in l2, goal, steps."""
+    """Per sample: image, point, the l2 size it is given and the most the box holds, goal, steps."""
 
     x: Tensor
     point: Tensor
     size: Tensor
+    most: Tensor
     goal: Goal
     step: Tensor
     done: Tensor
@@ -66,7 +67,8 @@ class Ddn(Aimed, StepAttack):
         step = torch.zeros_like(task.y)
         size = torch.full_like(task.radius, self.init)
         goal = goal_of(task, self.target)
-        return DdnState(task.x, task.x.clone(), size, goal, step, step > 0)
+        most = norms.furthest(task.x, "l2")
+        return DdnState(task.x, task.x.clone(), size, most, goal, step, step > 0)
 
     def ask(self, state: DdnState) -> Query:
         """The current point, which is the image at first."""
@@ -84,7 +86,7 @@ class Ddn(Aimed, StepAttack):
         succeeded = state.goal.reached(logits)
         size = state.size * torch.where(succeeded, 1 - self.gamma, 1 + self.gamma)
         # What is larger than the box holds only delays the way back.
-        size = size.minimum(norms.furthest(state.x, "l2"))
+        size = size.minimum(state.most)
         length = norms.size(delta, "l2")
         delta = delta * norms.expand(size / torch.where(length > 0, length, 1), delta)
         point = norms.to_box(state.x + delta)

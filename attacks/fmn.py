@@ -23,11 +23,14 @@ _TINY = 1e-12
 
 @dataclass(frozen=True)
 class FmnState:
-    """Per sample: image, point, radius of the ball it is kept in, nearest success so far."""
+    """Per sample: image, point, radius of the ball it is kept in and the most it can be in the box,
+    nearest success so far.
+    """
 
     x: Tensor
     point: Tensor
     radius: Tensor
+    most: Tensor
     nearest: Tensor
     goal: Goal
     step: Tensor
@@ -80,12 +83,14 @@ class Fmn(Aimed, StepAttack):
             each = self.attempts(task.classes, targeted=task.targets is not None) // self.restarts
             is_first = norms.expand(task.draws.restart < each, point)
             point = torch.where(is_first, point, random)
+        most = norms.furthest(task.x, task.norm)
         infinite = torch.full_like(task.radius, torch.inf)
         return FmnState(
             x=task.x,
             point=point.clone(),
             radius=torch.ones_like(infinite) if task.norm == "l0" else infinite,
-            nearest=norms.furthest(task.x, task.norm),
+            most=most,
+            nearest=most.clone(),
             goal=goal_of(task, self.target),
             step=step,
             done=step > 0,
@@ -105,7 +110,7 @@ class Fmn(Aimed, StepAttack):
         succeeded = state.goal.reached(logits) & ~look
         size = norms.size(state.point - state.x, state.norm)
         nearest = torch.where(succeeded, state.nearest.minimum(size), state.nearest)
-        found = nearest < norms.furthest(state.x, state.norm)
+        found = nearest < state.most
         radius = self._radius(state, answer, succeeded, (nearest, found | succeeded, size))
         alpha = cosine(self.alpha, self.alpha * _ALPHA_SHARE, state.step, self.steps)
         direction = norms.steepest(answer.gradient, state.point, "l2")
@@ -133,7 +138,7 @@ class Fmn(Aimed, StepAttack):
     ) -> Tensor:
         nearest, found, size = known
         gamma = cosine(self.gamma, _GAMMA_LAST, state.step, self.steps)
-        most = norms.furthest(state.x, state.norm)
+        most = state.most
         if state.norm == "l0":
             lower = (state.radius - 1).minimum((state.radius * (1 - gamma)).floor())
             higher = (state.radius + 1).maximum((state.radius * (1 + gamma)).floor())

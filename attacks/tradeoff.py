@@ -166,10 +166,9 @@ class Tradeoff(Aimed, StepAttack):
         """A step of the descent; behind the last one of a round the next weight, from the start."""
         look = state.goal.unset
         goal = state.goal.settled(answer.logits[:, 0])
-        points = self.points_of(state)
         hit = [
             state.goal.reached(answer.logits[:, i]) & self._is_sure(answer.value[:, i])
-            for i in range(points.shape[1])
+            for i in range(answer.logits.shape[1])
         ]
         settled = state.step >= self.steps * _UNSETTLED
         succeeded = state.succeeded | (torch.stack(hit).any(0) & settled)
