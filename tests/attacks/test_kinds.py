@@ -16,7 +16,7 @@ from attacks import ThreatModel, loop, norms, verify
 from attacks.base import Ask, Attack, BlockAttack, Ensemble, Kind, StepAttack, Task
 from attacks.draws import sample_ids
 from attacks.losses import MARGIN
-from attacks.oracles import Aim, Answer, ModelError, Query
+from attacks.oracles import ORACLES, Aim, Answer, MeanOracle, ModelError, Query
 from attacks.targets import goal_of
 from attacks.work import Samples, Setting, Settled
 from tests.problems import Counting, Curved, Mapped, images, linear
@@ -281,3 +281,40 @@ def test_a_block_attack_does_not_see_its_block() -> None:
         part = slice(row, row + 1)
         alone = recipe(problem.model, problem.x[part], problem.y[part], threat, shape=16)
         assert torch.equal(alone, whole[part])
+
+
+class Alternating(nn.Module):
+    """Another model whose logits are scaled by 1 and 3 in turn."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net, self.calls = Curved(), 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        logits: Tensor = self.net(x) * (3 if self.calls % 2 == 0 else 1)
+        return logits
+
+
+@pytest.mark.parametrize("access", ["gradient", "jacobian"])
+def test_a_mean_over_draws_is_the_mean(access: str) -> None:
+    """Of logits, value and gradient: twice those of the plain model, for a loss that is linear."""
+    x = images(5)
+    aim = Aim(MARGIN, torch.arange(5), torch.ones(5))
+    plain = ORACLES[access](Curved())(x, aim, differentiate=True)
+    mean = MeanOracle(ORACLES[access](Alternating()), 2)(x, aim, differentiate=True)
+    for name in ("logits", "value", "gradient"):
+        torch.testing.assert_close(getattr(mean, name), 2 * getattr(plain, name))
+    assert plain.gradient.abs().max() > 0
+
+
+def test_a_jacobian_holds_the_gradient_of_each_class_asked_for() -> None:
+    x, net = images(3), Curved()
+    aim = Aim(MARGIN, torch.arange(3), torch.ones(3))
+    classes = torch.tensor([[4, 0], [1, 9], [7, 7]])
+    answer = ORACLES["jacobian"](net)(x, aim, differentiate=True, classes=classes)
+    for row in range(3):
+        for place in range(2):
+            leaf = x[row : row + 1].clone().requires_grad_()
+            net(leaf)[0, classes[row, place]].backward()
+            torch.testing.assert_close(answer.gradient[row, place], leaf.grad[0])
