@@ -4,18 +4,28 @@ eps), seed=0)`.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from attacks import registry
 from attacks.threat import NORMS, ThreatModel
 
 if TYPE_CHECKING:
     from attacks.base import Attack
+    from attacks.oracles import OnlyLabels
 
-__all__ = ["NORMS", "ThreatModel", "get"]
+__all__ = ["NORMS", "OnlyLabels", "ThreatModel", "get"]
 
 
 def get(spec: str) -> Attack:
     """The attack that a spec such as `pgd:steps=40,restarts=5` names."""
     attack: Attack = registry.attacks.get(spec)
     return attack
+
+
+def __getattr__(name: str) -> Any:
+    # What needs torch is imported when it is asked for: names are listed without it.
+    if name == "OnlyLabels":
+        from attacks.oracles import OnlyLabels
+
+        return OnlyLabels
+    raise AttributeError(f"module 'attacks' has no attribute {name!r}")

@@ -72,6 +72,18 @@ class Attack(ABC):
     def cost(self, radii: Sequence[float], norm: str, classes: int) -> int:
         """Forward queries at most for one sample at all of these radii."""
 
+    def least_queries(self, classes: int) -> int:  # noqa: ARG002  some look at every class
+        """The smallest query budget that means anything: here an answer, and a look at where it
+        led.
+        """
+        return 2 * self.eot
+
+    def check_budget(self, budget: int, classes: int) -> None:
+        """Refuses a query budget that the attack cannot take a step with."""
+        least = self.least_queries(classes)
+        if budget < least:
+            raise ValueError(f"{self.to_spec()} needs a query budget of {least}, got {budget}")
+
     def attempts(self, classes: int, *, targeted: bool = False) -> int:  # noqa: ARG002  some aim at every class
         """Independent attempts at one sample and radius, of which the best point is kept; targeted:
         the caller names target classes.
@@ -93,7 +105,7 @@ class Attack(ABC):
         """The least number of classes it is defined for."""
         return self.classes
 
-    def __call__(
+    def __call__(  # noqa: PLR0913  the public call's arguments
         self,
         model: Predict,
         x: Tensor,
@@ -103,6 +115,7 @@ class Attack(ABC):
         seed: int = 0,
         targets: Tensor | None = None,
         shape: int | None = None,
+        query_budget: int | None = None,
     ) -> Tensor:
         """Adversarial images (N, C, H, W) for images x in [0, 1] with labels y (N,) int64.
 
@@ -111,11 +124,13 @@ class Attack(ABC):
         image misclassified from the start comes back unchanged. With targets (N,), none equal to
         its label, success is that the target is predicted. shape: rows per call of the model
         (padded to it; default: N up to 128); outcomes under the same shape do not depend on the
-        rest of the batch. The model and the global random state are left as found.
+        rest of the batch. query_budget: forward queries per sample, at which the attack stops. The
+        model and the global random state are left as found.
         """
         from attacks import call
 
-        return call.attack(self, model, x, y, threat, seed=seed, targets=targets, shape=shape)
+        options = call.Options(seed, targets, shape, query_budget)
+        return call.attack(self, model, x, y, threat, options)
 
     @classmethod
     def from_spec(cls, text: str) -> Self:

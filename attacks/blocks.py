@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from attacks.base import BlockAttack, Task
 from attacks.draws import Draws
 from attacks.oracles import Aim, Answer, ModelError, Oracle
 from attacks.verify import padded
-from attacks.work import POLICIES, Judge, Samples, Setting, Settled, Tally
+from attacks.work import NEVER, POLICIES, Judge, Samples, Setting, Settled, Tally
 
 
 @dataclass
@@ -70,8 +71,7 @@ class _Block:
     rows: NDArray[np.int64]
 
     def __post_init__(self) -> None:
-        rungs = self.samples.rungs
-        self.tallies = {row: Tally(np.zeros(rungs, dtype=np.bool_)) for row in self.rows}
+        self.tallies: dict[Any, Tally] = {r: self.samples.tally(int(r)) for r in self.rows}
 
     def run(self) -> None:
         """Every attempt at every rung that still stands; a minimal attack has the last one only."""
@@ -106,15 +106,17 @@ class _Block:
         for place, (row, rung) in enumerate(work):
             tally = self.tallies[row]
             tally.forward += int(ask.forward[place])
+            tally.spent[slice(None) if is_minimal else rung] += ask.forward[place]
             tally.backward += int(ask.backward[place])
             tally.verify += 1
             tally.refused += int(outside[place])
             if verdict[place] and is_minimal:
-                tally.near(points[place], *self.samples.within(row, points[place], norm))
+                distance, within = self.samples.within(row, points[place], norm)
+                tally.near(points[place], distance, within, np.full(len(within), NEVER))
             elif verdict[place]:
                 above = np.arange(self.samples.rungs)
                 at = above >= rung if self.setting.policy == "ladder" else above == rung
-                tally.fool(points[place], at)
+                tally.fool(points[place], at, int(tally.spent[rung]))
             elif not tally.found and not is_minimal and not outside[place]:
                 tally.x_adv = points[place]
         return {row: bool(verdict[place]) for place, (row, _) in enumerate(work)}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -15,20 +17,23 @@ from attacks.verify import judge_of, look_like_probabilities, predictions, reach
 from attacks.work import Samples, Setting
 
 
-def attack(  # noqa: PLR0913  the public call's arguments
-    recipe: Attack,
-    model: Predict,
-    x: Tensor,
-    y: Tensor,
-    threat: ThreatModel,
-    *,
-    seed: int,
-    targets: Tensor | None = None,
-    shape: int | None = None,
+@dataclass(frozen=True)
+class Options:
+    """The keywords of Attack.__call__."""
+
+    seed: int = 0
+    targets: Tensor | None = None
+    shape: int | None = None
+    query_budget: int | None = None
+
+
+def attack(
+    recipe: Attack, model: Predict, x: Tensor, y: Tensor, threat: ThreatModel, options: Options
 ) -> Tensor:
     """Adversarial images (N, ...) of one attack at one radius per sample; see Attack.__call__."""
     check_images(x, y)
     x = x.detach().contiguous()
+    targets, shape = options.targets, options.shape
     shape = min(128, 1 << max(len(x) - 1, 0).bit_length()) if shape is None else shape
     at_least("shape", shape, 1)
     radius = _radius(threat, len(x)).to(x.device)
@@ -36,11 +41,13 @@ def attack(  # noqa: PLR0913  the public call's arguments
         return x.clone()
     with frozen(model):
         logits = predictions(model, x, shape)
-        check_logits(logits, y)
+        check_answers(logits, y, recipe.access)
         if targets is not None:
             check_labels("targets", targets, *logits.shape)
             _check_apart(targets, y)
         recipe.check(threat.norm, logits.shape[1], targeted=targets is not None)
+        if options.query_budget is not None:
+            recipe.check_budget(options.query_budget, logits.shape[1])
         open_ = torch.nonzero(~reached(logits, y, targets) & (radius > 0))[:, 0]
         x_adv = x.clone()
         samples = Samples(
@@ -50,7 +57,9 @@ def attack(  # noqa: PLR0913  the public call's arguments
             radii=radius[open_].cpu().double().numpy()[:, None],
             targets=None if targets is None else targets[open_],
         )
-        setting = Setting(threat.norm, logits.shape[1], seed, shape)
+        setting = Setting(
+            threat.norm, logits.shape[1], options.seed, shape, budget=options.query_budget
+        )
         judge = judge_of(model, samples, setting)
         for settled in sweep(recipe, model, judge, samples, setting):
             x_adv[open_[settled.sample]] = settled.x_adv
@@ -89,13 +98,22 @@ def check_images(x: Tensor, y: Tensor) -> None:
         )
 
 
-def check_logits(logits: Tensor, y: Tensor) -> None:
-    """Refuses probabilities in place of logits, and labels the model has no class for."""
+def check_answers(logits: Tensor, y: Tensor, access: str) -> None:
+    """Refuses labels the model has no class for, and probabilities in place of logits where an
+    attack sees more of them than the class.
+    """
     check_labels("labels", y, *logits.shape)
-    if look_like_probabilities(logits):
+    if access == "labels" or not look_like_probabilities(logits):
+        return
+    if bool(((logits == 0) | (logits == 1)).all()):
         raise ModelError(
-            "the model returns probabilities; hand over its logits (softmax hides gradients)"
+            "the model tells only classes, and this attack needs scores: attack its labels alone "
+            "(hopskipjump, boundary)"
         )
+    raise ModelError(
+        "the model returns probabilities; hand over its logits (softmax hides gradients and "
+        "scores), or attack its labels alone (hopskipjump, boundary)"
+    )
 
 
 def check_labels(name: str, labels: Tensor, count: int, classes: int) -> None:

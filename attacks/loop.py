@@ -15,7 +15,7 @@ from attacks.base import Attack, BlockAttack, Ensemble, StepAttack, Task
 from attacks.blocks import crafted
 from attacks.oracles import DIFFERENTIATING, ORACLES, Answer, Predict
 from attacks.stream import Stream
-from attacks.work import Judge, Samples, Setting, Settled, Tally
+from attacks.work import Judge, Samples, Setting, Settled
 
 REVISION = 1
 """Raised when a change of the loop changes outcomes."""
@@ -58,11 +58,12 @@ def _staged(
         still = np.ones((len(rows), samples.rungs), dtype=np.bool_)
         if samples.open is not None:
             still &= samples.open[rows]
-        tallies = [Tally(np.zeros(samples.rungs, dtype=np.bool_)) for _ in rows]
+        tallies = [samples.tally(int(row)) for row in rows]
         for number, stage in enumerate(stages):
             own = dataclasses.replace(setting, seed=setting.seed + number * _APART)
             standing = np.flatnonzero(still.any(1))
-            part = samples.take(rows[standing], still[standing])
+            spent = np.array([tallies[place].spent for place in standing], np.int64)
+            part = samples.take(rows[standing], still[standing], spent)
             for settled in sweep(stage, model, _of_part(judge, rows[standing]), part, own):
                 place = int(standing[settled.sample])
                 tallies[place].add(settled)

@@ -177,6 +177,82 @@ class LogitsOracle:
 
 
 @dataclass(frozen=True)
+class LabelsOracle:
+    """The predicted class only, as one-hot rows: no score leaves it."""
+
+    model: Predict
+
+    def __call__(
+        self,
+        points: Tensor,
+        aim: Aim,
+        *,
+        differentiate: bool,
+        classes: Tensor | None = None,  # noqa: ARG002  no gradient, no classes
+    ) -> Answer:
+        """See Oracle; refuses to differentiate."""
+        if differentiate:
+            raise ValueError("this oracle answers labels, not gradients")
+        with torch.no_grad():
+            logits = self.model(points).float()
+        # Of a row that is not finite nothing is known: it stays so, for the loop to name.
+        shares = one_hot(logits.argmax(1), logits.shape[1])
+        labels = torch.where(logits.isfinite().all(1, keepdim=True), shares, torch.nan)
+        return Answer(labels, aim.value(labels), torch.zeros_like(points))
+
+
+def one_hot(labels: Tensor, classes: int) -> Tensor:
+    """Rows (M, K) float32 with 1 at the label (M,)."""
+    return torch.nn.functional.one_hot(labels, classes).float()
+
+
+class OnlyLabels(nn.Module):
+    """A black box that tells nothing but classes, as a model: one-hot rows in place of logits.
+
+    function: images (N, C, H, W) in [0, 1] to classes (N,) integers. Attacks of access `labels`
+    (boundary, hopskipjump, transfer) run on it, the others refuse it.
+    """
+
+    def __init__(self, function: Callable[[Tensor], Tensor], classes: int):
+        super().__init__()
+        self.function, self.classes = function, classes
+
+    def forward(self, x: Tensor) -> Tensor:
+        """One-hot rows (N, K)."""
+        labels = self.function(x)
+        if labels.shape != (len(x),) or labels.is_floating_point():
+            got = f"{labels.dtype} {tuple(labels.shape)}"
+            raise ModelError(f"the black box must return classes ({len(x)},) integers, got {got}")
+        return one_hot(labels.long(), self.classes)
+
+
+_TRIES = 3
+
+
+class Patient:
+    """A black box that may raise now and then: asked again, up to three times in a row.
+
+    raised counts the calls that raised, by what they raised; they are no queries.
+    """
+
+    def __init__(self, predict: Predict):
+        self.predict = predict
+        self.raised: dict[str, int] = {}
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """The answer; raises ModelError where there is none three times in a row."""
+        last, name = None, ""
+        for _ in range(_TRIES):
+            try:
+                return self.predict(x)
+            except Exception as err:  # noqa: BLE001  whatever a service may raise: counted, named
+                last = err
+                name = f"{type(err).__name__}: {' '.join(str(err).split())}"[:200]
+                self.raised[name] = self.raised.get(name, 0) + 1
+        raise ModelError(f"the model raised {_TRIES} times in a row, last {name}") from last
+
+
+@dataclass(frozen=True)
 class MeanOracle:
     """The mean of several answers of another oracle: expectation over a random model's draws
     (Athalye et al. 2018, arXiv:1802.00420); each costs a query.
@@ -204,9 +280,15 @@ ORACLES: dict[str, Callable[[Predict], Oracle]] = {
     "gradient": GradientOracle,
     "jacobian": JacobianOracle,
     "logits": LogitsOracle,
+    "labels": LabelsOracle,
 }
 DIFFERENTIATING = ("gradient", "jacobian")
-ACCESS = {"gradient": "white-box", "jacobian": "white-box", "logits": "black-box"}
+ACCESS = {
+    "gradient": "white-box",
+    "jacobian": "white-box",
+    "logits": "black-box",
+    "labels": "black-box",
+}
 """What the mode of an attack is called when it is handed the deployed pipeline itself."""
 
 

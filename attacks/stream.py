@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from attacks import norms
@@ -25,11 +26,12 @@ from attacks.draws import Draws
 from attacks.oracles import DIFFERENTIATING, Answer, MeanOracle, ModelError, Oracle, Query
 from attacks.rows import rows_of
 from attacks.verify import padded, reached
-from attacks.work import POLICIES, Judge, Samples, Setting, Settled, Tally, Work
+from attacks.work import NEVER, POLICIES, Judge, Samples, Setting, Settled, Tally, Work
 
 _START_ROWS = 32
 _STEPS_PER_SYNC = {"cpu": 1}
 _STEPS_PER_SYNC_ELSEWHERE = 4
+_UNLIMITED = 2**62
 
 
 def _replaced(tree: Any, index: Tensor, fresh: Any) -> Any:
@@ -41,6 +43,9 @@ def _replaced(tree: Any, index: Tensor, fresh: Any) -> Any:
 class _Rows:
     """The batch: per row its attack state and what the loop itself keeps. All tensors lead with the
     shape.
+
+    limit (N,): forward queries that the row may make; radii, first (N, R): of a minimal attack, the
+    sample's rungs and the queries made when a success inside each was first seen.
     """
 
     state: Any
@@ -53,15 +58,19 @@ class _Rows:
     kept: Tensor
     forward: Tensor
     backward: Tensor
+    limit: Tensor
+    radii: Tensor
+    first: Tensor
     broken: Tensor
     refused: Tensor
 
 
 @dataclass
 class _Pen:
-    """Claimed successes that wait for the judge."""
+    """Claimed successes that wait for the judge, with the queries (R,) made when each rung fell."""
 
     work: list[Work] = field(default_factory=list)
+    seen: list[NDArray[np.int64]] = field(default_factory=list)
     points: list[Tensor] = field(default_factory=list)
     values: list[float] = field(default_factory=list)
 
@@ -78,6 +87,7 @@ class Stream:
         self.is_minimal = attack.kind == "minimal"
         self.attempts = attack.attempts(setting.classes, targeted=samples.targets is not None)
         self.policy = POLICIES[setting.policy]
+        self.each = attack.points * attack.eot
         self.device = samples.x.device
         first = [samples.next_open(sample, 0) for sample in range(len(samples))]
         self.queue = [Work(s, rung, 0) for s, rung in enumerate(first) if rung is not None]
@@ -137,6 +147,8 @@ class Stream:
             targets=targets,
         )
         count = torch.zeros_like(restart)
+        limit = torch.tensor([self._room(w.sample, w.rung) for w in work], device=self.device)
+        radii = self._radii(index)
         no = torch.zeros_like(restart, dtype=torch.bool)
         best = torch.full_like(task.radius, -torch.inf)
         state = self.attack.start(task)
@@ -151,14 +163,32 @@ class Stream:
             kept=task.x.clone(),
             forward=count,
             backward=count.clone(),
+            limit=limit,
+            radii=radii,
+            first=torch.full_like(radii, NEVER, dtype=torch.int64),
             broken=no.clone(),
             refused=no.clone(),
         )
+
+    def _radii(self, index: Tensor) -> Tensor:
+        """The rungs (N, R) of samples as tensors, for a minimal attack; none for others."""
+        if not self.is_minimal:
+            return torch.empty(len(index), 0, device=self.device)
+        radii = torch.from_numpy(self.samples.radii).to(self.device).float()
+        return radii.expand(len(index), -1) if radii.dim() == 1 else radii[index]
+
+    def _room(self, sample: int, rung: int) -> int:
+        """The forward queries that are left for a sample at a rung."""
+        if self.setting.budget is None:
+            return _UNLIMITED
+        spent = self._tally(sample).spent
+        return self.setting.budget - int(spent.max() if self.is_minimal else spent[rung])
 
     def _step(self, rows: _Rows) -> None:
         """One query of every row, without asking the host."""
         query, sane = self._checked(self.attack.ask(rows.state), rows.x)
         active = rows.live & query.wanted & (~rows.fooled | self.is_minimal)
+        active = active & (rows.forward + self.each <= rows.limit)
         answer = self._answer(query, active)
         count = query.points.shape[1]
         targets = None if rows.targets is None else rows.targets.repeat_interleave(count)
@@ -185,10 +215,13 @@ class Stream:
         rows.kept = torch.where(norms.expand(better, chosen), chosen, rows.kept)
         rows.best = torch.where(better, top, rows.best)
         rows.fooled = rows.fooled | (rows.best > -torch.inf if self.is_minimal else hit.any(1))
-        eot = self.attack.eot
-        rows.forward = rows.forward + active * (count * eot)
+        rows.forward = rows.forward + active * self.each
+        if self.is_minimal:
+            within = -score.amax(1, keepdim=True) <= rows.radii + norms.TOLERANCE
+            new = within & (rows.first == NEVER)
+            rows.first = torch.where(new, rows.forward[:, None], rows.first)
         gradients = answer.gradient.shape[1] if self.attack.access == "jacobian" else 1
-        rows.backward = rows.backward + asked * (gradients * eot)
+        rows.backward = rows.backward + asked * (gradients * self.attack.eot)
         rows.state = self.attack.tell(rows.state, answer)
 
     def _checked(self, query: Query, x: Tensor) -> tuple[Query, Tensor]:
@@ -231,7 +264,8 @@ class Stream:
 
     def _collect(self, rows: _Rows) -> Iterator[Settled]:
         """Reads on the host which rows are over, frees them and says what comes next."""
-        over = rows.live & (rows.state.done | (rows.fooled & (not self.is_minimal)))
+        spent = rows.forward + self.each > rows.limit
+        over = rows.live & (rows.state.done | spent | (rows.fooled & (not self.is_minimal)))
         flags = torch.stack([over, rows.fooled, rows.broken & rows.live]).cpu().numpy()
         if flags[2].any():
             raise ModelError(
@@ -245,6 +279,7 @@ class Stream:
         counted = (rows.forward[index], rows.backward[index], rows.refused[index].long())
         counts = torch.stack(counted).cpu().numpy()
         values = rows.best[index].cpu().numpy()
+        first = rows.first[index].cpu().numpy()
         points = rows.kept[index]
         rows.live = rows.live.index_fill(0, index, 0)
         for place, row in enumerate(finished):
@@ -253,11 +288,16 @@ class Stream:
             if work is None:
                 continue
             tally = self._tally(work.sample)
+            seen = first[place]
+            if self.is_minimal:
+                seen = np.where(seen == NEVER, NEVER, tally.spent + seen)
+            tally.spent[slice(None) if self.is_minimal else work.rung] += counts[0, place]
             tally.forward += int(counts[0, place])
             tally.backward += int(counts[1, place])
             tally.refused += int(counts[2, place])
             if flags[1, row] or not (self.setting.exact or self.is_minimal):
                 self.pen.work.append(work)
+                self.pen.seen.append(seen)
                 self.pen.points.append(points[place])
                 self.pen.values.append(float(values[place]))
             else:
@@ -275,8 +315,8 @@ class Stream:
         )
         samples = np.array([w.sample for w in pen.work], dtype=np.int64)
         verdict = self.judge(torch.stack(pen.points), samples, radius)
-        for work, point, value, success in zip(
-            pen.work, pen.points, pen.values, verdict, strict=True
+        for work, seen, point, value, success in zip(
+            pen.work, pen.seen, pen.points, pen.values, verdict, strict=True
         ):
             tally = self._tally(work.sample)
             tally.verify += 1
@@ -285,12 +325,12 @@ class Stream:
                 yield from self._failed(work, point, value)
             elif self.is_minimal:
                 distance, within = self.samples.within(work.sample, point, self.setting.norm)
-                tally.near(point, distance, within)
+                tally.near(point, distance, within, seen)
                 yield from self._failed(work, point, -np.inf)
             else:
                 rungs = np.arange(self.samples.rungs)
                 at = rungs >= work.rung if self.setting.policy == "ladder" else rungs == work.rung
-                tally.fool(point, at)
+                tally.fool(point, at, int(tally.spent[work.rung]))
                 yield from self._next(work, fooled=True)
 
     def _failed(self, work: Work, point: Tensor, value: float) -> Iterator[Settled]:
@@ -303,7 +343,8 @@ class Stream:
             and (tally.x_adv is None or work.restart == 0 or finite > tally.value)
         ):
             tally.x_adv, tally.value = point, finite
-        if work.restart + 1 < self.attempts:
+        has_room = self._room(work.sample, work.rung) >= self.each
+        if work.restart + 1 < self.attempts and has_room:
             heapq.heappush(self.queue, work._replace(restart=work.restart + 1))
         else:
             yield from self._next(work, fooled=False)
@@ -318,4 +359,6 @@ class Stream:
         yield tally.settled(work.sample, self.samples.x[work.sample])
 
     def _tally(self, sample: int) -> Tally:
-        return self.tallies.setdefault(sample, Tally(np.zeros(self.samples.rungs, dtype=np.bool_)))
+        if sample not in self.tallies:
+            self.tallies[sample] = self.samples.tally(sample)
+        return self.tallies[sample]

@@ -39,8 +39,14 @@ def predictions(predict: Predict, x: Tensor, shape: int, *, classes: int | None 
 
 def _check_shape(logits: object, rows: int, classes: int | None) -> None:
     if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != rows:
-        got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise ModelError(f"the model must return logits (N, K) for N = {rows} images, got {got}")
+        got, hint = type(logits).__name__, ""
+        if isinstance(logits, Tensor):
+            got = str(tuple(logits.shape))
+            if logits.shape == (rows,) and not logits.is_floating_point():
+                hint = "; wrap a model that tells only classes in attacks.OnlyLabels"
+        raise ModelError(
+            f"the model must return logits (N, K) for N = {rows} images, got {got}{hint}"
+        )
     if classes is not None and logits.shape[1] != classes:
         raise ModelError(f"the model must return {classes} logits per image, got {logits.shape[1]}")
 

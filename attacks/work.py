@@ -17,7 +17,8 @@ from attacks import norms
 @dataclass(frozen=True)
 class Samples:
     """What is attacked: x (N, ...) float32, y (N,), ids (N,) int64, targets (N,) or None; radii
-    (R,) or (N, R); open (N, R) bool, the rungs that still stand (all where None).
+    (R,) or (N, R); open (N, R) bool, the rungs that still stand (all where None); spent (N, R)
+    int64, the forward queries already made at each rung (none where None).
     """
 
     x: Tensor
@@ -26,6 +27,7 @@ class Samples:
     radii: NDArray[np.float64]
     targets: Tensor | None = None
     open: NDArray[np.bool_] | None = None
+    spent: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.y)
@@ -60,8 +62,18 @@ class Samples:
         )
         return distance, inside
 
-    def take(self, rows: NDArray[np.int64], still: NDArray[np.bool_]) -> Samples:
-        """These samples alone, standing where `still` (len(rows), R) says so."""
+    def tally(self, sample: int) -> Tally:
+        """What is known of a sample before it is attacked."""
+        spent = np.zeros(self.rungs, np.int64) if self.spent is None else self.spent[sample].copy()
+        return Tally(np.zeros(self.rungs, np.bool_), spent, np.full(self.rungs, NEVER))
+
+    def take(
+        self,
+        rows: NDArray[np.int64],
+        still: NDArray[np.bool_],
+        spent: NDArray[np.int64] | None = None,
+    ) -> Samples:
+        """These samples alone, standing where `still` (len(rows), R) says so, after `spent`."""
         index = torch.from_numpy(rows).to(self.x.device)
         return Samples(
             x=self.x[index],
@@ -70,7 +82,12 @@ class Samples:
             radii=self.radii if self.radii.ndim == 1 else self.radii[rows],
             targets=None if self.targets is None else self.targets[index],
             open=still,
+            spent=spent,
         )
+
+
+NEVER = -1
+"""In place of a number of queries: no success was seen."""
 
 
 class Work(NamedTuple):
@@ -85,6 +102,10 @@ class Work(NamedTuple):
 class Settled:
     """A sample's result: fooled (R,) bool per rung, the image that fooled the lowest one.
 
+    spent (R,): forward queries made at each rung, restarts and stages together (a minimal attack's
+    one run counts at every rung); first (R,): how many of them had been made when the first success
+    at the rung was seen, NEVER where it stands. On a ladder a rung that was not run, because a
+    lower one fell, has the lower one's number.
     found: x_adv is a success, maybe beyond every rung; else it is the best point tried at the last
     one. forward and backward count the sample's queries, verify the judge's; refused says how many
     claimed successes the judge did not accept, and how many points were none (NaN).
@@ -92,6 +113,8 @@ class Settled:
 
     sample: int
     fooled: NDArray[np.bool_]
+    spent: NDArray[np.int64]
+    first: NDArray[np.int64]
     x_adv: Tensor
     forward: int
     backward: int
@@ -102,9 +125,13 @@ class Settled:
 
 @dataclass
 class Tally:
-    """What is known of a sample so far; value and distance belong to x_adv."""
+    """What is known of a sample so far; value and distance belong to x_adv, spent and first are
+    those of Settled.
+    """
 
     fooled: NDArray[np.bool_]
+    spent: NDArray[np.int64]
+    first: NDArray[np.int64]
     x_adv: Tensor | None = None
     value: float = -np.inf
     distance: float = np.inf
@@ -114,18 +141,31 @@ class Tally:
     refused: int = 0
     found: bool = False
 
-    def fool(self, point: Tensor, rungs: NDArray[np.bool_]) -> None:
-        """A success at these rungs (R,); the image of the lowest rung is kept."""
+    def fool(self, point: Tensor, rungs: NDArray[np.bool_], queries: int) -> None:
+        """A success at these rungs (R,) after so many queries; the image of the lowest rung is
+        kept.
+        """
         new = rungs & ~self.fooled
         if not self.found or (new.any() and new.argmax() < _first(self.fooled)):
             self.x_adv = point
+        self.first[new] = queries
         self.fooled |= rungs
         self.found = True
 
-    def near(self, point: Tensor, distance: float, rungs: NDArray[np.bool_]) -> None:
-        """A success at a distance, inside these rungs (R,); the nearest image is kept."""
+    def near(
+        self,
+        point: Tensor,
+        distance: float,
+        rungs: NDArray[np.bool_],
+        seen: NDArray[np.int64],
+    ) -> None:
+        """A success at a distance, inside these rungs (R,), after `seen` (R,) queries (NEVER: by
+        now); the nearest image is kept.
+        """
         if distance < self.distance:
             self.x_adv, self.distance = point, distance
+        new = rungs & ~self.fooled
+        self.first[new] = np.where(seen == NEVER, self.spent, seen)[new]
         self.fooled |= rungs
         self.found = True
 
@@ -134,6 +174,8 @@ class Tally:
         lower = stage.fooled.any() and int(stage.fooled.argmax()) < _first(self.fooled)
         if self.x_adv is None or lower or (stage.found and not self.found):
             self.x_adv = stage.x_adv
+        self.spent = np.maximum(self.spent, stage.spent)
+        self.first = np.where(self.fooled, self.first, stage.first)
         self.fooled |= stage.fooled
         self.found |= stage.found
         self.forward += stage.forward
@@ -145,7 +187,7 @@ class Tally:
         """The result; x is the image, for a sample of which nothing better is known."""
         point = x if self.x_adv is None else self.x_adv
         counts = (self.forward, self.backward, self.verify, self.refused)
-        return Settled(sample, self.fooled, point, *counts, self.found)
+        return Settled(sample, self.fooled, self.spent, self.first, point, *counts, self.found)
 
 
 def _first(flags: NDArray[np.bool_]) -> int:
@@ -176,7 +218,8 @@ POLICIES: dict[str, Policy] = {"ladder": ladder, "independent": independent}
 class Setting:
     """How a sweep runs. shape: rows per model call; in_flight: rows in use at most; exact: the
     oracle is the deployed pipeline itself, so that its word is worth a judge's time at once (else
-    only each restart's end is judged).
+    only each restart's end is judged); budget: forward queries at most for a sample at one radius,
+    restarts and stages together (one run of a minimal attack serves them all).
     """
 
     norm: str
@@ -186,3 +229,4 @@ class Setting:
     policy: str = "ladder"
     in_flight: int | None = None
     exact: bool = True
+    budget: int | None = None

@@ -116,6 +116,7 @@ def evaluate(  # noqa: PLR0913  one keyword per setting
     sweep: str = "ladder",
     device: str | None = None,
     batch_size: int | None = None,
+    query_budget: int | None = None,
     data_root: str | Path | None = None,
     out: str | Path | None = None,
 ) -> Run:
@@ -124,7 +125,8 @@ def evaluate(  # noqa: PLR0913  one keyword per setting
     model: images (N, C, H, W) in [0, 1] to logits (N, K), left as found. dataset: a spec, or
     tensors (x, y): x uint8 or floating in [0, 1], y integers. eps: a number, several, or a text
     such as `0:0.4:0.05`; by default the dataset's grid (own tensors have none). n: how many samples
-    of the stratified test order, by default min(1000, all). device: where to run, by default where
+    of the stratified test order, by default min(1000, all). query_budget: forward queries at most
+    per sample and radius. device: where to run, by default where
     the model's parameters are. out: a folder whose store is used and added to; by default nothing
     is written. Raises BenchError for a request that cannot be run, and for an attack that failed.
     """
@@ -142,6 +144,7 @@ def evaluate(  # noqa: PLR0913  one keyword per setting
         device=device or "auto",
         sweep=sweep,
         batch_size=batch_size,
+        query_budget=query_budget,
     )
     where = runner.device_of(device) if device else _device(model)
     if where != _device(model):
@@ -164,12 +167,13 @@ def evaluate(  # noqa: PLR0913  one keyword per setting
             data=data_part,
             model=model_part,
             defense=Part(defense.to_spec(), defense.identity()),
-            attack=runner.attack_part_of(recipe, norm, chosen.classes, grid),
+            attack=runner.attack_part_of(recipe, norm, chosen.classes, grid, query_budget),
             norm=norm,
             eps=grid,
             seed=seed,
             sweep=sweep,
             numerics=runner.numerics_of(where),
+            query_budget=query_budget,
         )
         cells[cell.key] = cell
         sources[cell.key] = Sources(chosen, given, defense, recipe)

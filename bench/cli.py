@@ -114,6 +114,9 @@ def run(  # noqa: PLR0913  one parameter per flag
     batch_size: Annotated[
         int | None, typer.Option(help="Most images in flight; moves no outcome.")
     ] = None,
+    query_budget: Annotated[
+        int | None, typer.Option(help="Forward queries per image and eps at which attacks stop.")
+    ] = None,
     out: Out = Path("results"),
     data_root: Root = None,
     config: Annotated[
@@ -148,6 +151,7 @@ def run(  # noqa: PLR0913  one parameter per flag
         "device": device,
         "sweep": sweep,
         "batch_size": batch_size,
+        "query_budget": query_budget,
         "data_root": data_root,
         "baseline": baseline,
     }

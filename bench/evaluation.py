@@ -12,7 +12,7 @@ import functools
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,11 @@ from torch import Tensor
 
 from attacks import loop, norms
 from attacks.base import Attack
-from attacks.call import check_logits
-from attacks.oracles import ModelError, Predict, frozen
+from attacks.call import check_answers, check_labels
+from attacks.oracles import DIFFERENTIATING, ModelError, Patient, Predict, frozen
 from attacks.registry import attacks
 from attacks.verify import judge_of, predictions
-from attacks.work import Samples, Setting, Settled
+from attacks.work import NEVER, Samples, Setting, Settled
 from bench import data
 from bench.plan import BLOCK, Cell, Todo
 from bench.store import Arrays
@@ -101,7 +101,15 @@ class Failed:
     trace: str
 
 
-Event = Prepared | Moved | Done | Failed
+@dataclass(frozen=True)
+class Noted:
+    """Facts about a cell, for its provenance."""
+
+    key: str
+    facts: Mapping[str, Any]
+
+
+Event = Prepared | Moved | Done | Noted | Failed
 
 
 @functools.lru_cache(maxsize=1)
@@ -188,7 +196,7 @@ class _Images:
 class _Pipeline:
     """A deployed pipeline, the images it is judged on, and what it says of them clean.
 
-    clean (n,) int64: predictions without attack; facts: of its training, for provenance.
+    clean (n, K): logits without attack; facts: of its training, for provenance.
     """
 
     images: _Images
@@ -224,24 +232,26 @@ class _Pipeline:
         for trained in workshop.trained:
             facts |= trained.facts()
         predict, shape = defended.predict, cell.numerics.shape
+        patient = Patient(predict)
         with frozen(predict):
-            logits = predictions(predict, images.x, shape, classes=dataset.classes)
-            again = predictions(predict, images.x[:shape], shape, classes=dataset.classes)
-        check_logits(logits, images.y)
+            logits = predictions(patient, images.x, shape, classes=dataset.classes)
+            again = predictions(patient, images.x[:shape], shape, classes=dataset.classes)
+        check_labels("labels", images.y, *logits.shape)
         if not torch.allclose(again, logits[:shape], rtol=_SAME, atol=_SAME):
             raise ModelError("the model answers differently each time (dropout left on? noise?)")
-        return cls(images, dataset.classes, defended, logits.argmax(1), facts)
+        return cls(images, dataset.classes, defended, logits, facts)
 
     def attacked(
         self, item: Todo, named: str | Attack, in_flight: int | None
-    ) -> Iterator[Moved | Done]:
+    ) -> Iterator[Moved | Done | Noted]:
         """One cell: every missing block, in one stream of samples."""
         cell = item.cell
         recipe: Attack = attacks.get(named) if isinstance(named, str) else named
         recipe.check(cell.norm, self.classes)
         places = np.concatenate([np.arange(*_span(number, cell.data.n)) for number in item.blocks])
         blocks = {number: _Block(self, cell, number) for number in item.blocks}
-        right = (self.clean == self.images.y).cpu().numpy()
+        check_answers(self.clean, self.images.y, recipe.access)
+        right = (self.clean.argmax(1) == self.images.y).cpu().numpy()
         todo = places[right[places]]
         start = time.perf_counter()
         moved = len(places) - len(todo)
@@ -249,8 +259,9 @@ class _Pipeline:
             block.settle_wrong(right)
             if block.is_complete:
                 yield Done(cell.key, number, block.arrays, 0.0)
+        asked = self._asked(recipe)
         with frozen(self.defended.surrogate), frozen(self.defended.predict) as check:
-            for settled in self._settled(recipe, cell, todo, in_flight):
+            for settled in self._settled(recipe, asked, cell, todo, in_flight):
                 place = int(todo[settled.sample])
                 block = blocks[place // BLOCK]
                 block.settle(place, settled, self.images.x[place])
@@ -264,15 +275,30 @@ class _Pipeline:
                     yield Moved(cell.key, moved)
                     moved = 0
         yield Moved(cell.key, moved)
+        if isinstance(asked.predict, Patient) and asked.predict.raised:
+            yield Noted(cell.key, {"raised": asked.predict.raised})
+
+    def _asked(self, recipe: Attack) -> Defended:
+        """The pipeline as an attack may ask it: a black box may raise now and then."""
+        if recipe.access in DIFFERENTIATING:
+            return self.defended
+        predict = Patient(self.defended.predict)
+        return replace(self.defended, predict=predict, surrogate=predict)
 
     def _settled(
-        self, recipe: Attack, cell: Cell, places: NDArray[np.int64], in_flight: int | None
+        self,
+        recipe: Attack,
+        asked: Defended,
+        cell: Cell,
+        places: NDArray[np.int64],
+        in_flight: int | None,
     ) -> Iterator[Settled]:
         x, y = self.images.x, self.images.y
         radii = np.array([float(e) for e in cell.eps if e > 0])
         if not len(places) or not len(radii):
             for sample, place in enumerate(places):
-                yield Settled(sample, np.zeros(0, dtype=np.bool_), x[place], 0, 0, 0)
+                none = np.zeros(0, dtype=np.int64)
+                yield Settled(sample, none > 0, none, none, x[place], 0, 0, 0)
             return
         index = torch.from_numpy(places).to(x.device)
         samples = Samples(x[index], y[index], self.images.ids[index], radii)
@@ -283,10 +309,11 @@ class _Pipeline:
             shape=cell.numerics.shape,
             policy=cell.sweep,
             in_flight=in_flight,
-            exact=self.defended.surrogate is self.defended.predict,
+            exact=asked.surrogate is asked.predict,
+            budget=cell.query_budget,
         )
-        judge = judge_of(self.defended.predict, samples, setting)
-        yield from loop.sweep(recipe, self.defended.surrogate, judge, samples, setting)
+        judge = judge_of(asked.predict, samples, setting)
+        yield from loop.sweep(recipe, asked.surrogate, judge, samples, setting)
 
 
 def _span(number: int, n: int) -> tuple[int, int]:
@@ -306,13 +333,14 @@ class _Block:
             "index": images.positions[first:last],
             "id": images.ids[first:last].cpu().numpy(),
             "label": images.y[first:last].cpu().numpy(),
-            "clean_prediction": pipeline.clean[first:last].cpu().numpy(),
+            "clean_prediction": pipeline.clean[first:last].argmax(1).cpu().numpy(),
             "min_eps": np.full(size, np.inf),
             "distance": np.full(size, np.nan),
             "forward": np.zeros(size, dtype=np.int64),
             "backward": np.zeros(size, dtype=np.int64),
             "verify": np.zeros(size, dtype=np.int64),
             "refused": np.zeros(size, dtype=np.int64),
+            "queries": np.full((size, len(cell.eps)), NEVER, dtype=np.int64),
         }
         if cell.sweep == "independent":
             self.arrays["fooled"] = np.zeros((size, len(cell.eps)), dtype=np.uint8)
@@ -326,6 +354,7 @@ class _Block:
         wrong = ~right[self.first : self.first + len(self.arrays["index"])]
         self.arrays["min_eps"][wrong] = 0
         self.arrays["distance"][wrong] = 0
+        self.arrays["queries"][wrong] = 0
         if "fooled" in self.arrays:
             self.arrays["fooled"][wrong] = 1
         self.open -= int(wrong.sum())
@@ -338,6 +367,7 @@ class _Block:
             self.arrays[name][row] = getattr(settled, name)
         if "fooled" in self.arrays:
             self.arrays["fooled"][row, len(self.grid) - len(self.eps) :] = settled.fooled
+        self.arrays["queries"][row, len(self.grid) - len(self.eps) :] = settled.first
         if settled.fooled.any():
             self.arrays["min_eps"][row] = float(self.eps[int(settled.fooled.argmax())])
         if settled.found:

@@ -63,7 +63,8 @@ class Numerics:
 class Cell:
     """One (dataset, model, defense, attack, mode, norm, seed) on n samples over an eps grid.
 
-    Texts are for people, identities for the key. reference is where leaderboards read the cell.
+    Texts are for people, identities for the key. query_budget: forward queries at most per sample
+    and radius.
     """
 
     data: DataPart
@@ -75,6 +76,7 @@ class Cell:
     seed: int
     sweep: str
     numerics: Numerics
+    query_budget: int | None = None
     key: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -90,6 +92,8 @@ class Cell:
             "sweep": self.sweep,
             "numerics": vars(self.numerics),
         }
+        if self.query_budget is not None:
+            parts["query_budget"] = self.query_budget
         object.__setattr__(self, "key", digest(parts))
 
     @property

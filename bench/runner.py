@@ -31,6 +31,7 @@ from bench.evaluation import (
     Event,
     Failed,
     Moved,
+    Noted,
     Prepared,
     Unit,
     behaviour,
@@ -141,7 +142,16 @@ def resolve(request: Request) -> Job:
             for model, defense in itertools.product(request.models, request.rows)
         ]
         named = [
-            (attack, attack_part_of(valid(attacks.get, attack), request.norm, dataset.classes, eps))
+            (
+                attack,
+                attack_part_of(
+                    valid(attacks.get, attack),
+                    request.norm,
+                    dataset.classes,
+                    eps,
+                    request.query_budget,
+                ),
+            )
             for attack in named_attacks(request.attacks, request.norm, dataset.classes)
         ]
         for pipeline, (attack, attack_part), seed in itertools.product(
@@ -158,6 +168,7 @@ def resolve(request: Request) -> Job:
                 seed=seed,
                 sweep=request.sweep,
                 numerics=numerics,
+                query_budget=request.query_budget,
             )
             made.setdefault(cell.key, (cell, Sources(text, model, defense, attack)))
     return Job(
@@ -229,10 +240,19 @@ def _every_attack(norm: str, classes: int) -> list[str]:
     return fitting
 
 
-def attack_part_of(attack: Attack, norm: str, classes: int, eps: Sequence[Fraction]) -> AttackPart:
-    """An attack as plain values; refuses a norm or a number of classes it is not defined for."""
+def attack_part_of(
+    attack: Attack, norm: str, classes: int, eps: Sequence[Fraction], budget: int | None
+) -> AttackPart:
+    """An attack as plain values; refuses a norm or a number of classes it is not defined for, and a
+    query budget below its minimum.
+    """
     valid(lambda _: attack.check(norm, classes), norm)
-    queries = attack.cost([float(e) for e in eps if e > 0], norm, classes)
+    radii = [float(e) for e in eps if e > 0]
+    queries = attack.cost(radii, norm, classes)
+    if budget is not None:
+        valid(lambda _: attack.check_budget(budget, classes), norm)
+        runs = 1 if attack.kind == "minimal" else len(radii)
+        queries = min(queries, runs * budget)
     mode = ACCESS[attack.access]
     return AttackPart(attack.to_spec(), attack.identity(), mode, attack.kind, queries)
 
@@ -327,6 +347,8 @@ def _note(event: Event, cells: Mapping[str, Cell], store: Store, watcher: Watche
             watcher.moved(cells[key], samples)
         case Done(key, number, arrays, seconds):
             store.put(key, number, arrays, seconds)
+        case Noted(key, facts):
+            store.annotate(key, facts)
         case Failed(key, reason, trace):
             store.fail(key, reason)
             store.annotate(key, {"trace": trace})

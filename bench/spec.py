@@ -88,6 +88,7 @@ class Request:
     device: str = "auto"
     sweep: str = "ladder"
     batch_size: int | None = None
+    query_budget: int | None = None
     baseline: bool = True
     data_root: Path | None = None
 
@@ -98,7 +99,8 @@ class Request:
             raise RequestError(f"sweep must be one of {', '.join(SWEEPS)}, got {self.sweep!r}")
         if not DEVICES.fullmatch(self.device):
             raise RequestError(f"device must be auto, cpu, cuda or cuda:N, got {self.device!r}")
-        for name, value in (("n", self.n), ("batch-size", self.batch_size)):
+        counts = ("n", "batch_size", "query_budget")
+        for name, value in ((name.replace("_", "-"), getattr(self, name)) for name in counts):
             if value is not None and value < 1:
                 raise RequestError(f"{name} must be at least 1, got {value}")
         wrong = [seed for seed in self.seeds if not 0 <= seed < 2**63]
@@ -172,7 +174,7 @@ def request_of(settings: Mapping[str, Any]) -> Request:
         elif key == "data_root":
             values[key] = Path(str(value))
         else:
-            kinds = {"n": int, "batch_size": int, "baseline": bool}
+            kinds = {"n": int, "batch_size": int, "query_budget": int, "baseline": bool}
             values[key] = _of_kind(name, value, kinds.get(key, str))
     return Request(**values)
 

@@ -27,7 +27,7 @@ from safetensors.numpy import save as pack
 from bench.errors import StoreError
 from bench.plan import Cell
 
-SCHEMA = 2
+SCHEMA = 3
 NAME = "bench.sqlite"
 _WAIT_S, _RETRY_S = 60.0, 0.01
 _TABLES = """
@@ -39,7 +39,7 @@ CREATE TABLE cells (
     kind TEXT NOT NULL,
     norm TEXT NOT NULL, eps TEXT NOT NULL, reference TEXT, seed INTEGER NOT NULL,
     sweep TEXT NOT NULL, device TEXT NOT NULL, precision TEXT NOT NULL,
-    shape INTEGER NOT NULL, threads INTEGER NOT NULL,
+    shape INTEGER NOT NULL, threads INTEGER NOT NULL, query_budget INTEGER,
     identity TEXT NOT NULL, provenance TEXT NOT NULL, failure TEXT
 );
 CREATE TABLE blocks (
@@ -54,7 +54,8 @@ Arrays = dict[str, NDArray[Any]]
 min_eps (inf: never fooled; 0: wrong without attack), distance (of the image that fooled, in the
 norm, for a minimal attack also where it lies beyond the grid; nan: none), forward, backward,
 verify, refused (claimed successes that the re-check did not accept, and points that were none);
-under an independent sweep fooled (n, number of eps) uint8 too.
+queries (n, number of eps), the forward queries made at that eps when the first success was seen (0:
+wrong without attack; -1: never); under an independent sweep fooled (n, number of eps) uint8 too.
 """
 
 
@@ -88,6 +89,7 @@ class Record:
     precision: str
     shape: int
     threads: int
+    query_budget: int | None
     provenance: Mapping[str, Any]
     failure: str
     seconds: float
@@ -99,7 +101,7 @@ class Record:
         data = (self.dataset, self.fingerprint, self.samples_digest)
         who = (self.model, self.defense, self.pipeline, self.attack, self.mode)
         how = (self.norm, self.eps, self.seed, self.sweep, self.device, self.precision)
-        return (*data, *who, *how)
+        return (*data, *who, *how, self.query_budget or 0)
 
 
 class Store:
@@ -213,6 +215,7 @@ class Store:
             "precision": numerics.precision,
             "shape": numerics.shape,
             "threads": numerics.threads,
+            "query_budget": cell.query_budget,
             "identity": json.dumps(identity, sort_keys=True),
             "provenance": json.dumps(provenance, sort_keys=True),
         }
@@ -325,6 +328,7 @@ class Store:
             precision=row["precision"],
             shape=row["shape"],
             threads=row["threads"],
+            query_budget=row["query_budget"],
             provenance=json.loads(row["provenance"]),
             failure="" if complete else row["failure"],
             seconds=sum(seconds for _, _, seconds, *_ in blocks),

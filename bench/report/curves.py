@@ -105,7 +105,7 @@ def group(record: Record) -> Hashable:
     return (
         (record.dataset, record.fingerprint, record.samples_digest, record.norm, record.eps),
         (record.model, record.defense, record.pipeline, record.seed),
-        (record.device, record.precision, record.sweep),
+        (record.device, record.precision, record.sweep, record.query_budget),
     )
 
 

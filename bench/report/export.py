@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bench.report import frames, write
+from bench.report import anytime, frames, write
 from bench.store import Record
 
 SAMPLES = {
@@ -31,6 +31,7 @@ SAMPLES = {
     "forward": "int64",
     "backward": "int64",
     "verify": "int64",
+    "queries": "int64",
 }
 """Columns of the samples in order, and their types."""
 
@@ -39,7 +40,8 @@ def samples(records: Iterable[Record]) -> pd.DataFrame:
     """One row per complete cell and sample. id is the image's digest as 16 hex letters.
 
     min_eps in input units, inf: never fooled, 0: wrong without attack; distance in the norm, nan:
-    nothing fooled.
+    nothing fooled; queries: forward queries made at the reference eps (else the grid's largest)
+    when the first success was seen, 0: wrong without attack, -1: never.
     """
     parts = [_samples(record) for record in records if not record.failure]
     if not parts:
@@ -60,6 +62,8 @@ def _samples(record: Record) -> pd.DataFrame:
         **{name: record.samples[name] for name in SAMPLES if name in record.samples},
     }
     digests = record.samples["id"].astype(np.int64).view(np.uint64).tolist()
+    if "queries" in record.samples:
+        columns["queries"] = anytime.seen_at(record, frames.reading_point([record]))
     columns["id"] = [f"{digest:016x}" for digest in digests]
     made = pd.DataFrame(columns, columns=list(SAMPLES))
     return made.astype({name: kind for name, kind in SAMPLES.items() if kind})

@@ -44,6 +44,7 @@ TIDY = {
     "failure": _TEXT,
     "refused": _FLOAT,
     "median_distance": _FLOAT,
+    "query_budget": _INT,
 }
 """Columns of accuracy_vs_eps in order, and their types; later ones are appended."""
 LEADERBOARD = {
@@ -65,6 +66,7 @@ LEADERBOARD = {
     "wall_s": _FLOAT,
     "audit": _TEXT,
     "note": _TEXT,
+    "query_budget": _INT,
 }
 TIMING = {
     "dataset": _TEXT,
@@ -121,6 +123,7 @@ def _tidy(curve: Curve) -> Iterable[dict[str, Any]]:
         "audit": AUDIT,
         "cell": curve.cell,
         "failure": curve.failure,
+        "query_budget": of.query_budget,
     }
     if curve.clean is None or curve.cost is None:
         return [shared | {"eps": eps} for eps in curve.eps]
@@ -173,10 +176,12 @@ def leaderboard(records: Iterable[Record]) -> pd.DataFrame:
     the first that differs from that best row (exact McNemar on the same samples, else disjoint
     intervals; level 0.05); its rows share one rank.
     """
-    pipelines = by(records, lambda r: (r.dataset, r.norm, r.model, r.defense, r.pipeline))
+    pipelines = by(
+        records, lambda r: (r.dataset, r.norm, r.model, r.defense, r.pipeline, r.query_budget)
+    )
     entries = [_entry(cells) for cells in pipelines]
     rows: list[dict[str, Any]] = []
-    for setting in by(entries, lambda e: (e.of.dataset, e.of.norm)):
+    for setting in by(entries, lambda e: (e.of.dataset, e.of.norm, e.of.query_budget)):
         setting.sort(key=lambda e: (e.eps != e.of.reference, e.eps))
         for board in by(setting, lambda e: e.eps):
             rows.extend(_ranked(board))
@@ -196,7 +201,7 @@ def _entry(cells: list[Record]) -> _Entry:
         reasons = list(dict.fromkeys(cell.failure for cell in failed))
         more = f" (and {len(reasons) - 1} more)" if len(reasons) > 1 else ""
         return _Entry(largest, eps, [], np.zeros(0, bool), f"failed: {reasons[0]}{more}")
-    notes = [share_failed(used + failed), refused(used)]
+    notes = [share_failed(used + failed), refused(used), raised(used)]
     return _Entry(largest, eps, used, worst(used) > float(eps), "; ".join(filter(None, notes)))
 
 
@@ -204,6 +209,18 @@ def refused(cells: Iterable[Record]) -> str:
     """How many claimed successes the re-check did not accept, as a sentence; empty where none."""
     count = sum(int(cell.samples["refused"].sum()) for cell in cells if "refused" in cell.samples)
     return f"{count} successes refused by the re-check" if count else ""
+
+
+def raised(cells: Iterable[Record]) -> str:
+    """How often a black box raised instead of answering, and what, as a sentence."""
+    told = [(name, count) for cell in cells for name, count in _raised(cell)]
+    names = ", ".join(dict.fromkeys(name for name, _ in told))
+    return f"the model raised {sum(count for _, count in told)} times ({names})" if told else ""
+
+
+def _raised(cell: Record) -> Iterable[tuple[str, int]]:
+    counts: dict[str, int] = cell.provenance.get("raised", {})
+    return counts.items()
 
 
 def reading_point(cells: Sequence[Record]) -> Fraction:
@@ -251,6 +268,7 @@ def _row(entry: _Entry) -> dict[str, Any]:
         "attacks": len(entry.cells),
         "audit": AUDIT,
         "note": entry.note,
+        "query_budget": of.query_budget,
     }
     if not entry.cells:
         return row

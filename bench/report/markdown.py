@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from bench.report import anytime as curves_by_queries
 from bench.report import frames, strength, tables
 from bench.report.curves import by
 from bench.report.tables import Section, Table
@@ -35,6 +36,12 @@ def attacks(records: Sequence[Record]) -> str:
     """The document attacks.md."""
     sections = strength.sections(strength.attacks(records))
     return _document("Attacks", sections, strength.LEGEND, records)
+
+
+def anytime(records: Sequence[Record]) -> str:
+    """The document anytime.md."""
+    sections = curves_by_queries.sections(curves_by_queries.anytime(records))
+    return _document("Accuracy vs queries", sections, curves_by_queries.LEGEND, records)
 
 
 def timing(records: Sequence[Record]) -> str:
@@ -100,7 +107,7 @@ def summary(records: Sequence[Record]) -> str:
     if not rows:
         return "No results yet."
     parts = []
-    for board in by(rows, lambda row: (row["dataset"], row["norm"], row["eps"])):
+    for board in by(rows, tables.board):
         sizes = " or ".join(tables.count(n) for n in dict.fromkeys(row["n"] for row in board))
         notes = [f"{r['model']} / {r['defense']}: {r['note']}" for r in board if r["note"]]
         table = _fitted([_short(row) for row in board])

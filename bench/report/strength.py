@@ -12,7 +12,7 @@ import pandas as pd
 
 from bench.report.curves import Cost, by, median_distance, refused_share
 from bench.report.frames import frame, reading_point
-from bench.report.tables import Section, Table, board_title, robust_text, seconds
+from bench.report.tables import Section, Table, board, board_title, robust_text, seconds
 from bench.stats import wilson
 from bench.store import Record
 
@@ -39,6 +39,7 @@ ATTACKS = {
     "forward_per_image": _FLOAT,
     "backward_per_image": _FLOAT,
     "wall_s": _FLOAT,
+    "query_budget": _INT,
 }
 """Columns of attacks in order, and their types."""
 LEGEND = (
@@ -100,11 +101,14 @@ def attacks(records: Iterable[Record]) -> pd.DataFrame:
     """
     named = by(
         records,
-        lambda r: (r.dataset, r.norm, r.model, r.defense, r.pipeline, r.attack, r.mode),
+        lambda r: (
+            *(r.dataset, r.norm, r.model, r.defense, r.pipeline, r.attack, r.mode),
+            r.query_budget,
+        ),
     )
     found = [runs for cells in named for runs in _runs(cells)]
     rows: list[dict[str, Any]] = []
-    for setting in by(found, lambda runs: (runs.of.dataset, runs.of.norm)):
+    for setting in by(found, lambda r: (r.of.dataset, r.of.norm, r.of.query_budget)):
         setting.sort(key=lambda runs: (runs.eps != runs.of.reference, runs.eps, runs.standing))
         rows.extend(map(_row, setting))
     return frame(rows, ATTACKS)
@@ -146,6 +150,7 @@ def _row(runs: _Runs) -> dict[str, Any]:
         "kind": of.kind,
         "seeds": len(runs.cells),
         "n": of.n,
+        "query_budget": of.query_budget,
     }
     if of.failure:
         return row
@@ -166,7 +171,7 @@ def _row(runs: _Runs) -> dict[str, Any]:
 
 def sections(table: pd.DataFrame) -> list[Section]:
     """A table per dataset, norm and eps, from the frame of `attacks`."""
-    boards = by(table.to_dict("records"), lambda row: (row["dataset"], row["norm"], row["eps"]))
+    boards = by(table.to_dict("records"), board)
     names = ("model", "defense", "attack (mode)", "kind", "seeds", "n", "robust", "spread")
     costs = ("forward / image", "backward / image", "seconds")
     header = (*names, "median distance", "refused", *costs)

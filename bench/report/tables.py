@@ -47,6 +47,7 @@ _EXTRAS: dict[str, Callable[[Curve], str]] = {
     "device": lambda curve: curve.of.device,
     "precision": lambda curve: curve.of.precision,
     "sweep": lambda curve: curve.of.sweep,
+    "query budget": lambda curve: budget_text(curve.of.query_budget),
 }
 
 
@@ -101,8 +102,15 @@ def seconds(number: Any) -> str:
     return f"{number:,.1f}" if number >= 1 else f"{number:.3g}"
 
 
+def budget_text(budget: Any) -> str:
+    """A query budget, empty where there is none."""
+    return "" if budget is None or pd.isna(budget) else f"{budget:,}"
+
+
 def varying(curves: Sequence[Curve]) -> dict[str, Callable[[Curve], str]]:
-    """Which of seed, n, device, precision and sweep tell these curves apart; how to read each."""
+    """Which of seed, n, device, precision, sweep and query budget tell these curves apart; how to
+    read each.
+    """
     return {name: read for name, read in _EXTRAS.items() if len({read(c) for c in curves}) > 1}
 
 
@@ -165,7 +173,7 @@ def _entries(curve: Curve) -> list[str]:
 
 def leaderboard(frame: pd.DataFrame) -> list[Section]:
     """A table per dataset, norm and eps, from the leaderboard's frame."""
-    boards = by(frame.to_dict("records"), lambda row: (row["dataset"], row["norm"], row["eps"]))
+    boards = by(frame.to_dict("records"), board)
     names = ("rank", "tie", "model", "defense", "robust", "clean", "n", "attacks")
     header = (*names, "forward queries", "backward queries", "seconds", "audit", "note")
     return [
@@ -178,9 +186,16 @@ def leaderboard(frame: pd.DataFrame) -> list[Section]:
     ]
 
 
+def board(row: Mapping[Hashable, Any]) -> Hashable:
+    """What rows under one heading have in common."""
+    return row["dataset"], row["norm"], row["eps"], budget_text(row["query_budget"])
+
+
 def board_title(row: Mapping[Hashable, Any]) -> str:
-    """The heading over rows of one dataset, norm and eps."""
-    return f"{row['dataset']}, {row['norm']}, eps = {eps_text(row['eps'])}"
+    """The heading over rows of one dataset, norm, eps and query budget."""
+    budget = budget_text(row["query_budget"])
+    limit = f", at most {budget} queries per image" if budget else ""
+    return f"{row['dataset']}, {row['norm']}, eps = {eps_text(row['eps'])}{limit}"
 
 
 def robust_text(row: Mapping[Hashable, Any]) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from bench.errors import StoreError
-from bench.report import figures, frames, html, markdown, strength
+from bench.report import anytime, figures, frames, html, markdown, strength
 from bench.report.markdown import summary
 from bench.store import Record
 
@@ -29,6 +29,8 @@ def write(records: Sequence[Record], folder: Path) -> list[Path]:
         "leaderboard.md": markdown.leaderboard(records),
         "attacks.csv": csv(strength.attacks(records)),
         "attacks.md": markdown.attacks(records),
+        "anytime.csv": csv(anytime.anytime(records)),
+        "anytime.md": markdown.anytime(records),
         "timing.csv": csv(frames.timing(records)),
         "timing.md": markdown.timing(records),
         "report.html": html.page(records, drawn),

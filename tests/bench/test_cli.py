@@ -76,6 +76,8 @@ def test_a_run_writes_its_tables(whole):
         "leaderboard.md",
         "attacks.csv",
         "attacks.md",
+        "anytime.csv",
+        "anytime.md",
         "timing.csv",
         "timing.md",
         "report.html",

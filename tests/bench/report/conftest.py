@@ -43,6 +43,7 @@ def make(min_eps: Sequence[float] | None = None, **changes: Any) -> Record:
         "precision": "fp32",
         "shape": 256,
         "threads": 1,
+        "query_budget": None,
         "provenance": {},
         "failure": "" if min_eps is not None else "RuntimeError: no gradient",
         "seconds": 1.23456 if min_eps is not None else 0.0,
@@ -62,12 +63,20 @@ def make(min_eps: Sequence[float] | None = None, **changes: Any) -> Record:
             "backward": np.full(n, 4),
             "verify": np.full(n, 2),
             "refused": np.zeros(n, dtype=np.int64),
+            "queries": _queries(outcomes, values["eps"]),
         } | changes.get("samples", {})
     names = ("dataset", "model", "defense", "attack", "mode", "norm", "eps", "seed", "n", "device")
     facts = repr([values[name] for name in names])
     key = hashlib.blake2b(facts.encode(), digest_size=16).hexdigest()
     pipeline = repr([values[name] for name in ("fingerprint", "model", "defense")])
     return Record(**({"key": key, "pipeline": pipeline} | values))
+
+
+def _queries(outcomes: np.ndarray, grid: Sequence[Fraction]) -> np.ndarray:
+    """A success is seen after 3 queries."""
+    fooled = outcomes[:, None] <= np.array([float(eps) for eps in grid])
+    seen = np.where(outcomes == 0, 0, 3)[:, None]
+    return np.where(fooled, seen, -1)
 
 
 @pytest.fixture

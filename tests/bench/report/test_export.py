@@ -13,7 +13,7 @@ from bench.store import Record
 MakeRecord = Callable[..., Record]
 COLUMNS = (
     "cell,dataset,model,defense,attack,mode,norm,seed,index,id,label,clean_prediction,"
-    "min_eps,distance,forward,backward,verify"
+    "min_eps,distance,forward,backward,verify,queries"
 )
 
 

@@ -16,7 +16,7 @@ from bench.store import Record
 MakeRecord = Callable[..., Record]
 COLUMNS = (
     "dataset,norm,eps,model,defense,attack,mode,kind,seeds,n,robust_accuracy,ci_low,ci_high,"
-    "spread,median_distance,refused,forward_per_image,backward_per_image,wall_s"
+    "spread,median_distance,refused,forward_per_image,backward_per_image,wall_s,query_budget"
 )
 
 

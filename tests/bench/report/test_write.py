@@ -23,6 +23,8 @@ NAMES = [
     "leaderboard.md",
     "attacks.csv",
     "attacks.md",
+    "anytime.csv",
+    "anytime.md",
     "timing.csv",
     "timing.md",
     "report.html",

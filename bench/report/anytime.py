@@ -1,0 +1,126 @@
+"""How far each attack had come after a number of queries: robust accuracy against queries."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Mapping
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from bench.report.curves import by
+from bench.report.frames import frame, reading_point
+from bench.report.tables import Section, Table, board, board_title, percent
+from bench.store import Record
+
+__all__ = ["ANYTIME", "LEGEND", "anytime", "sections"]
+
+_INT, _FLOAT, _TEXT = "Int64", "float64", ""
+ANYTIME = {
+    "dataset": _TEXT,
+    "norm": _TEXT,
+    "eps": _FLOAT,
+    "model": _TEXT,
+    "defense": _TEXT,
+    "attack": _TEXT,
+    "mode": _TEXT,
+    "seed": _INT,
+    "n": _INT,
+    "query_budget": _INT,
+    "queries": _INT,
+    "accuracy": _FLOAT,
+    "cell": _TEXT,
+}
+"""Columns of anytime in order, and their types."""
+LEGEND = (
+    """\
+Entries: percent of all images still classified right after so many forward queries per image at the
+eps above; 0: without attack; last: after the attack, whose last success was seen after the queries
+in the last column. A budget attack is taken as run at this eps alone (on a ladder, an image that
+fell at a smaller eps counts with the queries made there); a minimal attack's one run serves all
+eps. Gradients are not counted: a white-box attack's forward query mostly comes with a backward.""",
+)
+_STEPS = (1, 2, 5)
+_SHOWN = (0, 1, 10, 100, 1_000, 10_000, 100_000)
+
+
+def anytime(records: Iterable[Record]) -> pd.DataFrame:
+    """One row per complete cell and number of forward queries per image: the table anytime.
+
+    accuracy is the share of all images right after so many queries at the reference eps (where the
+    grid lacks it, its largest); queries 0, 1, 2, 5, 10, ... and last the number at which the last
+    success was seen.
+    """
+    rows: list[dict[str, Any]] = []
+    for record in records:
+        if not record.failure and "queries" in record.samples:
+            rows.extend(_rows(record))
+    return frame(rows, ANYTIME)
+
+
+def _rows(record: Record) -> Iterable[dict[str, Any]]:
+    eps = reading_point([record])
+    seen = seen_at(record, eps)
+    shared = {
+        "dataset": record.dataset,
+        "norm": record.norm,
+        "eps": float(eps),
+        "model": record.model,
+        "defense": record.defense,
+        "attack": record.attack,
+        "mode": record.mode,
+        "seed": record.seed,
+        "n": record.n,
+        "query_budget": record.query_budget,
+        "cell": record.key,
+    }
+    for queries in _grid(int(seen.max(initial=0))):
+        standing = (seen < 0) | (seen > queries)
+        yield shared | {"queries": queries, "accuracy": float(standing.mean())}
+
+
+def seen_at(record: Record, eps: Fraction) -> NDArray[np.int64]:
+    """Queries (n,) made at an eps of the grid when the first success was seen; -1: never."""
+    seen: NDArray[np.int64] = record.samples["queries"][:, record.eps.index(eps)]
+    return seen
+
+
+def _grid(most: int) -> list[int]:
+    """0, 1, 2, 5, 10, ... below the most, and that."""
+    points, decade = [0], 1
+    while decade <= most:
+        points += [step * decade for step in _STEPS if step * decade < most]
+        decade *= 10
+    return [*points, most] if most else points
+
+
+def sections(table: pd.DataFrame) -> list[Section]:
+    """A table per dataset, norm, eps and query budget, from the frame of `anytime`."""
+    return [_section(rows) for rows in by(table.to_dict("records"), board)]
+
+
+def _section(rows: list[dict[Hashable, Any]]) -> Section:
+    most = max(int(row["queries"]) for row in rows)
+    shown = [q for q in _SHOWN if q < most] or [0]
+    cells = by(rows, lambda row: row["cell"])
+    header = ("model", "defense", "attack (mode)", "seed", "n", *(f"{q:,}" for q in shown))
+    lines = tuple(_line(cell, shown) for cell in cells)
+    align = "lll" + "r" * (len(header) - 1)
+    table = Table((*header, "last", "queries"), lines, align=align)
+    return Section(board_title(rows[0]), "", table)
+
+
+def _line(cell: list[dict[Hashable, Any]], shown: list[int]) -> tuple[str, ...]:
+    of = cell[0]
+    names = (of["model"], of["defense"], f"{of['attack']} ({of['mode']})")
+    values = [percent(_after(cell, queries)["accuracy"]) for queries in shown]
+    last = cell[-1]
+    counts = (str(of["seed"]), f"{of['n']:,}")
+    return (*names, *counts, *values, percent(last["accuracy"]), f"{last['queries']:,}")
+
+
+def _after(cell: list[dict[Hashable, Any]], queries: int) -> Mapping[Hashable, Any]:
+    """The row at so many queries: that of the largest number up to it."""
+    return [row for row in cell if row["queries"] <= queries][-1]
