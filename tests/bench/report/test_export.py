@@ -59,7 +59,7 @@ def test_files_hold_the_tables(record: MakeRecord, tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(pd.read_parquet(written[3]), frames.leaderboard(cells))
     lines = written[1].read_text().splitlines()
     assert lines[0] == COLUMNS
-    assert lines[3].endswith(",6,0000000000000001,2,2,inf,,10,4,2")
+    assert lines[3].endswith(",6,0000000000000001,2,2,inf,,10,4,2,-1")
     before = {path: path.read_bytes() for path in written}
     assert {path: path.read_bytes() for path in export(cells, tmp_path)} == before
 
