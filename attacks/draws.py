@@ -44,6 +44,14 @@ def _places(count: int, device: torch.device) -> Tensor:
     return torch.arange(1, count + 1, dtype=torch.int64, device=device) * _STRIDE
 
 
+_BITS = 32
+
+
+@functools.lru_cache(maxsize=32)
+def _shifts(device: torch.device) -> Tensor:
+    return torch.arange(_BITS, dtype=torch.int64, device=device) + _BITS // 2
+
+
 def sample_ids(x: Tensor) -> Tensor:
     """Digests (N,) int64 of images x (N, ...), uint8 (divided by 255) or floating (as float32)."""
     images = (x.float().div(255) if x.dtype == torch.uint8 else x.detach().float()).cpu()
@@ -98,8 +106,15 @@ class Draws:
         uniform = self.open_uniform(shape, purpose, *counters)
         return torch.erfinv(uniform.mul_(2).sub_(1)).mul_(math.sqrt(2))
 
-    def integers(self, high: int, purpose: str, *counters: int | Tensor) -> Tensor:
-        """Integers (N,) int64 in [0, high), biased by less than high / 2**31."""
+    def signs(self, shape: torch.Size, purpose: str, *counters: int | Tensor) -> Tensor:
+        """-1 or 1 as float32, 32 of a hash's bits each used once."""
+        count = math.prod(shape[1:])
+        words = self.bits(torch.Size((shape[0], -(-count // _BITS))), purpose, *counters)
+        bits = (words[:, :, None] >> _shifts(self.ids.device)) & 1
+        return (bits.flatten(1)[:, :count].float() * 2 - 1).view(shape)
+
+    def integers(self, high: int | Tensor, purpose: str, *counters: int | Tensor) -> Tensor:
+        """Integers (N,) int64 in [0, high), high one or (N,), biased by less than high / 2**31."""
         return ((self.key(purpose, *counters) >> 33) & (2**31 - 1)) % high
 
     def at(self, restart: Tensor) -> Draws:

@@ -1,0 +1,199 @@
+"""Gradient attacks on estimated gradients: finite differences of scores along random directions."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from attacks import norms
+from attacks.base import Attack, StepAttack, Task, at_least
+from attacks.draws import Draws
+from attacks.losses import MARGIN
+from attacks.oracles import Answer, Query
+from attacks.pgd import Pgd
+from attacks.rows import where
+
+
+@dataclass(frozen=True)
+class EstimatedState:
+    """Per sample: the inner attack's state; its point's logits (N, 1, K) and value (N, 1); which of
+    its queries is due (0: the point itself, then the two probes of each pair); the value at the
+    first probe of the pair; the sum of differences so far.
+    """
+
+    inner: Any
+    logits: Tensor
+    value: Tensor
+    probe: Tensor
+    ahead: Tensor
+    total: Tensor
+    cycle: Tensor
+    draws: Draws
+
+    @property
+    def done(self) -> Tensor:
+        """See State."""
+        done: Tensor = self.inner.done
+        return done
+
+
+@dataclass(frozen=True)
+class Estimated(StepAttack):
+    """Base of attacks that hand an inner gradient attack an estimate in place of the gradient.
+
+    At each of its points x the estimate is the mean over `pairs` random directions u of
+    (L(x + s u) - L(x - s u)) / (2 s) u, one query each. Probes are moved into [0, 1], as a black
+    box takes images only; a component that the wall stops is weighted up by what it lost, so that
+    the estimate stays unbiased for a linear loss.
+    """
+
+    access: ClassVar[str] = "logits"
+    norms: ClassVar[tuple[str, ...]] = ("linf", "l2", "l1")
+    attack: Attack = Pgd(steps=30, loss=MARGIN)  # noqa: RUF009  a frozen dataclass
+    pairs: int = 16
+    sigma: float = 0.01
+
+    def __post_init__(self) -> None:
+        at_least("pairs", self.pairs, 1)
+        if not 0 < self.sigma <= 1:
+            raise ValueError(f"sigma must be above 0 and at most 1, got {self.sigma}")
+        inner = self.inner
+        if inner.eot != 1 or inner.points != 1:
+            raise ValueError(f"attack must ask one point at a time, got {inner.to_spec()}")
+
+    @abstractmethod
+    def directions(self, draws: Draws, like: Tensor, cycle: Tensor, pair: Tensor) -> Tensor:
+        """Random directions (N, ...) of unit variance for a pair (N,) of a cycle (N,)."""
+
+    @property
+    def inner(self) -> StepAttack:
+        """The attack that takes the steps."""
+        attack = self.attack
+        is_fit = isinstance(attack, StepAttack) and attack.access == "gradient"
+        if not is_fit or attack.kind != "budget" or not isinstance(attack, StepAttack):
+            raise ValueError(
+                "attack must be one that takes steps along a gradient inside eps, such as pgd, got "
+                f"{attack.to_spec()}"
+            )
+        return attack
+
+    def check(self, norm: str, classes: int, *, targeted: bool = False) -> None:
+        """See Attack."""
+        super().check(norm, classes, targeted=targeted)
+        self.inner.check(norm, classes, targeted=targeted)
+
+    def attempts(self, classes: int, *, targeted: bool = False) -> int:
+        """See Attack."""
+        return self.inner.attempts(classes, targeted=targeted)
+
+    def least_classes(self, *, targeted: bool) -> int:
+        """See Attack."""
+        return self.inner.least_classes(targeted=targeted)
+
+    def least_queries(self, classes: int) -> int:
+        """See Attack: one estimate, and a look at where it led."""
+        return self.inner.least_queries(classes) + 2 * self.pairs
+
+    def horizon(self, radius: float, norm: str, classes: int) -> int:
+        """See StepAttack."""
+        return self.inner.horizon(radius, norm, classes) * (1 + 2 * self.pairs)
+
+    def start(self, task: Task) -> EstimatedState:
+        """See StepAttack."""
+        zero = torch.zeros_like(task.y)
+        value = torch.zeros_like(task.radius)
+        return EstimatedState(
+            inner=self.inner.start(task),
+            logits=torch.zeros(len(task.y), 1, task.classes, device=task.x.device),
+            value=value[:, None],
+            probe=zero,
+            ahead=value.clone(),
+            total=torch.zeros_like(task.x),
+            cycle=zero.clone(),
+            draws=task.draws,
+        )
+
+    def ask(self, state: EstimatedState) -> Query:
+        """The inner attack's point, or a probe beside it, which is never a result."""
+        query = self.inner.ask(state.inner)
+        looks = state.probe == 0
+        probes, _ = self._probes(state, query.points[:, 0])
+        points = torch.where(norms.expand(looks, probes), query.points[:, 0], probes)
+        offered = looks if query.offered is None else looks & query.offered
+        never = torch.zeros_like(looks)
+        return replace(query, points=points[:, None], differentiate=never, offered=offered)
+
+    def _probes(self, state: EstimatedState, point: Tensor) -> tuple[Tensor, Tensor]:
+        """The probe that is due beside a point, and what the pair's difference says of each
+        component.
+        """
+        pair = (state.probe - 1) // 2
+        along = self.sigma * self.directions(state.draws, point, state.cycle, pair)
+        ahead, behind = norms.to_box(point + along), norms.to_box(point - along)
+        is_ahead = norms.expand(state.probe % 2 == 1, point)
+        room = (1 - point).clamp(max=self.sigma) + point.clamp(max=self.sigma)
+        weight = (ahead - behind) / (room**2).clamp(min=self.sigma**2)
+        return torch.where(is_ahead, ahead, behind), weight
+
+    def tell(self, state: EstimatedState, answer: Answer) -> EstimatedState:
+        """Notes the value; after the last probe the inner attack is told the estimate."""
+        query = self.inner.ask(state.inner)
+        looks, last = state.probe == 0, state.probe == 2 * self.pairs
+        value = answer.value[:, 0]
+        _, weight = self._probes(state, query.points[:, 0])
+        is_behind = (state.probe % 2 == 0) & ~looks
+        change = torch.where(is_behind, state.ahead - value, 0)
+        total = state.total + norms.expand(change, weight) * weight
+        logits = torch.where(looks[:, None, None], answer.logits, state.logits)
+        kept = torch.where(looks[:, None], answer.value, state.value)
+        due = last | (looks & ~query.differentiate)
+        inner = state.inner
+        # Most of the time nobody's estimate is complete; asking would stall an accelerator.
+        if value.device.type != "cpu" or bool(due.any()):
+            told = self.inner.tell(inner, Answer(logits, kept, total / self.pairs))
+            inner = where(due, told, inner)
+        return replace(
+            state,
+            inner=inner,
+            logits=logits,
+            value=kept,
+            probe=torch.where(due, 0, state.probe + 1),
+            ahead=value,
+            total=torch.where(norms.expand(due, total), 0, total),
+            cycle=state.cycle + due,
+        )
+
+
+@dataclass(frozen=True)
+class Nes(Estimated):
+    """PGD on gradients estimated along Gaussian directions, scores only (Ilyas et al. 2018,
+    arXiv:1804.08598).
+
+    attack: the gradient attack whose steps are taken (the paper: momentum and a falling step size;
+    here PGD on the margin). pairs: antithetic directions per gradient, two queries each. sigma:
+    their scale (the paper's 0.001).
+    """
+
+    sigma: float = 0.001
+
+    def directions(self, draws: Draws, like: Tensor, cycle: Tensor, pair: Tensor) -> Tensor:
+        """See Estimated: standard normal."""
+        return draws.normal(like.shape, "direction", cycle, pair)
+
+
+@dataclass(frozen=True)
+class Spsa(Estimated):
+    """PGD on gradients estimated along random signs, scores only (Spall 1992; as an attack Uesato
+    et al. 2018, arXiv:1802.05666).
+
+    attack: the gradient attack whose steps are taken (the paper: Adam; here PGD on the margin).
+    pairs: directions per gradient, two queries each. sigma: their scale (the paper's 0.01).
+    """
+
+    def directions(self, draws: Draws, like: Tensor, cycle: Tensor, pair: Tensor) -> Tensor:
+        """See Estimated: -1 or 1."""
+        return draws.signs(like.shape, "direction", cycle, pair)
