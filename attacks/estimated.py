@@ -13,8 +13,8 @@ from attacks import norms
 from attacks.base import Attack, StepAttack, Task, at_least
 from attacks.draws import Draws
 from attacks.losses import MARGIN
+from attacks.mifgsm import MiFgsm
 from attacks.oracles import Answer, Query
-from attacks.pgd import Pgd
 from attacks.rows import where
 
 
@@ -53,8 +53,8 @@ class Estimated(StepAttack):
 
     access: ClassVar[str] = "logits"
     norms: ClassVar[tuple[str, ...]] = ("linf", "l2", "l1")
-    attack: Attack = Pgd(steps=30, loss=MARGIN)  # noqa: RUF009  a frozen dataclass
-    pairs: int = 16
+    attack: Attack = MiFgsm(steps=20, loss=MARGIN)  # noqa: RUF009  a frozen dataclass
+    pairs: int = 50
     sigma: float = 0.01
 
     def __post_init__(self) -> None:
@@ -170,12 +170,12 @@ class Estimated(StepAttack):
 
 @dataclass(frozen=True)
 class Nes(Estimated):
-    """PGD on gradients estimated along Gaussian directions, scores only (Ilyas et al. 2018,
+    """Steps along gradients estimated from Gaussian directions, scores only (Ilyas et al. 2018,
     arXiv:1804.08598).
 
-    attack: the gradient attack whose steps are taken (the paper: momentum and a falling step size;
-    here PGD on the margin). pairs: antithetic directions per gradient, two queries each. sigma:
-    their scale (the paper's 0.001).
+    attack: the gradient attack whose steps are taken, by default with momentum as the paper's, on
+    the margin; the paper also lets the step size fall. pairs: antithetic directions per gradient,
+    two queries each. sigma: their scale (the paper's 0.001).
     """
 
     sigma: float = 0.001
@@ -187,10 +187,11 @@ class Nes(Estimated):
 
 @dataclass(frozen=True)
 class Spsa(Estimated):
-    """PGD on gradients estimated along random signs, scores only (Spall 1992; as an attack Uesato
-    et al. 2018, arXiv:1802.05666).
+    """Steps along gradients estimated from random signs, scores only (Uesato et al. 2018,
+    arXiv:1802.05666, after Spall 1992).
 
-    attack: the gradient attack whose steps are taken (the paper: Adam; here PGD on the margin).
+    attack: the gradient attack whose steps are taken, by default with momentum, on the margin (the
+    paper takes Adam's).
     pairs: directions per gradient, two queries each. sigma: their scale (the paper's 0.01).
     """
 

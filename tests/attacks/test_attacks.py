@@ -40,7 +40,7 @@ SPREAD = (
 ONE_MORE = "the distance is 2 or 3 pixels, and one more is half as much again"
 SEARCH = "a random search, which is near after so few queries"
 FACE = "it may end at the face of another class, some 3 times as far; test_black_box has 2 classes"
-ESTIMATE = "16 directions leave much of a gradient of 64 components unseen"
+ESTIMATE = "20 directions leave much of a gradient of 64 components unseen"
 NEVER = dict.fromkeys(NORMS, torch.inf)
 
 
@@ -107,12 +107,17 @@ ROWS = [
         SEARCH,
         "square:queries=12,restarts=2,p=0.3,rescale=false",
     ),
-    Row("nes", {"linf": 2.0, "l2": 1.6, "l1": 3.0}, ESTIMATE, "nes:attack=[pgd:steps=3],pairs=3"),
+    Row(
+        "nes:pairs=20",
+        {"linf": 2.0, "l2": 1.6, "l1": 3.0},
+        ESTIMATE,
+        "nes:attack=[pgd:steps=3],pairs=3",
+    ),
     Row(
         "spsa",
         {"linf": 2.0, "l2": 1.6, "l1": 3.0},
         ESTIMATE,
-        "spsa:attack=[pgd:steps=3,loss=dlr],pairs=3",
+        "spsa:attack=[pgd:steps=3,loss=margin],pairs=3",
     ),
     Row("simba:queries=300", {"linf": 1.05}, quick="simba:queries=20"),
     Row("simba:queries=2000,alpha=0.01", {"l2": 1.15}, SEARCH, "simba:queries=20,alpha=0.1"),
