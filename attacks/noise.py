@@ -57,6 +57,10 @@ class Noise(StepAttack):
         step = state.step + 1
         return replace(state, step=step, done=step >= self.samples)
 
+    def least_queries(self, classes: int) -> int:  # noqa: ARG002  the same for all
+        """See Attack: a point."""
+        return 1
+
     def horizon(self, radius: float, norm: str, classes: int) -> int:  # noqa: ARG002  always the same
         """See StepAttack."""
         return self.samples

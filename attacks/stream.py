@@ -89,8 +89,7 @@ class Stream:
         self.policy = POLICIES[setting.policy]
         self.each = attack.points * attack.eot
         self.device = samples.x.device
-        first = [samples.next_open(sample, 0) for sample in range(len(samples))]
-        self.queue = [Work(s, rung, 0) for s, rung in enumerate(first) if rung is not None]
+        self.queue: list[Work] = []
         self.tallies: dict[int, Tally] = {}
         self.holds: list[Work | None] = [None] * setting.shape
         self.together = min(_START_ROWS, setting.shape)
@@ -101,6 +100,10 @@ class Stream:
     def run(self) -> Iterator[Settled]:
         """Refill, step, collect, judge, until nothing is left."""
         steps = _STEPS_PER_SYNC.get(self.device.type, _STEPS_PER_SYNC_ELSEWHERE)
+        for sample in range(len(self.samples)):
+            rung = self.samples.next_open(sample, 0)
+            if rung is not None:
+                yield from self._add(Work(sample, rung, 0))
         while self.queue or self.pen.work or any(self.holds):
             self._refill()
             if self.rows is not None and any(self.holds):
@@ -353,10 +356,18 @@ class Stream:
         rung = None if self.is_minimal else self.policy(work.rung, self.samples.rungs, fooled)
         rung = self.samples.next_open(work.sample, rung)
         if rung is not None:
-            heapq.heappush(self.queue, Work(work.sample, rung, 0))
+            yield from self._add(Work(work.sample, rung, 0))
             return
-        tally = self.tallies.pop(work.sample)
+        tally = self._tally(work.sample)
+        del self.tallies[work.sample]
         yield tally.settled(work.sample, self.samples.x[work.sample])
+
+    def _add(self, work: Work) -> Iterator[Settled]:
+        """Queues work at a rung where the budget has room for a query; else the next rung."""
+        if self._room(work.sample, work.rung) >= self.each:
+            heapq.heappush(self.queue, work)
+        else:
+            yield from self._next(work, fooled=False)
 
     def _tally(self, sample: int) -> Tally:
         if sample not in self.tallies:

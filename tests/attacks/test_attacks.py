@@ -114,7 +114,7 @@ ROWS = [
         "nes:attack=[pgd:steps=3],pairs=3",
     ),
     Row(
-        "spsa",
+        "spsa:pairs=20",
         {"linf": 2.0, "l2": 1.6, "l1": 3.0},
         ESTIMATE,
         "spsa:attack=[pgd:steps=3,loss=margin],pairs=3",

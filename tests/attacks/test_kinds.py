@@ -57,6 +57,7 @@ class Two(Ensemble):
         return attacks.get("fgsm"), attacks.get("pgd:steps=10,loss=margin")
 
 
+SQUARE = "square:rescale=false"
 RADII = [0.01, 0.02, 0.03, 0.04]
 
 
@@ -108,22 +109,22 @@ def test_the_image_kept_is_the_one_of_the_lowest_radius() -> None:
 @pytest.mark.parametrize(
     ("version", "norm", "classes", "expected"),
     [
-        ("standard", "linf", 10, "apgd|apgd:loss=dlr,target=all,targets=9|fab_t"),
+        ("standard", "linf", 10, f"apgd|apgd:loss=dlr,target=all,targets=9|fab_t|{SQUARE}"),
         ("standard", "l1", 10, "apgd:restarts=5|apgd:loss=dlr,target=all,targets=5|fab_t"),
         (
             "plus",
             "l2",
             10,
-            "apgd:restarts=5|apgd:restarts=5,loss=dlr|fab:restarts=5|"
+            f"apgd:restarts=5|apgd:restarts=5,loss=dlr|fab:restarts=5|{SQUARE}|"
             "apgd:loss=dlr,target=all,targets=9|fab_t",
         ),
         ("rand", "linf", 10, "apgd:eot=20|apgd:loss=dlr,eot=20"),
         ("rand", "linf", 2, "apgd:eot=20|apgd:loss=difference,eot=20"),
-        ("standard", "linf", 3, "apgd|apgd:loss=difference,target=all,targets=9|fab_t"),
+        ("standard", "linf", 3, f"apgd|apgd:loss=difference,target=all,targets=9|fab_t|{SQUARE}"),
     ],
 )
 def test_the_stages_of_autoattack(version: str, norm: str, classes: int, expected: str) -> None:
-    """As in the authors' code, Square apart; the margin where DLR is not defined."""
+    """As in the authors' code, Square under l1 apart; the margin where DLR is not defined."""
     stages = attacks.get(f"autoattack:version={version}").stages(norm, classes)
     assert "|".join(stage.to_spec() for stage in stages) == expected
     for stage in stages:
