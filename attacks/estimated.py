@@ -20,12 +20,15 @@ from attacks.rows import where
 
 @dataclass(frozen=True)
 class EstimatedState:
-    """Per sample: the inner attack's state; its point's logits (N, 1, K) and value (N, 1); which of
-    its queries is due (0: the point itself, then the two probes of each pair); the value at the
-    first probe of the pair; the sum of differences so far.
+    """Per sample: the inner attack's state; which of its queries is due (0: its point itself, then
+    the two probes of each pair), the point asked for it, and what a pair's difference says of each
+    component; logits (N, 1, K) and value (N, 1) at the inner attack's point; the value at the first
+    probe of the pair; the sum of differences so far.
     """
 
     inner: Any
+    point: Tensor
+    weight: Tensor
     logits: Tensor
     value: Tensor
     probe: Tensor
@@ -73,8 +76,8 @@ class Estimated(StepAttack):
     def inner(self) -> StepAttack:
         """The attack that takes the steps."""
         attack = self.attack
-        is_fit = isinstance(attack, StepAttack) and attack.access == "gradient"
-        if not is_fit or attack.kind != "budget" or not isinstance(attack, StepAttack):
+        is_ascent = attack.access == "gradient" and attack.kind == "budget"
+        if not isinstance(attack, StepAttack) or not is_ascent:
             raise ValueError(
                 "attack must be one that takes steps along a gradient inside eps, such as pgd, got "
                 f"{attack.to_spec()}"
@@ -106,8 +109,11 @@ class Estimated(StepAttack):
         """See StepAttack."""
         zero = torch.zeros_like(task.y)
         value = torch.zeros_like(task.radius)
+        inner = self.inner.start(task)
         return EstimatedState(
-            inner=self.inner.start(task),
+            inner=inner,
+            point=self.inner.ask(inner).points[:, 0],
+            weight=torch.zeros_like(task.x),
             logits=torch.zeros(len(task.y), 1, task.classes, device=task.x.device),
             value=value[:, None],
             probe=zero,
@@ -121,33 +127,33 @@ class Estimated(StepAttack):
         """The inner attack's point, or a probe beside it, which is never a result."""
         query = self.inner.ask(state.inner)
         looks = state.probe == 0
-        probes, _ = self._probes(state, query.points[:, 0])
-        points = torch.where(norms.expand(looks, probes), query.points[:, 0], probes)
         offered = looks if query.offered is None else looks & query.offered
         never = torch.zeros_like(looks)
-        return replace(query, points=points[:, None], differentiate=never, offered=offered)
+        return replace(query, points=state.point[:, None], differentiate=never, offered=offered)
 
-    def _probes(self, state: EstimatedState, point: Tensor) -> tuple[Tensor, Tensor]:
-        """The probe that is due beside a point, and what the pair's difference says of each
-        component.
-        """
+    def _next(self, state: EstimatedState) -> EstimatedState:
+        """The state with the point of the query that is due."""
+        point = self.inner.ask(state.inner).points[:, 0]
         pair = (state.probe - 1) // 2
         along = self.sigma * self.directions(state.draws, point, state.cycle, pair)
         ahead, behind = norms.to_box(point + along), norms.to_box(point - along)
         is_ahead = norms.expand(state.probe % 2 == 1, point)
         room = (1 - point).clamp(max=self.sigma) + point.clamp(max=self.sigma)
-        weight = (ahead - behind) / (room**2).clamp(min=self.sigma**2)
-        return torch.where(is_ahead, ahead, behind), weight
+        probe = torch.where(is_ahead, ahead, behind)
+        return replace(
+            state,
+            point=torch.where(norms.expand(state.probe == 0, point), point, probe),
+            weight=(ahead - behind) / (room**2).clamp(min=self.sigma**2),
+        )
 
     def tell(self, state: EstimatedState, answer: Answer) -> EstimatedState:
         """Notes the value; after the last probe the inner attack is told the estimate."""
         query = self.inner.ask(state.inner)
         looks, last = state.probe == 0, state.probe == 2 * self.pairs
         value = answer.value[:, 0]
-        _, weight = self._probes(state, query.points[:, 0])
         is_behind = (state.probe % 2 == 0) & ~looks
         change = torch.where(is_behind, state.ahead - value, 0)
-        total = state.total + norms.expand(change, weight) * weight
+        total = state.total + norms.expand(change, state.weight) * state.weight
         logits = torch.where(looks[:, None, None], answer.logits, state.logits)
         kept = torch.where(looks[:, None], answer.value, state.value)
         due = last | (looks & ~query.differentiate)
@@ -156,15 +162,17 @@ class Estimated(StepAttack):
         if value.device.type != "cpu" or bool(due.any()):
             told = self.inner.tell(inner, Answer(logits, kept, total / self.pairs))
             inner = where(due, told, inner)
-        return replace(
-            state,
-            inner=inner,
-            logits=logits,
-            value=kept,
-            probe=torch.where(due, 0, state.probe + 1),
-            ahead=value,
-            total=torch.where(norms.expand(due, total), 0, total),
-            cycle=state.cycle + due,
+        return self._next(
+            replace(
+                state,
+                inner=inner,
+                logits=logits,
+                value=kept,
+                probe=torch.where(due, 0, state.probe + 1),
+                ahead=value,
+                total=torch.where(norms.expand(due, total), 0, total),
+                cycle=state.cycle + due,
+            )
         )
 
 
