@@ -7,7 +7,7 @@ chosen by `stratified_order`: it depends on images and labels alone, never on na
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
@@ -34,7 +34,7 @@ class Dataset:
     name stands in tables and is never a path; kind is the name in the table of datasets.
     fingerprint is a hex digest of all images and labels. train is what is left after validation
     was taken out of it. order (N,) int64 holds positions in test; ids (N,) int64 are the sample
-    ids of test.
+    ids of test. spec is the text it was loaded by, empty for one that no text names.
     """
 
     name: str
@@ -46,6 +46,7 @@ class Dataset:
     test: Split
     order: Indices
     ids: Indices
+    spec: str = ""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -74,7 +75,7 @@ def load(text: str, root: Path | None) -> Dataset:
     except ValueError as err:
         raise RequestError(str(err)) from err
     dataset: Dataset = recipe.load(root)
-    return dataset
+    return replace(dataset, spec=text)
 
 
 def assemble(

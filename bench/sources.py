@@ -25,12 +25,35 @@ NETWORK_TIMEOUT_S = 5.0
 
 
 @dataclass(frozen=True)
-class Digits:
+class Halved:
+    """Base of the datasets whose training split can be halved, as Szegedy et al. 2013 do.
+
+    half 1 is the first half of train in stratified order, half 2 the rest; they share no image, and
+    the test set is the same.
+    """
+
+    half: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.half not in (None, 1, 2):
+            raise ValueError(f"half must be 1 or 2, got {self.half}")
+
+    def _assembled(self, kind: str, test: Split, train: Split) -> Dataset:
+        if self.half is None:
+            return assemble(kind, kind, test, train)
+        second, first = hold_out(train, len(train) // 2)
+        name = f"{kind}:half={self.half}"
+        return assemble(name, kind, test, first if self.half == 1 else second)
+
+
+@dataclass(frozen=True)
+class Digits(Halved):
     """Handwritten digits that scikit-learn ships, no download (Alpaydin and Kaynak 1998, UCI).
 
     1,797 grey images of 8 x 8 pixels with 17 levels (float32, k / 16), 10 classes; CC BY 4.0,
     doi:10.24432/C50P49. Test are the first 500 in stratified order, kept in the order of the file;
-    the other 1,297 are train, of which 129 become validation.
+    the other 1,297 are train, of which 129 become validation. half: 1 or 2, train on that half of
+    train only; the test set stays.
     """
 
     def is_there(self, root: Path | None) -> bool:  # noqa: ARG002  one signature for all recipes
@@ -42,20 +65,21 @@ class Digits:
         bunch = _load_digits()
         everything = split_of(bunch.images / 16, bunch.target, "digits")
         train, test = hold_out(everything, DIGITS_TEST)
-        return assemble("digits", "digits", test, train)
+        return self._assembled("digits", test, train)
 
 
 @dataclass(frozen=True)
-class Mnist:
+class Mnist(Halved):
     """Handwritten digits from the NIST collection (LeCun et al. 1998, doi:10.1109/5.726791).
 
     60,000 train and 10,000 test grey images of 28 x 28 pixels (uint8), 10 classes; CC BY-SA 3.0.
     5,000 of train become validation. Files: root/MNIST/raw, as torchvision keeps them.
+    half: see `bench show digits`.
     """
 
     def load(self, root: Path | None) -> Dataset:
         """The dataset, downloaded to root when it is missing there."""
-        return _idx("mnist", "MNIST", data_root(root))
+        return self._assembled("mnist", *_idx("mnist", "MNIST", data_root(root)))
 
     def is_there(self, root: Path | None) -> bool:
         """Whether its files are under root."""
@@ -63,16 +87,18 @@ class Mnist:
 
 
 @dataclass(frozen=True)
-class FashionMnist:
+class FashionMnist(Halved):
     """Photographs of clothes in the format of mnist (Xiao et al. 2017, arXiv:1708.07747).
 
     60,000 train and 10,000 test grey images of 28 x 28 pixels (uint8), 10 classes; MIT licence.
     5,000 of train become validation. Files: root/FashionMNIST/raw, as torchvision keeps them.
+    half: see `bench show digits`.
     """
 
     def load(self, root: Path | None) -> Dataset:
         """The dataset, downloaded to root when it is missing there."""
-        return _idx("fashion_mnist", "FashionMNIST", data_root(root))
+        parts = _idx("fashion_mnist", "FashionMNIST", data_root(root))
+        return self._assembled("fashion_mnist", *parts)
 
     def is_there(self, root: Path | None) -> bool:
         """Whether its files are under root."""
@@ -80,13 +106,14 @@ class FashionMnist:
 
 
 @dataclass(frozen=True)
-class Cifar10:
+class Cifar10(Halved):
     """Photographs of animals and vehicles (Krizhevsky 2009, Learning Multiple Layers of Features).
 
     50,000 train and 10,000 test RGB images of 32 x 32 pixels (uint8), 10 classes; free for
     research, no formal licence. 5,000 of train become validation. Files: root/cifar10_train.npz and
     root/cifar10_test.npz (x and y, as in dataset npz) where both are there, else
     root/cifar-10-batches-py, as torchvision keeps them (md5 checked before they are unpickled).
+    half: see `bench show digits`.
     """
 
     def load(self, root: Path | None) -> Dataset:
@@ -99,7 +126,7 @@ class Cifar10:
             folder, batches = files[0].parent, [file.name for file in files]
             expected = f"{folder}/{{{','.join(batches)}}} or {root}/cifar10_{{train,test}}.npz"
             train, test = _torchvision("cifar10", "CIFAR10", root, files, expected)
-        return assemble("cifar10", "cifar10", test, train)
+        return self._assembled("cifar10", test, train)
 
     def is_there(self, root: Path | None) -> bool:
         """Whether its files are under root."""
@@ -200,12 +227,12 @@ def _cifar_files(root: Path) -> tuple[list[Path], list[Path]]:
     return archives, [root / "cifar-10-batches-py" / name for name in names]
 
 
-def _idx(kind: str, source: str, root: Path) -> Dataset:
-    """mnist and its kin: four IDX files under root/SOURCE/raw."""
+def _idx(kind: str, source: str, root: Path) -> tuple[Split, Split]:
+    """Test and train of mnist and its kin: four IDX files under root/SOURCE/raw."""
     files = _idx_files(source, root)
     expected = f"{files[0].parent}/{{train,t10k}}-{{images-idx3,labels-idx1}}-ubyte"
     train, test = _torchvision(kind, source, root, files, expected)
-    return assemble(kind, kind, test, train)
+    return test, train
 
 
 def _torchvision(

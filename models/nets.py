@@ -35,6 +35,13 @@ def mlp(shape: Shape, classes: int) -> nn.Module:
     return nn.Sequential(nn.Flatten(), *hidden, nn.Linear(100, classes))
 
 
+def mlp_relu(shape: Shape, classes: int) -> nn.Module:
+    """Two hidden layers of 200 rectified units."""
+    sizes = (math.prod(shape), 200, 200)
+    hidden = [layer for a, b in itertools.pairwise(sizes) for layer in (nn.Linear(a, b), nn.ReLU())]
+    return nn.Sequential(nn.Flatten(), *hidden, nn.Linear(200, classes))
+
+
 def cnn_small(shape: Shape, classes: int) -> nn.Module:
     """Two convolutions 4x4 of stride 2 (16 and 32 channels), a hidden layer of 100."""
     channels, height, width = shape

@@ -120,6 +120,21 @@ class Mlp(Classifier):
 
 
 @dataclass(frozen=True)
+class MlpRelu(Classifier):
+    """FC200-200-10, two hidden layers of 200 rectified units: cleverhans's substitute (Papernot et
+    al. 2017, arXiv:1602.02697).
+
+    Keys as for every model: see `bench show cnn_small`.
+    """
+
+    lr: float = 1e-3
+
+    def architecture(self, shape: nets.Shape, classes: int) -> nn.Module:
+        """See nets.mlp_relu."""
+        return nets.mlp_relu(shape, classes)
+
+
+@dataclass(frozen=True)
 class CnnSmall(Classifier):
     """Two strided convolutions and a hidden layer of 100: the fast adversarial training net (Wong
     et al. 2020).

@@ -75,8 +75,19 @@ def parse(text: str) -> Spec:
             raise ValueError(f"an option is KEY=VALUE, got {item!r} in {text!r}")
         if key in options:
             raise ValueError(f"key {key!r} stands twice in {text!r}")
-        options[key] = value[1:-1] if value.startswith("[") and value.endswith("]") else value
+        options[key] = unwrapped(value)
     return Spec(name, tuple(options.items()))
+
+
+def unwrapped(text: str) -> str:
+    """The text without a pair of brackets that holds all of it; `[a]+[b]` keeps its own."""
+    depth, closes = 0, -1
+    for place, letter in enumerate(text):
+        depth += (letter == "[") - (letter == "]")
+        if depth == 0:
+            closes = place
+            break
+    return text[1:-1] if text.startswith("[") and closes == len(text) - 1 else text
 
 
 def near(name: str, known: Iterable[str], kind: str, where: str) -> UnknownName:
@@ -356,6 +367,7 @@ models = Registry(
     {
         "logreg": "models.recipes:Logreg",
         "mlp": "models.recipes:Mlp",
+        "mlp_relu": "models.recipes:MlpRelu",
         "cnn_small": "models.recipes:CnnSmall",
         "cnn": "models.recipes:Cnn",
         "resnet18": "models.recipes:Resnet18",

@@ -735,6 +735,29 @@ def test_unreadable_images_are_named(tmp_path):
     assert refusal(f"imagefolder:path={tmp_path}") == f"{rule}mode I;16"
 
 
+# --- halves ---------------------------------------------------------------------------------------
+
+
+def test_halves_share_no_image_and_together_are_the_training_split():
+    whole, *halves = (
+        data.load(text, None) for text in ("digits", "digits:half=1", "digits:half=2")
+    )
+    parts = [
+        set(data.ids_of(part).tolist()) for half in halves for part in (half.train, half.validation)
+    ]
+    every = set(data.ids_of(whole.train).tolist()) | set(data.ids_of(whole.validation).tolist())
+    assert set.union(*parts) == every
+    assert sum(map(len, parts)) == len(every)
+    for half in halves:
+        assert np.array_equal(half.ids, whole.ids)
+        assert np.array_equal(half.order, whole.order)
+        assert half.kind == "digits"
+        counts = torch.bincount(torch.cat([half.train.y, half.validation.y])).tolist()
+        assert max(counts) - min(counts) <= 12  # of the whole: 9 about 130
+    assert [half.name for half in halves] == ["digits:half=1", "digits:half=2"]
+    assert len({whole.fingerprint, *(half.fingerprint for half in halves)}) == 3
+
+
 # --- specs, tables -------------------------------------------------------------------------------
 
 
@@ -744,8 +767,9 @@ def test_wrong_specs_are_requests_refused_in_one_line():
     )
     assert refusal("npz", error=RequestError) == "npz needs test="
     assert refusal("mnist:split=1", error=RequestError) == (
-        "dataset 'mnist' takes no keys, got 'split'"
+        "no key of dataset 'mnist' named 'split'; known: half (bench show mnist)"
     )
+    assert refusal("digits:half=3", error=RequestError) == "digits: half must be 1 or 2, got 3"
     assert refusal("imagefolder:path=a,size=-1", error=RequestError) == (
         "imagefolder: size must be at least 0 (0 keeps the images' size), got -1"
     )

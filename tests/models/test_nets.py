@@ -18,6 +18,7 @@ from models.seeding import seeded
 NETS = {
     "logreg": nets.logreg,
     "mlp": nets.mlp,
+    "mlp_relu": nets.mlp_relu,
     "cnn_small": nets.cnn_small,
     "cnn": nets.cnn,
     "resnet18": nets.resnet18,
@@ -39,6 +40,7 @@ SIZES = {
     ("logreg", (3, 32, 32)): 3072 * 10 + 10,
     ("mlp", (1, 8, 8)): (64 * 100 + 100) + (100 * 100 + 100) + (100 * 10 + 10),
     ("mlp", (1, 28, 28)): (784 * 100 + 100) + (100 * 100 + 100) + (100 * 10 + 10),
+    ("mlp_relu", (1, 28, 28)): (784 * 200 + 200) + (200 * 200 + 200) + (200 * 10 + 10),
     ("cnn_small", (1, 8, 8)): (16 * 16 + 16)
     + (32 * 16 * 16 + 32)
     + (32 * 2 * 2 * 100 + 100)

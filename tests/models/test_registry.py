@@ -99,6 +99,8 @@ def refusal(table, text, error=ValueError):
         ),
         ("advtrain:attack=pgd:steps=7", "advtrain", {"attack": "pgd:steps=7"}),
         ("a:b=[c:d=[e:f=1,g=2],h=3]", "a", {"b": "c:d=[e:f=1,g=2],h=3"}),
+        ("a:b=[c]+[d]", "a", {"b": "[c]+[d]"}),
+        ("a:b=[[c:e=1]+[d:e=2]]", "a", {"b": "[c:e=1]+[d:e=2]"}),
         ("npz:path=a=b", "npz", {"path": "a=b"}),
         ("dir/net.py:make", "dir/net.py:make", {}),
         ("dir/net.py:make:width=3", "dir/net.py:make", {"width": "3"}),
@@ -178,7 +180,7 @@ def test_an_unknown_name_is_refused_with_the_nearest_known_ones():
 
 def test_a_name_that_is_near_none_is_refused_with_all_known_ones():
     message = refusal(models, "xyzzy", UnknownName)
-    assert message.startswith("no model 'xyzzy'; known: logreg, mlp, cnn_small, cnn, resnet18")
+    assert message.startswith("no model 'xyzzy'; known: logreg, mlp, mlp_relu, cnn_small, ")
 
 
 def test_an_unknown_key_is_refused_with_the_nearest_known_ones():
