@@ -7,14 +7,17 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Protocol, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self
 
 from torch import Tensor
 
 from attacks import registry
 from attacks.draws import Draws
-from attacks.oracles import Aim, Answer, Predict, Query
+from attacks.oracles import ACCESS, Aim, Answer, Predict, Query
 from attacks.threat import NORMS, ThreatModel
+
+if TYPE_CHECKING:
+    from attacks.sourced import Supplies
 
 
 @dataclass(frozen=True)
@@ -56,14 +59,16 @@ class Attack(ABC):
     maximises damage inside eps (budget), minimises the distance of a success, so that one run fills
     the whole curve (minimal), or runs others (ensemble); norms: those it knows; classes: the least
     number it is defined for; restarts: independent starts, of which the best point per sample is
-    kept; eot: answers of a random model averaged per query; revision: raised when a change of the
-    code changes outcomes, so that stored ones are not reused.
+    kept; eot: answers of a random model averaged per query; needs: what it must be handed beyond
+    the model, fields of attacks.sourced.Supplies; revision: raised when a change of the code
+    changes outcomes, so that stored ones are not reused.
     """
 
     access: ClassVar[str]
     kind: ClassVar[Kind] = "budget"
     norms: ClassVar[tuple[str, ...]] = NORMS
     revision: ClassVar[int] = 1
+    needs: ClassVar[tuple[str, ...]] = ()
     classes: int = 2
     restarts: int = 1
     eot: int = 1
@@ -89,6 +94,16 @@ class Attack(ABC):
         the caller names target classes.
         """
         return self.restarts
+
+    @property
+    def mode(self) -> str:
+        """What tables call it when it is handed the deployed pipeline."""
+        return ACCESS[self.access]
+
+    @property
+    def shared_queries(self) -> int:
+        """Queries at most that are made once, for all samples and radii together."""
+        return 0
 
     def check(self, norm: str, classes: int, *, targeted: bool = False) -> None:
         """Refuses a norm or a number of classes that the attack is not defined for; targeted: the
@@ -116,6 +131,7 @@ class Attack(ABC):
         targets: Tensor | None = None,
         shape: int | None = None,
         query_budget: int | None = None,
+        supplies: Supplies | None = None,
     ) -> Tensor:
         """Adversarial images (N, C, H, W) for images x in [0, 1] with labels y (N,) int64.
 
@@ -124,12 +140,13 @@ class Attack(ABC):
         image misclassified from the start comes back unchanged. With targets (N,), none equal to
         its label, success is that the target is predicted. shape: rows per call of the model
         (padded to it; default: N up to 128); outcomes under the same shape do not depend on the
-        rest of the batch. query_budget: forward queries per sample, at which the attack stops. The
-        model and the global random state are left as found.
+        rest of the batch. query_budget: forward queries per sample, at which the attack stops.
+        supplies: what an attack with `needs` needs. The model and the global random state are left
+        as found.
         """
         from attacks import call
 
-        options = call.Options(seed, targets, shape, query_budget)
+        options = call.Options(seed, targets, shape, query_budget, supplies)
         return call.attack(self, model, x, y, threat, options)
 
     @classmethod

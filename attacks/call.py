@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -12,6 +14,7 @@ from attacks.base import Attack, at_least
 from attacks.draws import sample_ids
 from attacks.loop import sweep
 from attacks.oracles import ModelError, Predict, frozen
+from attacks.sourced import Labels, Sourced, Supplies
 from attacks.threat import ThreatModel
 from attacks.verify import judge_of, look_like_probabilities, predictions, reached
 from attacks.work import Samples, Setting
@@ -25,6 +28,7 @@ class Options:
     targets: Tensor | None = None
     shape: int | None = None
     query_budget: int | None = None
+    supplies: Supplies | None = None
 
 
 def attack(
@@ -34,6 +38,10 @@ def attack(
     check_images(x, y)
     x = x.detach().contiguous()
     targets, shape = options.targets, options.shape
+    if recipe.needs and options.supplies is None:
+        raise ValueError(
+            f"{recipe.to_spec()} needs {' and '.join(recipe.needs)}: hand them over as supplies="
+        )
     shape = min(128, 1 << max(len(x) - 1, 0).bit_length()) if shape is None else shape
     at_least("shape", shape, 1)
     radius = _radius(threat, len(x)).to(x.device)
@@ -61,8 +69,10 @@ def attack(
             threat.norm, logits.shape[1], options.seed, shape, budget=options.query_budget
         )
         judge = judge_of(model, samples, setting)
-        for settled in sweep(recipe, model, judge, samples, setting):
-            x_adv[open_[settled.sample]] = settled.x_adv
+        eps = float(radius.max())
+        with handed(recipe, model, options.supplies, setting, x, eps) as (inner, source, setting):
+            for settled in sweep(inner, source, judge, samples, setting):
+                x_adv[open_[settled.sample]] = settled.x_adv
     # A minimal attack's nearest success may lie beyond; the best point tried of others is refused
     # outside.
     if recipe.kind != "budget":
@@ -71,6 +81,27 @@ def attack(
         x_adv = torch.where(norms.expand(beyond, x), moved, x_adv)
     kept = norms.inside(x_adv, x, radius, threat.norm)
     return torch.where(norms.expand(kept, x), x_adv, x)
+
+
+@contextlib.contextmanager
+def handed(
+    recipe: Attack,
+    model: Predict,
+    supplies: Supplies | None,
+    setting: Setting,
+    x: Tensor,
+    eps: float,
+) -> Iterator[tuple[Attack, Predict, Setting]]:
+    """What the loop runs, on which model and how: the attack on the model itself, or the inner
+    attack on its source, which is held meanwhile.
+    """
+    if not isinstance(recipe, Sourced) or supplies is None:
+        yield recipe, model, setting
+        return
+    target = Labels(model, setting.shape, setting.classes)
+    source = recipe.prepare(target, supplies, setting, x, eps)
+    with frozen(source.model):
+        yield recipe.inner, source.model, replace(setting, exact=False)
 
 
 def _radius(threat: ThreatModel, count: int) -> Tensor:

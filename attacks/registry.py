@@ -39,6 +39,7 @@ attacks = Registry(
         "simba": "attacks.simba:SimBa",
         "boundary": "attacks.boundary:Boundary",
         "hopskipjump": "attacks.hopskipjump:HopSkipJump",
+        "transfer": "attacks.transfer:Transfer",
         "noise": "attacks.noise:Noise",
     },
     loader=_load,

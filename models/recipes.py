@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from torch import nn
 
@@ -85,6 +85,14 @@ class Classifier(ABC):
             seed=self.seed,
             flips=channels == 3,
         )
+
+    @classmethod
+    def from_spec(cls, text: str) -> Self:
+        """The model that a spec names."""
+        recipe = models.get(text)
+        if not isinstance(recipe, cls):
+            raise TypeError(f"{text!r} must name a model, got {type(recipe).__name__}")
+        return recipe
 
     def to_spec(self) -> str:
         """The shortest spec of this model."""

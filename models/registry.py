@@ -326,14 +326,20 @@ class Registry:
         return Description(
             name=name,
             kind=self.kind,
-            sort=str(getattr(cls, "kind", "")),
+            sort=str(_declared(cls, "kind") or ""),
             summary=re.sub(r"\s*\([^()]*\d{4}[^()]*\)", "", summary),
             paper=paper.group(1) if paper else "",
             keys=tuple(keys),
-            norms=tuple(getattr(cls, "norms", ())),
+            norms=tuple(_declared(cls, "norms") or ()),
             access=str(getattr(cls, "access", "")),
             text=doc,
         )
+
+
+def _declared(cls: Any, name: str) -> Any:
+    """A class attribute, or what a property says of the recipe with its defaults."""
+    value = getattr(cls, name, None)
+    return getattr(cls(), name) if isinstance(value, property) else value
 
 
 @dataclass(frozen=True)

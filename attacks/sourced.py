@@ -1,0 +1,131 @@
+"""Attacks made on another model than the one they are judged on: what they are handed, and what of
+the target they see.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+
+from attacks.base import Attack, Kind
+from attacks.oracles import Predict
+from attacks.verify import predictions
+from attacks.work import Setting
+
+
+@dataclass(frozen=True)
+class Supplies:
+    """What an attack may need beyond the model.
+
+    held_out (M, ...): images like the attacked ones, in [0, 1], of which neither those nor the
+    target's training have any; own (M', ...): the adversary's images where they come from elsewhere
+    (other half, foreign data), else the first of held_out are; sources: trained nets in the order
+    in which the attack names them.
+    """
+
+    held_out: Tensor | None = None
+    own: Tensor | None = None
+    sources: Sequence[nn.Module] = ()
+    say: Callable[[str], None] = field(default=lambda _: None)
+
+
+class Labels:
+    """The classes (N,) int64 that a target predicts for images, and nothing else of it.
+
+    asked counts the images it was asked about by the adversary.
+    """
+
+    def __init__(self, predict: Predict, shape: int, classes: int):
+        self.asked = 0
+
+        def classify(x: Tensor) -> Tensor:
+            return predictions(predict, x, shape, classes=classes).argmax(1)
+
+        self._classify = classify
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """The classes of images x (N, ...); each is a query."""
+        self.asked += len(x)
+        return self.measured(x)
+
+    def measured(self, x: Tensor) -> Tensor:
+        """The same for figures that people read and the adversary does not: no query."""
+        return self._classify(x)
+
+
+@dataclass(frozen=True)
+class Source:
+    """The model that an attack is made on.
+
+    queries: labels asked of the target to have it, once for all samples; facts: rows of what it is
+    like, see transfer.Row.
+    """
+
+    model: nn.Module
+    queries: int
+    facts: tuple[dict[str, Any], ...]
+
+    def provenance(self) -> dict[str, Any]:
+        """As the store keeps it beside a cell."""
+        return {"shared_queries": self.queries, "transfer": list(self.facts)}
+
+
+class Sourced(Attack):
+    """An attack that an inner one carries out on a source model.
+
+    Of the target it sees labels; whether a point fools the target is decided once per restart, as
+    for every attack. Forward and backward queries are those of the source, and those of `Source`.
+    """
+
+    @property
+    @abstractmethod
+    def inner(self) -> Attack:
+        """The attack on the source."""
+
+    @abstractmethod
+    def prepare(
+        self, target: Labels, supplies: Supplies, setting: Setting, x: Tensor, eps: float
+    ) -> Source:
+        """The source for attacks on images like x (N, ...); eps: where its transfer is measured.
+
+        Depends on the arguments' values and setting.seed alone, and of x on its shape and device.
+        """
+
+    @property
+    def kind(self) -> Kind:  # type: ignore[override]
+        """The inner attack's."""
+        return self.inner.kind
+
+    @property
+    def norms(self) -> tuple[str, ...]:  # type: ignore[override]
+        """The inner attack's."""
+        return self.inner.norms
+
+    @property
+    def mode(self) -> str:
+        """See Attack."""
+        return "transfer"
+
+    def cost(self, radii: Sequence[float], norm: str, classes: int) -> int:
+        """See Attack: of the source."""
+        return self.inner.cost(radii, norm, classes)
+
+    def least_queries(self, classes: int) -> int:
+        """See Attack."""
+        return self.inner.least_queries(classes)
+
+    def attempts(self, classes: int, *, targeted: bool = False) -> int:
+        """See Attack."""
+        return self.inner.attempts(classes, targeted=targeted)
+
+    def check(self, norm: str, classes: int, *, targeted: bool = False) -> None:
+        """See Attack."""
+        self.inner.check(norm, classes, targeted=targeted)
+
+    def least_classes(self, *, targeted: bool) -> int:
+        """See Attack."""
+        return self.inner.least_classes(targeted=targeted)
