@@ -9,12 +9,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from attacks.base import Attack, Kind
-from attacks.oracles import Predict
+from attacks.oracles import ModelError, Predict, frozen
 from attacks.verify import predictions
 from attacks.work import Setting
+from models.recipes import Classifier
 
 
 @dataclass(frozen=True)
@@ -74,12 +76,33 @@ class Source:
         return {"shared_queries": self.queries, "transfer": list(self.facts)}
 
 
+SAME, HALF = "same", "half"
+
+
 class Sourced(Attack):
     """An attack that an inner one carries out on a source model.
 
-    Of the target it sees labels; whether a point fools the target is decided once per restart, as
-    for every attack. Forward and backward queries are those of the source, and those of `Source`.
+    Of the target it sees labels; whether a point fools the target is decided once per restart, by
+    the judge as for every attack. A sample's forward and backward queries are those of the source.
+    data: the dataset its source is made of: the target's (same), the half of the training split
+    that the target has not seen (half), or a spec.
     """
+
+    data: str = SAME
+
+    @property
+    @abstractmethod
+    def models(self) -> tuple[Classifier, ...]:
+        """The sources that are trained for it."""
+
+    @property
+    @abstractmethod
+    def images(self) -> int:
+        """How many held-out images it has a use for."""
+
+    @abstractmethod
+    def check_supplies(self, supplies: Supplies) -> None:
+        """Refuses too few images, whatever is on them, and sources that nobody can train."""
 
     @property
     @abstractmethod
@@ -129,3 +152,19 @@ class Sourced(Attack):
     def least_classes(self, *, targeted: bool) -> int:
         """See Attack."""
         return self.inner.least_classes(targeted=targeted)
+
+
+def check_source(net: Predict, x: Tensor, classes: int, name: str) -> None:
+    """Refuses a source that does not take images like x (N, ...) or knows other classes."""
+    shape = tuple(x.shape[1:])
+    try:
+        with frozen(net), torch.no_grad():
+            logits = net(torch.zeros(1, *shape, device=x.device))
+    except RuntimeError as err:
+        reason = " ".join(str(err).split())[:200]
+        raise ModelError(f"{name} does not take images of shape {shape}: {reason}") from err
+    if logits.shape != (1, classes):
+        raise ModelError(
+            f"{name} must return {classes} logits per image, as the target does, got "
+            f"{tuple(logits.shape[1:])}"
+        )

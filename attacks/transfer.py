@@ -15,9 +15,9 @@ from attacks import loop, norms, substitute
 from attacks.base import Attack, at_least
 from attacks.draws import sample_ids
 from attacks.fgsm import Fgsm
-from attacks.oracles import ModelError, Predict, frozen
+from attacks.oracles import Predict, frozen
 from attacks.pgd import Pgd
-from attacks.sourced import Labels, Source, Sourced, Supplies
+from attacks.sourced import HALF, SAME, Labels, Source, Sourced, Supplies, check_source
 from attacks.verify import judge_of, predictions
 from attacks.work import Samples, Setting
 from models import nets, train
@@ -26,7 +26,6 @@ from models.registry import models, split_top, unwrapped
 from models.seeding import seeded
 from models.train import Settings
 
-SAME, HALF = "same", "half"
 _SEEDS = 150
 _PROBES = 500
 """Images at most on which a source is compared with the target."""
@@ -118,6 +117,23 @@ class Transfer(Sourced):
     def inner(self) -> Attack:
         """See Sourced."""
         return self.attack
+
+    @property
+    def models(self) -> tuple[Classifier, ...]:
+        """See Sourced."""
+        return self.source.recipes
+
+    @property
+    def images(self) -> int:
+        """See Sourced."""
+        return (_SEEDS if self.seeds is None else self.seeds) + _PROBES
+
+    def check_supplies(self, supplies: Supplies) -> None:
+        """See Sourced."""
+        if self.source == SUBSTITUTE:
+            self.seed_images(supplies)
+        elif not self.models:
+            raise ValueError("source=given takes nets that are handed over from Python, supplies=")
 
     @property
     def shared_queries(self) -> int:
@@ -232,22 +248,6 @@ class MeanProbability(nn.Module):
         return said.logsumexp(0) - math.log(len(self.nets))
 
 
-def check_source(net: Predict, x: Tensor, classes: int, name: str) -> None:
-    """Refuses a source that does not take images like x (N, ...) or knows other classes."""
-    shape = tuple(x.shape[1:])
-    try:
-        with frozen(net), torch.no_grad():
-            logits = net(torch.zeros(1, *shape, device=x.device))
-    except RuntimeError as err:
-        reason = " ".join(str(err).split())[:200]
-        raise ModelError(f"{name} does not take images of shape {shape}: {reason}") from err
-    if logits.shape != (1, classes):
-        raise ModelError(
-            f"{name} must return {classes} logits per image, as the target does, got "
-            f"{tuple(logits.shape[1:])}"
-        )
-
-
 def points_on(
     attack: Attack, source: Predict, x: Tensor, y: Tensor, radius: float, setting: Setting
 ) -> Tensor:
@@ -293,11 +293,11 @@ class _Probe:
         """
         with frozen(net):
             said = predictions(net, self.x, self.setting.shape, classes=self.setting.classes)
-            agreement = float((said.argmax(1) == self.y).float().mean())
+            agreement = int((said.argmax(1) == self.y).sum()) / len(self.x)
             rate = None
             if self.setting.norm in Fgsm.norms and self.eps > 0:
                 moved = points_on(Fgsm(), net, self.x, self.y, self.eps, self.setting)
-                rate = float((self.target.measured(moved) != self.y).float().mean())
+                rate = int((self.target.measured(moved) != self.y).sum()) / len(self.x)
         return {
             "agreement": agreement,
             "transfer_rate": rate,

@@ -149,7 +149,8 @@ def evaluate(  # noqa: PLR0913  one keyword per setting
     where = runner.device_of(device) if device else _device(model)
     if where != _device(model):
         model = copy.deepcopy(model).to(where)
-    chosen = _dataset(model, dataset, None if data_root is None else Path(data_root))
+    root = None if data_root is None else Path(data_root)
+    chosen = _dataset(model, dataset, root)
     grid, reference = _grid(eps, chosen, norm)
     recipes = [recipe for one in named for recipe in _recipes(one, norm, chosen.classes)]
     data_part = runner.data_part_of(chosen, n, reference)
@@ -167,7 +168,7 @@ def evaluate(  # noqa: PLR0913  one keyword per setting
             data=data_part,
             model=model_part,
             defense=Part(defense.to_spec(), defense.identity()),
-            attack=runner.attack_part_of(recipe, norm, chosen.classes, grid, query_budget),
+            attack=runner.attack_part_of(recipe, norm, chosen, grid, query_budget, root=root),
             norm=norm,
             eps=grid,
             seed=seed,
@@ -177,7 +178,7 @@ def evaluate(  # noqa: PLR0913  one keyword per setting
         )
         cells[cell.key] = cell
         sources[cell.key] = Sources(chosen, given, defense, recipe)
-    job = Job(tuple(cells.values()), sources, None, where, batch_size, None)
+    job = Job(tuple(cells.values()), sources, root, where, batch_size, None)
     with Store.in_memory() if out is None else Store.open(Path(out)) as store:
         runner.execute(job, store, LocalExecutor(), Silent())
         records = store.records(cells)

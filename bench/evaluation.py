@@ -26,11 +26,13 @@ from attacks.base import Attack
 from attacks.call import check_answers, check_labels
 from attacks.oracles import DIFFERENTIATING, ModelError, Patient, Predict, frozen
 from attacks.registry import attacks
+from attacks.sourced import Labels, Source, Sourced, Supplies
 from attacks.verify import judge_of, predictions
 from attacks.work import NEVER, Samples, Setting, Settled
 from bench import data
 from bench.plan import BLOCK, Cell, Todo
 from bench.store import Arrays
+from bench.supplies import Stock
 from defenses.base import Defended, Defense, Workshop
 from defenses.registry import defenses
 from models.checkpoint import Cache, digest
@@ -196,7 +198,8 @@ class _Images:
 class _Pipeline:
     """A deployed pipeline, the images it is judged on, and what it says of them clean.
 
-    clean (n, K): logits without attack; facts: of its training, for provenance.
+    clean (n, K): logits without attack; facts: of its training, for provenance; stock: what attacks
+    are handed beyond it.
     """
 
     images: _Images
@@ -204,6 +207,7 @@ class _Pipeline:
     defended: Defended
     clean: Tensor
     facts: dict[str, Any]
+    stock: Stock
 
     @classmethod
     def deployed(cls, unit: Unit, say: Callable[[str], None]) -> _Pipeline:
@@ -239,7 +243,10 @@ class _Pipeline:
         check_labels("labels", images.y, *logits.shape)
         if not torch.allclose(again, logits[:shape], rtol=_SAME, atol=_SAME):
             raise ModelError("the model answers differently each time (dropout left on? noise?)")
-        return cls(images, dataset.classes, defended, logits, facts)
+        stock = Stock(
+            dataset, unit.data_root, device, workshop.numerics, workshop.cache, workshop.say
+        )
+        return cls(images, dataset.classes, defended, logits, facts, stock)
 
     def attacked(
         self, item: Todo, named: str | Attack, in_flight: int | None
@@ -260,7 +267,13 @@ class _Pipeline:
             if block.is_complete:
                 yield Done(cell.key, number, block.arrays, 0.0)
         asked = self._asked(recipe)
-        with frozen(self.defended.surrogate), frozen(self.defended.predict) as check:
+        if isinstance(recipe, Sourced):
+            handed = self.stock.supplies(recipe)
+            start = time.perf_counter()
+            source = self._source(recipe, handed, asked, cell)
+            yield Noted(cell.key, source.provenance())
+            recipe, asked = recipe.inner, replace(asked, surrogate=source.model)
+        with frozen(asked.surrogate), frozen(self.defended.predict) as check:
             for settled in self._settled(recipe, asked, cell, todo, in_flight):
                 place = int(todo[settled.sample])
                 block = blocks[place // BLOCK]
@@ -284,6 +297,15 @@ class _Pipeline:
             return self.defended
         predict = Patient(self.defended.predict)
         return replace(self.defended, predict=predict, surrogate=predict)
+
+    def _source(self, recipe: Sourced, handed: Supplies, asked: Defended, cell: Cell) -> Source:
+        """The model that an attack is made on; the pipeline tells it labels alone."""
+        shape = cell.numerics.shape
+        target = Labels(asked.predict, shape, self.classes)
+        setting = Setting(cell.norm, self.classes, cell.seed, shape)
+        eps = cell.eps[-1] if cell.data.reference is None else cell.data.reference
+        with frozen(self.defended.predict):
+            return recipe.prepare(target, handed, setting, self.images.x, float(eps))
 
     def _settled(
         self,

@@ -26,13 +26,14 @@ class Part:
 
 @dataclass(frozen=True)
 class AttackPart(Part):
-    """An attack: the mode it runs in, its kind, and the forward queries it takes at most for one
-    sample over the grid.
+    """An attack: the mode it runs in, its kind, the forward queries it takes at most for one sample
+    over the grid, and those it makes once, shared by all samples.
     """
 
     mode: str
     kind: str
     queries: int
+    shared: int = 0
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ class Cell:
         """Forward queries at most: every attempt at every radius above 0 runs to its end for every
         sample.
         """
-        return self.attack.queries * self.data.n
+        return self.attack.queries * self.data.n + self.attack.shared
 
 
 def digest(value: Any) -> str:

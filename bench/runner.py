@@ -21,9 +21,8 @@ from torch import nn
 
 from attacks import loop
 from attacks.base import Attack
-from attacks.oracles import ACCESS
 from attacks.registry import attacks
-from bench import data, plan
+from bench import data, plan, supplies
 from bench.datasets import budget
 from bench.errors import RequestError
 from bench.evaluation import (
@@ -147,9 +146,10 @@ def resolve(request: Request) -> Job:
                 attack_part_of(
                     valid(attacks.get, attack),
                     request.norm,
-                    dataset.classes,
+                    dataset,
                     eps,
                     request.query_budget,
+                    root=request.data_root,
                 ),
             )
             for attack in named_attacks(request.attacks, request.norm, dataset.classes)
@@ -222,8 +222,8 @@ def _defense_part(text: str, norm: str, reference: Fraction) -> Part:
 
 
 def named_attacks(texts: Sequence[str], norm: str, classes: int) -> list[str]:
-    """The specs of attacks, `all` replaced by the names of the table that know the norm and are
-    defined for so few classes; plug-ins are among them.
+    """The specs of attacks, `all` replaced by the names of the table that know the norm, are
+    defined for so few classes and need nothing but the model; plug-ins are among them.
     """
     specs: list[str] = []
     for text in texts:
@@ -235,17 +235,25 @@ def _every_attack(norm: str, classes: int) -> list[str]:
     fitting = []
     for name in attacks.names():
         attack: Attack = attacks.get(name)
-        if norm in attack.norms and classes >= attack.least_classes(targeted=False):
+        fits = norm in attack.norms and classes >= attack.least_classes(targeted=False)
+        if fits and not attack.needs:
             fitting.append(name)
     return fitting
 
 
 def attack_part_of(
-    attack: Attack, norm: str, classes: int, eps: Sequence[Fraction], budget: int | None
+    attack: Attack,
+    norm: str,
+    dataset: data.Dataset,
+    eps: Sequence[Fraction],
+    budget: int | None,
+    *,
+    root: Path | None,
 ) -> AttackPart:
-    """An attack as plain values; refuses a norm or a number of classes it is not defined for, and a
-    query budget below its minimum.
+    """An attack as plain values; refuses a norm or a number of classes it is not defined for, a
+    query budget below its minimum, and needs that cannot be supplied.
     """
+    classes = dataset.classes
     valid(lambda _: attack.check(norm, classes), norm)
     radii = [float(e) for e in eps if e > 0]
     queries = attack.cost(radii, norm, classes)
@@ -253,8 +261,9 @@ def attack_part_of(
         valid(lambda _: attack.check_budget(budget, classes), norm)
         runs = 1 if attack.kind == "minimal" else len(radii)
         queries = min(queries, runs * budget)
-    mode = ACCESS[attack.access]
-    return AttackPart(attack.to_spec(), attack.identity(), mode, attack.kind, queries)
+    identity = {**attack.identity(), **supplies.identity(attack, dataset, root)}
+    counted = (queries, attack.shared_queries)
+    return AttackPart(attack.to_spec(), identity, attack.mode, attack.kind, *counted)
 
 
 class Watcher(Protocol):

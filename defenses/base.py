@@ -19,7 +19,7 @@ from models.nets import Shape
 from models.recipes import Classifier
 from models.registry import canonical
 from models.split import Split
-from models.train import Objective
+from models.train import Objective, Standard
 
 
 @dataclass(frozen=True)
@@ -86,6 +86,10 @@ class Workshop:
         net = self.net()
         self.trained.append(Trained(checkpoint.digest(net.state_dict()), "", [], 0.0))
         return net
+
+    def undefended(self) -> nn.Module:
+        """The model as it was given, or trained on clean images."""
+        return self.given() if self.model.is_trained else self.fit(Standard(), "standard")
 
     def fit(self, objective: Objective, identity: Any) -> nn.Module:
         """The model trained for an objective, from the cache where it is there. identity: the
