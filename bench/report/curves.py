@@ -34,7 +34,11 @@ def worst(cells: Sequence[Record]) -> NDArray[np.float64]:
 
 @dataclass(frozen=True)
 class Cost:
-    """What cells spent: samples through the model forward, backward, for re-checks; seconds."""
+    """What cells spent: samples through the model forward, backward, for re-checks; seconds.
+
+    Forward holds the queries that an attack makes once for all samples, such as the labels for a
+    substitute, too.
+    """
 
     forward: int
     backward: int
@@ -45,10 +49,12 @@ class Cost:
     def of(cls, cells: Iterable[Record]) -> Cost:
         """The sum over complete cells."""
         cells = list(cells)
+        shared = sum(int(cell.provenance.get("shared_queries", 0)) for cell in cells)
         forward, backward, verify = (
             sum(int(np.sum(cell.samples[name], dtype=np.int64)) for cell in cells)
             for name in ("forward", "backward", "verify")
         )
+        forward += shared
         return cls(forward, backward, verify, round(sum(cell.seconds for cell in cells), 3))
 
 

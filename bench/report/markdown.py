@@ -10,6 +10,7 @@ import pandas as pd
 
 from bench.report import anytime as curves_by_queries
 from bench.report import frames, strength, tables
+from bench.report import transfer as sources
 from bench.report.curves import by
 from bench.report.tables import Section, Table
 from bench.store import Record
@@ -42,6 +43,13 @@ def anytime(records: Sequence[Record]) -> str:
     """The document anytime.md."""
     sections = curves_by_queries.sections(curves_by_queries.anytime(records))
     return _document("Accuracy vs queries", sections, curves_by_queries.LEGEND, records)
+
+
+def transfer(records: Sequence[Record]) -> str:
+    """The document transfer.md, of the cells made on a source model."""
+    table = sources.transfer(records)
+    made = [record for record in records if record.key in set(table["cell"])]
+    return _document("Transfer", sources.sections(table), sources.LEGEND, made)
 
 
 def timing(records: Sequence[Record]) -> str:

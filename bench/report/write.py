@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from bench.errors import StoreError
-from bench.report import anytime, figures, frames, html, markdown, strength
+from bench.report import anytime, figures, frames, html, markdown, strength, transfer
 from bench.report.markdown import summary
 from bench.store import Record
 
@@ -35,6 +35,9 @@ def write(records: Sequence[Record], folder: Path) -> list[Path]:
         "timing.md": markdown.timing(records),
         "report.html": html.page(records, drawn),
     }
+    sources = transfer.transfer(records)
+    if len(sources):
+        texts |= {"transfer.csv": csv(sources), "transfer.md": markdown.transfer(records)}
     texts |= {f"{FIGURES}/{name}": text for name, text in drawn.items()}
     written = [place(folder / name, text.encode("utf-8")) for name, text in texts.items()]
     _remove_stale(folder / FIGURES, set(drawn))

@@ -1,0 +1,103 @@
+"""What attacks made on a source model knew of their target: the table transfer, as data and as
+text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import pandas as pd
+
+from bench.report.curves import by
+from bench.report.frames import frame
+from bench.report.tables import Section, Table, count, eps_text, percent
+from bench.store import Record
+
+__all__ = ["LEGEND", "TRANSFER", "sections", "transfer"]
+
+_INT, _FLOAT, _TEXT = "Int64", "float64", ""
+TRANSFER = {
+    "dataset": _TEXT,
+    "norm": _TEXT,
+    "eps": _FLOAT,
+    "model": _TEXT,
+    "defense": _TEXT,
+    "attack": _TEXT,
+    "seed": _INT,
+    "source": _TEXT,
+    "round": _INT,
+    "images": _INT,
+    "target_queries": _INT,
+    "agreement": _FLOAT,
+    "transfer_rate": _FLOAT,
+    "probes": _INT,
+    "cell": _TEXT,
+}
+"""Columns of transfer in order, and their types."""
+LEGEND = (
+    """\
+One row per round of a substitute, or per source that was trained without asking the target. Target
+queries: the labels asked of the target so far, once for all images and radii of the cell. They are
+among the forward queries of the other tables, where those of the attack itself went through the
+source and not through the target.""",
+    """\
+Agreement: the share of held-out images, in percent, that the source labels as the target does.
+Transfer rate: the share whose FGSM image, made on the source at the eps above, the target labels
+otherwise than the image. Both are measured on images (held-out images: their number) that neither
+trains on; the queries of measuring are not counted.""",
+)
+
+
+def transfer(records: Iterable[Record]) -> pd.DataFrame:
+    """One row per cell made on a source and per round or source; empty where there is none."""
+    return frame((row for record in records for row in _rows(record)), TRANSFER)
+
+
+def _rows(record: Record) -> Iterable[dict[str, Any]]:
+    for fact in record.provenance.get("transfer", ()) if not record.failure else ():
+        yield {
+            "dataset": record.dataset,
+            "norm": record.norm,
+            "eps": fact["eps"],
+            "model": record.model,
+            "defense": record.defense,
+            "attack": record.attack,
+            "seed": record.seed,
+            "source": fact["source"],
+            "round": fact["round"] or None,
+            "images": fact["images"] or None,
+            "target_queries": fact["queries"],
+            "agreement": fact["agreement"],
+            "transfer_rate": fact["transfer_rate"],
+            "probes": fact["probes"],
+            "cell": record.key,
+        }
+
+
+def sections(table: pd.DataFrame) -> list[Section]:
+    """A table per dataset, norm and eps, from the frame of `transfer`."""
+    boards = by(table.to_dict("records"), lambda row: (row["dataset"], row["norm"], row["eps"]))
+    names = ("model", "defense", "attack", "seed", "source", "round", "images", "target queries")
+    header = (*names, "agreement", "transfer rate", "held-out images")
+    return [
+        Section(_title(rows), "", Table(header, _texts(rows), "llllll" + "r" * 5))
+        for rows in boards
+    ]
+
+
+def _title(rows: Sequence[Any]) -> str:
+    return f"{rows[0]['dataset']}, {rows[0]['norm']}, eps = {eps_text(rows[0]['eps'])}"
+
+
+def _texts(rows: Sequence[Any]) -> tuple[tuple[str, ...], ...]:
+    return tuple(
+        (
+            *(row["model"], row["defense"], row["attack"], str(row["seed"]), row["source"]),
+            *(count(row[name]) for name in ("round", "images", "target_queries")),
+            percent(row["agreement"]),
+            percent(row["transfer_rate"]),
+            count(row["probes"]),
+        )
+        for row in rows
+    )
