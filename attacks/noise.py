@@ -10,6 +10,7 @@ from torch import Tensor
 
 from attacks import norms
 from attacks.base import StepAttack, Task, at_least
+from attacks.draws import Draws
 from attacks.losses import MARGIN
 from attacks.oracles import Answer, Query
 from attacks.targets import goal_of
@@ -64,3 +65,29 @@ class Noise(StepAttack):
     def horizon(self, radius: float, norm: str, classes: int) -> int:  # noqa: ARG002  always the same
         """See StepAttack."""
         return self.samples
+
+
+_HALVINGS = 60
+_LARGEST = 1e4
+"""A scale at which every component that moves has reached a wall."""
+
+
+def gaussian(x: Tensor, size: Tensor, draws: Draws) -> Tensor:
+    """Normal noise on images x (N, ...), moved into the box, whose l2 size there is `size` (N,), or
+    the largest it can be: the control that a perturbation of that size is compared with.
+
+    The scale before the box is found by halving; the size grows with it.
+    """
+    normal = draws.normal(x.shape, "control").double()
+    exact = x.double()
+
+    def moved(scale: Tensor) -> Tensor:
+        return norms.to_box(exact + norms.expand(scale, x) * normal)
+
+    low = torch.zeros(len(x), dtype=torch.float64, device=x.device)
+    high = torch.full_like(low, _LARGEST)
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        below = norms.size(moved(middle) - exact, "l2") < size
+        low, high = torch.where(below, middle, low), torch.where(below, high, middle)
+    return moved(low).to(x.dtype)

@@ -156,6 +156,13 @@ class Sourced(Attack):
 
 def check_source(net: Predict, x: Tensor, classes: int, name: str) -> None:
     """Refuses a source that does not take images like x (N, ...) or knows other classes."""
+    known = classes_of(net, x, name)
+    if known != classes:
+        raise ModelError(f"{name} must know {classes} classes as the target does, got {known}")
+
+
+def classes_of(net: Predict, x: Tensor, name: str) -> int:
+    """How many classes a net knows; refuses one that does not take images like x (N, ...)."""
     shape = tuple(x.shape[1:])
     try:
         with frozen(net), torch.no_grad():
@@ -163,8 +170,6 @@ def check_source(net: Predict, x: Tensor, classes: int, name: str) -> None:
     except RuntimeError as err:
         reason = " ".join(str(err).split())[:200]
         raise ModelError(f"{name} does not take images of shape {shape}: {reason}") from err
-    if logits.shape != (1, classes):
-        raise ModelError(
-            f"{name} must return {classes} logits per image, as the target does, got "
-            f"{tuple(logits.shape[1:])}"
-        )
+    if logits.dim() != 2:
+        raise ModelError(f"{name} must return logits (N, K), got {tuple(logits.shape)}")
+    return int(logits.shape[1])

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bench.api import Run, evaluate
+    from bench.matrix import TransferMatrix, transfer_matrix
 
-__all__ = ["Run", "__version__", "evaluate"]
+__all__ = ["Run", "TransferMatrix", "__version__", "evaluate", "transfer_matrix"]
 
 try:
     __version__ = version("adversarial-bench")
@@ -42,7 +43,16 @@ def _refuse_shadowed() -> None:
 _refuse_shadowed()
 
 
+_HOMES = {
+    "Run": "bench.api",
+    "evaluate": "bench.api",
+    "TransferMatrix": "bench.matrix",
+    "transfer_matrix": "bench.matrix",
+}
+"""What is imported, with torch, when it is asked for."""
+
+
 def __getattr__(name: str) -> Any:
-    if name in ("Run", "evaluate"):
-        return getattr(importlib.import_module("bench.api"), name)
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

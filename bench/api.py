@@ -205,7 +205,7 @@ def _dataset(
 ) -> data.Dataset:
     if isinstance(dataset, str):
         return data.load(dataset, root)
-    chosen = data.assemble("tensors", "tensors", _split(*dataset))
+    chosen = data.assemble("tensors", "tensors", own_split(*dataset))
     try:
         with frozen(model), torch.no_grad():
             logits = model(chosen.test.images(slice(0, 1), _device(model)))
@@ -224,7 +224,7 @@ def _dataset(
     return replace(chosen, classes=logits.shape[1])
 
 
-def _split(x: object, y: object) -> Split:
+def own_split(x: object, y: object) -> Split:
     """Own tensors as a split: x kept as uint8 or made float32, y int64; refused in one line."""
     if not isinstance(x, Tensor) or not isinstance(y, Tensor):
         kinds = f"{type(x).__name__} and {type(y).__name__}"
