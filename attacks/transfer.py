@@ -27,6 +27,7 @@ from models.seeding import seeded
 from models.train import Settings
 
 _SEEDS = 150
+_BATCH = 128
 _PROBES = 500
 """Images at most on which a source is compared with the target."""
 
@@ -70,18 +71,21 @@ class Transfer(Sourced):
 
     attack: what is run on the source, any other attack. source: substitute (see below), or models
     trained without asking the target, several joined by +: `[cnn_small:seed=1]+mlp`; of several the
-    loss is taken of the mean of their probabilities, as Liu does with equal weights. data: what the
-    source is made of. same, the target's dataset; half, the half of the training split that the
-    target has not seen (needs a dataset with half=); or a dataset of the same image shape and
-    number of classes. From Python, source=given takes the nets that are handed over.
+    loss is taken of the mean of their probabilities, as Liu does with equal weights. A model of the
+    target's own spec is the target itself, and one of its seed starts from its weights: give it
+    another seed. data: what the source is made of. same, the target's dataset; half, the half of
+    the training split that the target has not seen (needs a dataset with half=); or a dataset of
+    the same image shape and number of classes. From Python, source=given takes the nets that are
+    handed over.
 
     The substitute is trained on labels that the target gives: on `seeds` held-out images first
     (150, or half of what there is), then in every further round also on x + lam sign(dF_y / dx) for
     every x so far, F the substitute's logits and y the target's label; the sign of lam changes
-    after every 3 rounds. epochs: per round, going on from the last one's weights. That are seeds
-    2^(rounds - 1) queries, once for all images and radii. model: of the substitute; its lr and
-    batch are used. Seeded by the attack's seed. cleverhans starts with a negative step, we with a
-    positive one as in the paper; its learning rate stands still, ours rises and falls.
+    after every 3 rounds. These are seeds 2^(rounds - 1) queries, once for all images and radii.
+    epochs: per round, going on from the last one's weights. model: of the substitute; its lr and
+    batch (128 where it names none) are used, the seed is the attack's. cleverhans starts with a
+    negative step, we with a positive one as in the paper; its learning rate stands still, ours
+    rises and falls.
     """
 
     access: ClassVar[str] = "labels"
@@ -204,7 +208,7 @@ class Transfer(Sourced):
             net = self.model.architecture(_shape(seeds), setting.classes).to(seeds.device)
         settings = Settings(
             epochs=self.epochs,
-            batch=self.model.batch or self.model.usual_batch,
+            batch=self.model.batch or _BATCH,
             optimiser=self.model.optimiser,
             lr=self.model.lr,
             decay=self.model.decay,

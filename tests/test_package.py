@@ -93,6 +93,7 @@ def test_reference_tables_say_what_made_them() -> None:
     ("name", "text", "accepted"),
     [
         ("table.md", f"# A table\n\n{MADE}", True),
+        ("table.md", "Made by `bench.transfer_matrix(['mlp'])` with version 0.1.0.\n", True),
         ("table.md", f"# A table, {MADE}", False),
         ("table.md", "Made by `bench run --eps 0.3.1`.\n", False),
         ("table.md", "Made by hand, version 0.1.0.\n", False),

@@ -29,7 +29,7 @@ from tests.problems import BlackBox, Counting, Curved, Linear, images
 HELD_OUT = images(200, seed=11)
 QUICK = "transfer:seeds=20,rounds=3,epochs=4"
 ATTACKS = ["pgd:steps=5", "fgsm", "mifgsm:steps=5", "deepfool", "ddn:steps=10", "lbfgs:search=2"]
-ATTACKS += ["autoattack:steps=5", "noise:samples=2"]
+ATTACKS += ["autoattack:steps=5,version=rand", "noise:samples=2"]
 
 
 def predicted(model: nn.Module, x: Tensor) -> Tensor:

@@ -4,6 +4,8 @@ Markdown needs a line such as
 
     Made by `bench run --attack pgd --seed 0` with adversarial-bench 0.1.0.
 
+or the call of a function of ours, `bench.transfer_matrix([...], dataset='mnist')`, in its place.
+
 HTML needs the same words anywhere; there the command may stand in <code> instead of backticks.
 """
 
@@ -12,7 +14,7 @@ import sys
 from pathlib import Path
 
 VERSION = r".*?\b\d+\.\d+\.\d+"
-MARKDOWN = re.compile(r"^Made by .*?`bench [^`\n]+`" + VERSION, re.MULTILINE)
+MARKDOWN = re.compile(r"^Made by .*?`bench[ .][^`\n]+`" + VERSION, re.MULTILINE)
 HTML = re.compile(r"Made by .*?(`bench [^`\n]+`|<code>bench [^<\n]+</code>)" + VERSION)
 
 
