@@ -52,6 +52,15 @@ def test_the_table_is_the_committed_one():
     assert made in LINES
 
 
+def test_the_transfer_tables_are_the_committed_ones():
+    reference = ROOT / "results" / "reference"
+    for name, file in (("transfer", "transfer.md"), ("substitute", "transfer/transfer.md")):
+        shown = TEXT.split(f"<!-- {name} -->")[1].split(f"<!-- end {name} -->")[0].strip()
+        committed = (reference / file).read_text(encoding="utf-8").splitlines()
+        assert len(shown.splitlines()) == 8 + (name == "transfer") * 2
+        assert set(shown.splitlines()) <= set(committed)
+
+
 def test_the_attacks_are_those_of_the_table():
     shown = TEXT.split("<!-- attacks -->")[1].split("<!-- end attacks -->")[0].strip()
     # Stale? Put there what `bench list attacks --markdown` prints.
@@ -59,7 +68,7 @@ def test_the_attacks_are_those_of_the_table():
 
 
 def test_there_is_something_to_check():
-    assert len(PYTHON) == 3
+    assert len(PYTHON) == 4
     assert len(ON_DIGITS) == 3
     assert len(LINES) > len(ON_DIGITS)
 
