@@ -28,6 +28,7 @@ from models.train import Settings
 
 _SEEDS = 150
 _BATCH = 128
+_MOST_ROUNDS = 12
 _PROBES = 500
 """Images at most on which a source is compared with the target."""
 
@@ -102,8 +103,10 @@ class Transfer(Sourced):
     def __post_init__(self) -> None:
         for name in ("rounds", "epochs"):
             at_least(name, getattr(self, name), 1)
-        if self.rounds > 20:
-            raise ValueError(f"rounds must be at most 20 (each doubles the set), got {self.rounds}")
+        if self.rounds > _MOST_ROUNDS:
+            raise ValueError(
+                f"rounds must be at most {_MOST_ROUNDS} (each doubles the set), got {self.rounds}"
+            )
         if self.seeds is not None:
             at_least("seeds", self.seeds, 1)
         if not 0 < self.lam <= 1:
@@ -153,13 +156,17 @@ class Transfer(Sourced):
         self, target: Labels, supplies: Supplies, setting: Setting, x: Tensor, eps: float
     ) -> Source:
         """See Sourced; raises ValueError for supplies that do not fit."""
+        for name, images in (("held_out", supplies.held_out), ("own", supplies.own)):
+            if images is not None and images.shape[1:] != x.shape[1:]:
+                got, wanted = tuple(images.shape[1:]), tuple(x.shape[1:])
+                raise ValueError(f"supplies: {name} must hold images {wanted}, got {got}")
         if self.source == SUBSTITUTE:
             return self._substitute(target, supplies, setting, x.device, eps)
         sources = list(supplies.sources)
-        wanted = len(self.source.recipes)
-        if not sources or (wanted and len(sources) != wanted):
+        count = len(self.source.recipes)
+        if not sources or (count and len(sources) != count):
             raise ValueError(
-                f"source={self.source.to_spec()} takes {wanted or 'at least 1'} nets in supplies, "
+                f"source={self.source.to_spec()} takes {count or 'at least 1'} nets in supplies, "
                 f"got {len(sources)}"
             )
         for number, net in enumerate(sources, 1):
@@ -256,8 +263,8 @@ def points_on(
     attack: Attack, source: Predict, x: Tensor, y: Tensor, radius: float, setting: Setting
 ) -> Tensor:
     """The points (N, ...) that an attack reaches on a source, whatever a target says of them: of a
-    budget attack (and the first stage of an ensemble) that of the highest loss of its last restart,
-    of a minimal one the nearest success, moved into the ball.
+    budget attack (and the first stage of an ensemble) that of the highest loss, of a minimal one
+    the nearest success, moved into the ball.
     """
     samples = Samples(x, y, sample_ids(x).to(x.device), np.array([radius]))
     setting = replace(setting, exact=False)

@@ -226,6 +226,11 @@ def test_the_substitute_depends_on_the_seed_and_nothing_else() -> None:
     assert not all(torch.equal(one[name], other[name]) for name in one)
 
 
+def test_a_norm_that_fgsm_does_not_know_has_no_transfer_rate() -> None:
+    facts = prepared(f"{QUICK},attack=[sigma_zero:steps=5]", Curved(), norm="l0").facts
+    assert {fact["transfer_rate"] for fact in facts} == {None}
+
+
 # The contract
 
 
@@ -352,7 +357,7 @@ def test_facts_name_every_source_and_all_of_them() -> None:
     ("spec", "message"),
     [
         ("transfer:rounds=0", "transfer: rounds must be at least 1, got 0"),
-        ("transfer:rounds=30", "rounds must be at most 20"),
+        ("transfer:rounds=30", "rounds must be at most 12 "),
         ("transfer:epochs=0", "transfer: epochs must be at least 1, got 0"),
         ("transfer:lam=0", r"transfer: lam must be in \(0, 1\], got 0"),
         ("transfer:lam=2", r"lam must be in \(0, 1\], got 2"),
@@ -375,6 +380,11 @@ def test_bad_keys_are_refused(spec: str, message: str) -> None:
         (QUICK, Supplies(), "transfer needs held-out images"),
         (QUICK, Supplies(HELD_OUT[:20]), "20 held-out images and one more to measure on, got 20"),
         (QUICK, Supplies(HELD_OUT, own=HELD_OUT[:3]), "transfer needs 20 held-out images, got 3"),
+        (
+            QUICK,
+            Supplies(images(30, shape=(1, 7, 7))),
+            r"held_out must hold images \(1, 8, 8\), got \(1, 7, 7\)",
+        ),
         ("transfer:source=mlp+logreg", Supplies(sources=(small(),)), "takes 2 nets"),
         ("transfer:source=given", Supplies(), "takes at least 1 nets in supplies, got 0"),
         (

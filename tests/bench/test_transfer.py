@@ -175,6 +175,31 @@ def test_what_the_target_says_decides():
     assert fooled[0] <= fooled[1] + 0.05
 
 
+def test_the_other_half_and_foreign_data_are_trained_on(tmp_path):
+    """A net of the other half agrees with the target, one of noise does not; a substitute may be
+    made of foreign images.
+    """
+    spec = foreign(tmp_path)
+    source = "transfer:attack=fgsm,source=logreg"
+    records = run(
+        f"{source},data=half",
+        f"{source},data=[{spec}]",
+        f"{QUICK},data=[{spec}]",
+        datasets=("digits:half=1",),
+    )
+    tables = {record.attack: transfer([record]) for record in records}
+    (half,) = [table for name, table in tables.items() if name.endswith("data=half")]
+    (noise,) = [t for name, t in tables.items() if "npz" in name and "source=" in name]
+    (other,) = [t for name, t in tables.items() if "npz" in name and "seeds=" in name]
+    assert half["agreement"].iloc[0] > 0.6 > 0.4 > noise["agreement"].iloc[0]
+    assert other["target_queries"].tolist() == [20, 40]
+
+
+def test_what_a_cell_takes_at_most_holds_the_shared_queries():
+    (cell,) = resolve(Request(attacks=(QUICK,), n=50, eps="0.1")).cells
+    assert cell.most_queries == 50 * 2 + 40
+
+
 def test_every_part_of_a_transfer_is_in_the_key():
     specs = [QUICK, f"{QUICK},lam=0.2", f"{QUICK},model=logreg", "transfer:source=logreg"]
     specs += ["transfer:source=[logreg:seed=1]", "transfer:source=logreg,data=half"]
