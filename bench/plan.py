@@ -27,12 +27,12 @@ class Part:
 @dataclass(frozen=True)
 class AttackPart(Part):
     """An attack: the mode it runs in, its kind, and the forward queries it takes at most for one
-    sample over the grid.
+    sample over the grid (None: nobody knows).
     """
 
     mode: str
     kind: str
-    queries: int
+    queries: int | None
 
 
 @dataclass(frozen=True)
@@ -107,11 +107,11 @@ class Cell:
         return -(-self.data.n // BLOCK)
 
     @property
-    def most_queries(self) -> int:
+    def most_queries(self) -> int | None:
         """Forward queries at most: every attempt at every radius above 0 runs to its end for every
-        sample.
+        sample; None for an attack of which nobody knows.
         """
-        return self.attack.queries * self.data.n
+        return None if self.attack.queries is None else self.attack.queries * self.data.n
 
 
 def digest(value: Any) -> str:

@@ -252,7 +252,7 @@ def attack_part_of(
     if budget is not None:
         valid(lambda _: attack.check_budget(budget, classes), norm)
         runs = 1 if attack.kind == "minimal" else len(radii)
-        queries = min(queries, runs * budget)
+        queries = runs * budget if queries is None else min(queries, runs * budget)
     mode = ACCESS[attack.access]
     return AttackPart(attack.to_spec(), attack.identity(), mode, attack.kind, queries)
 
