@@ -17,6 +17,7 @@ from torch import Tensor
 
 from attacks.base import ForeignAttack, Kind, Task
 from models.registry import UnknownName, near
+from models.seeding import seeded_everywhere
 from models.signatures import keys_of, parameters
 
 _OURS_TO_HIDE = ("restarts", "classes", "eot")
@@ -121,7 +122,8 @@ class Library:
     def load(self, name: str, module: str = "") -> Any:
         """The library, or a module of it; refused in one line where it is not installed."""
         try:
-            return importlib.import_module(module or self.module)
+            with seeded_everywhere(0):  # some draw while they are imported
+                return importlib.import_module(module or self.module)
         except ImportError as err:
             asked = f"{self.prefix}:{name} needs {self.package}"
             if (err.name or "").partition(".")[0] == self.module:
