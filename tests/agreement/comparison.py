@@ -184,7 +184,6 @@ def _under(pair: Pair, store: Store, root: Path | None, seeds: int) -> Compariso
                 norm=pair.norm,
                 eps=repr(pair.eps),
                 n=pair.n,
-                query_budget=pair.budget,
                 device="cpu",
                 data_root=root,
             )

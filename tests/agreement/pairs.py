@@ -29,9 +29,7 @@ MODEL = "cnn_small"
 
 @dataclass(frozen=True)
 class Pair:
-    """Two attacks on one net; n images; draws: their outcomes depend on the seed; budget: queries
-    per image and radius for both.
-    """
+    """Two attacks on one net and n images; draws: their outcomes depend on the seed."""
 
     group: str
     net: str
@@ -41,7 +39,6 @@ class Pair:
     peer: str
     n: int = 256
     draws: bool = False
-    budget: int | None = None
 
 
 def pairs(group: str = "") -> list[Pair]:
@@ -56,13 +53,11 @@ def _all() -> Iterator[Pair]:
                 for n, ours, peer in table(norm, eps):
                     size = min(n, 128) if name == "cifar10" and n < 500 else n
                     draws = group in _DRAWING or "random=true" in ours
-                    budget = _BUDGETS.get(group)
-                    yield Pair(group, name, norm, eps, ours, peer, size, draws, budget)
+                    yield Pair(group, name, norm, eps, ours, peer, size, draws)
     yield from _autoattack()
 
 
 _DRAWING = ("auto-pgd", "scores", "labels")
-_BUDGETS = {"scores": 1000, "labels": 2000}
 
 
 Row = tuple[int, str, str]
@@ -137,16 +132,16 @@ def _minimal(norm: str, eps: float) -> Iterator[Row]:
         yield 256, "ddn", "advlib:ddn:steps=100,levels=none"
         yield 256, "ddn", "foolbox:DDNAttack:steps=100"
         yield 256, "ddn:levels=256", "advlib:ddn:steps=100,levels=256"
-        yield 256, "deepfool", "torchattacks:DeepFool:steps=50"
+        yield 128, "deepfool", "torchattacks:DeepFool:steps=50"
         yield 256, "deepfool", "art:DeepFool:max_iter=50,nb_grads=10,epsilon=0.02"
     if norm in ("linf", "l2"):
         yield 256, "deepfool", f"foolbox:{norm.title()}DeepFoolAttack:steps=50"
         yield 256, "deepfool", "advlib:df:steps=50"
     if norm != "l0":
         yield 256, "fab", "advlib:fab:n_iter=100"
-        yield 256, "fab_t", "advlib:fab:n_iter=100,targeted_restarts=true"
+        yield 128, "fab_t", "advlib:fab:n_iter=100,targeted_restarts=true"
     if norm in ("linf", "l2"):
-        yield 256, "fab_t", "torchattacks:FAB:steps=100,multi_targeted=true"
+        yield 128, "fab_t", "torchattacks:FAB:steps=100,multi_targeted=true"
 
 
 def _weighted(norm: str, eps: float) -> Iterator[Row]:
@@ -173,16 +168,19 @@ def _scores(norm: str, eps: float) -> Iterator[Row]:
     if norm == "l2":
         yield 64, "simba:queries=1000,alpha=0.2", "art:SimBA:max_iter=1000,attack=px,epsilon=0.2"
     if norm == "linf":
-        yield 64, "spsa", "torchattacks:SPSA:nb_iter=20"
+        step = 2.5 * eps / 30
+        ours = f"spsa:attack=[pgd:steps=30,alpha={step!r},loss=margin],pairs=16"
+        yield 64, ours, f"torchattacks:SPSA:nb_iter=30,nb_sample=16,lr={step!r}"
 
 
 def _labels(norm: str, eps: float) -> Iterator[Row]:
+    """Ours with as many queries as the peer's steps come to."""
     if norm in ("linf", "l2"):
-        yield 64, "hopskipjump:queries=2000", "foolbox:HopSkipJumpAttack"
-        yield 64, "hopskipjump:queries=2000", "art:HopSkipJump:max_iter=64"
+        yield 64, "hopskipjump:queries=2000", "foolbox:HopSkipJumpAttack:steps=8"
+        yield 64, "hopskipjump:queries=2000", "art:HopSkipJump:max_iter=8"
     if norm == "l2":
-        yield 64, "boundary:queries=2000", "foolbox:BoundaryAttack"
-        yield 64, "boundary:queries=2000", "art:BoundaryAttack"
+        yield 64, "boundary:queries=2000", "foolbox:BoundaryAttack:steps=2000"
+        yield 32, "boundary:queries=2000", "art:BoundaryAttack:max_iter=50"
 
 
 def _autoattack() -> Iterator[Pair]:

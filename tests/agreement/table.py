@@ -70,9 +70,8 @@ def _versions() -> str:
 
 def _cells(one: Comparison) -> list[str]:
     pair = one.pair
-    budget = "" if pair.budget is None else f" ({pair.budget:,} queries)"
     many = f"{one.n}" if one.seeds == 1 else f"{one.n} x {one.seeds}"
-    first = [pair.net, pair.norm, f"{pair.eps:g}", many, f"`{pair.ours}`{budget}"]
+    first = [pair.net, pair.norm, f"{pair.eps:g}", many, f"`{pair.ours}`"]
     if one.ours is None or one.peer is None:
         return [*first, f"`{pair.peer}`", *[""] * 7, one.verdict, *[""] * 3]
     return [
