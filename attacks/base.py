@@ -202,8 +202,9 @@ class ForeignAttack(Attack):
 
     The model it is handed counts its queries, and its points are judged like everyone's. It may
     draw from the global generators: they are seeded before and put back after. What it does to a
-    sample may depend on the others of the block, which is why a stored block is never split.
-    can_target: whether it takes targets.
+    sample may depend on the others of the block, which is why a stored block is never split. A
+    query budget stops it for the whole block, before the call that would take any sample beyond;
+    the nearest successes seen by then are its points. can_target: whether it takes targets.
     """
 
     revision: ClassVar[int | str] = 1
