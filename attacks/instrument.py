@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from attacks import norms
 from attacks.base import Task
 from attacks.oracles import ModelError, Predict, one_hot
-from attacks.verify import padded, reached
+from attacks.verify import reached
 from attacks.work import NEVER
 
 
@@ -120,8 +120,9 @@ class _Mark(torch.autograd.Function):
 
 
 class Instrumented(nn.Module):
-    """A model that counts: it answers calls of any number of rows, `shape` at a time (padding is
-    no query), and keeps the ledger.
+    """A model that counts: it answers calls of any number of rows, `shape` at a time at most, and
+    keeps the ledger. They are not padded: what a foreign attack asks is the same whenever its block
+    is run, and many ask for one row at a time, which would cost as much as a full batch.
 
     The model itself is no submodule: whoever switches modes, moves, freezes or copies this one does
     not reach it. Rows are taken for the block's samples in their order where there are as many as
@@ -168,8 +169,8 @@ class Instrumented(nn.Module):
 
     def _part(self, x: Tensor, rows: NDArray[np.int64]) -> Tensor:
         marked: Tensor = _Mark.apply(x, self.ledger, rows)
-        logits = self.hidden[0](padded(marked, self.shape))
-        return logits[: len(x)].float()
+        logits: Tensor = self.hidden[0](marked)
+        return logits.float()
 
 
 def _owners(points: Tensor, x: Tensor) -> NDArray[np.int64]:

@@ -51,7 +51,7 @@ def _all() -> Iterator[Pair]:
         for norm, eps in net.eps.items():
             for group, table in TABLES.items():
                 for n, ours, peer in table(norm, eps):
-                    size = min(n, 128) if name == "cifar10" and n < 500 else n
+                    size = min(n, 128 if n < 500 else 500) if name == "cifar10" else n
                     draws = group in _DRAWING or "random=true" in ours
                     yield Pair(group, name, norm, eps, ours, peer, size, draws)
     yield from _autoattack()
@@ -113,11 +113,10 @@ def _auto_pgd(norm: str, eps: float) -> Iterator[Row]:
     large = ",use_large_reps=true" if norm == "l1" else ""
     yield 500, "apgd", f"advlib:apgd:n_iter=100,loss_function=ce{large}"
     yield 500, "apgd:loss=dlr", f"advlib:apgd:n_iter=100,loss_function=dlr{large}"
-    yield 256, targeted, f"advlib:apgd_targeted:n_iter=100{large}"
+    yield 128, targeted, f"advlib:apgd_targeted:n_iter=100{large}"
     if norm != "l1":
         yield 500, "apgd", "torchattacks:APGD:steps=100,loss=ce"
-        yield 500, "apgd:loss=dlr", "torchattacks:APGD:steps=100,loss=dlr"
-        yield 256, targeted, "torchattacks:APGDT:steps=100"
+        yield 128, targeted, "torchattacks:APGDT:steps=100"
         keys = f"max_iter=100,nb_random_init=1,eps_step={2 * eps!r}"
         yield 256, "apgd", f"art:AutoProjectedGradientDescent:{keys}"
 

@@ -219,15 +219,14 @@ def test_an_independent_count_sees_the_same_queries() -> None:
         assert model.backwards > 0
 
 
-def test_padding_is_no_query_and_the_shape_is_constant() -> None:
+def test_calls_are_cut_to_the_shape_and_not_padded() -> None:
     model, x, y = curved(11)
     shapes = set()
     watched = Counting(Mapped(model.net, lambda z, points: shapes.add(len(points)) or z))
     settled = swept(descent, watched, x, y, [0.02], shape=8)
-    assert {s.forward for s in settled} == {5}
-    assert {s.backward for s in settled} == {5}
-    assert watched.forwards == 5 * 16
-    assert shapes == {8, 1}  # 1: asked for the number of classes by this test
+    assert {(s.forward, s.backward) for s in settled} == {(5, 5)}
+    assert (watched.forwards, watched.backwards) == (55, 55)
+    assert shapes == {8, 3, 1}  # 1: asked for the number of classes by this test
 
 
 def test_rows_of_a_part_count_for_the_sample_they_are_nearest_to() -> None:
