@@ -209,14 +209,14 @@ def test_what_is_neither_an_attack_nor_callable_is_refused(tmp_path: Path) -> No
 # What is counted
 
 
-def test_an_independent_count_sees_the_same_queries() -> None:
-    """One row at a time, so that nothing is padded."""
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("shape", [1, 5, 64])
+def test_an_independent_count_sees_the_same_queries(norm: str, shape: int) -> None:
     model, x, y = curved()
-    for norm in ("linf", "l2"):
-        settled = swept(descent, model, x, y, [0.01, 0.02, 0.04], norm=norm)
-        assert sum(s.forward for s in settled) == model.forwards
-        assert sum(s.backward for s in settled) == model.backwards
-        assert model.backwards > 0
+    settled = swept(descent, model, x, y, [0.01, 0.02, 0.04], norm=norm, shape=shape)
+    assert sum(s.forward for s in settled) == model.forwards
+    assert sum(s.backward for s in settled) == model.backwards
+    assert model.backwards > 0
 
 
 def test_calls_are_cut_to_the_shape_and_not_padded() -> None:
