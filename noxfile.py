@@ -57,6 +57,18 @@ def lowest(session: nox.Session) -> None:
     session.run("pytest", *session.posargs)
 
 
+@nox.session(python=PYTHONS[0])
+def agreement(session: nox.Session) -> None:
+    """Ours against other libraries; `-- --write FILE` renews results/reference/agreement.md."""
+    session.install("-e", ".[dev,foolbox,art]", "setuptools<81")
+    session.install("--no-build-isolation", "visdom")  # of adv-lib; its build needs pkg_resources
+    session.install("adv-lib")
+    session.install(
+        "--no-deps", "torchattacks"
+    )  # pins requests to a version that nobody else takes
+    session.run("python", "-m", "tests.agreement", *session.posargs)
+
+
 @nox.session
 def wheel(session: nox.Session) -> None:
     """The default set against the built wheel, away from the source tree."""

@@ -10,16 +10,27 @@ from attacks import registry
 from attacks.threat import NORMS, ThreatModel
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor
+
     from attacks.base import Attack
     from attacks.oracles import OnlyLabels
 
-__all__ = ["NORMS", "OnlyLabels", "ThreatModel", "get"]
+__all__ = ["NORMS", "OnlyLabels", "ThreatModel", "get", "wrap"]
 
 
 def get(spec: str) -> Attack:
     """The attack that a spec such as `pgd:steps=40,restarts=5` names."""
     attack: Attack = registry.attacks.get(spec)
     return attack
+
+
+def wrap(function: Callable[..., Tensor]) -> Attack:
+    """A callable (model, x, y, **keys) -> x_adv as an attack; see attacks.foreign.callables."""
+    from attacks.foreign import callables
+
+    return callables.wrap(function)
 
 
 def __getattr__(name: str) -> Any:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from attacks import registry
 from attacks.draws import Draws
@@ -67,15 +67,15 @@ class Attack(ABC):
     access: ClassVar[str]
     kind: ClassVar[Kind] = "budget"
     norms: ClassVar[tuple[str, ...]] = NORMS
-    revision: ClassVar[int] = 1
+    revision: ClassVar[int | str] = 1
     needs: ClassVar[tuple[str, ...]] = ()
     classes: int = 2
     restarts: int = 1
     eot: int = 1
 
     @abstractmethod
-    def cost(self, radii: Sequence[float], norm: str, classes: int) -> int:
-        """Forward queries at most for one sample at all of these radii."""
+    def cost(self, radii: Sequence[float], norm: str, classes: int) -> int | None:
+        """Forward queries at most for one sample at all of these radii; None where nobody knows."""
 
     def least_queries(self, classes: int) -> int:  # noqa: ARG002  some look at every class
         """The smallest query budget that means anything: here an answer, and a look at where it
@@ -214,6 +214,45 @@ class BlockAttack(Attack):
         """Points (N, ...), a point equal to its image where nothing was found."""
 
 
+class ForeignAttack(Attack):
+    """An attack of somebody else's, which calls a model by itself: run on a block of samples.
+
+    The model it is handed counts its queries, and its points are judged like everyone's. It may
+    draw from the global generators: they are seeded before and put back after. What it does to a
+    sample may depend on the others of the block, which is why a stored block is never split. A
+    query budget stops it for the whole block, before the call that would take any sample beyond;
+    the nearest successes seen by then are its points. can_target: whether it takes targets.
+    """
+
+    revision: ClassVar[int | str] = 1
+    can_target: ClassVar[bool] = False
+
+    @abstractmethod
+    def craft(self, model: nn.Module, task: Task) -> Tensor:
+        """Points (N, ...) for a task whose samples share one radius."""
+
+    def attempts(self, classes: int, *, targeted: bool = False) -> int:  # noqa: ARG002  it restarts itself
+        """One: a field `restarts` is its own."""
+        return 1
+
+    def least_classes(self, *, targeted: bool) -> int:  # noqa: ARG002  nobody knows
+        """Two: a field `classes` is its own."""
+        return 2
+
+    def least_queries(self, classes: int) -> int:  # noqa: ARG002  nobody knows
+        """One."""
+        return 1
+
+    def cost(self, radii: Sequence[float], norm: str, classes: int) -> None:
+        """Not known before it has run."""
+
+    def check(self, norm: str, classes: int, *, targeted: bool = False) -> None:
+        """See Attack."""
+        super().check(norm, classes, targeted=targeted)
+        if targeted and not self.can_target:
+            raise ValueError(f"attack {registry.attacks.name_of(self)} takes no targets")
+
+
 class Ensemble(Attack):
     """Other attacks one after the other, each only on the samples and radii that still stand."""
 
@@ -223,9 +262,11 @@ class Ensemble(Attack):
     def stages(self, norm: str, classes: int) -> tuple[Attack, ...]:
         """The attacks in their order."""
 
-    def cost(self, radii: Sequence[float], norm: str, classes: int) -> int:
+    def cost(self, radii: Sequence[float], norm: str, classes: int) -> int | None:
         """See Attack."""
-        return sum(stage.cost(radii, norm, classes) for stage in self.stages(norm, classes))
+        costs = [stage.cost(radii, norm, classes) for stage in self.stages(norm, classes)]
+        known = [cost for cost in costs if cost is not None]
+        return sum(known) if len(known) == len(costs) else None
 
 
 MOST = 10**9

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,50 +13,81 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from attacks import norms
-from attacks.base import BlockAttack, Task
+from attacks.base import BlockAttack, ForeignAttack, Task
 from attacks.draws import Draws
-from attacks.oracles import Aim, Answer, ModelError, Oracle
+from attacks.instrument import Instrumented, Ledger, OutOfBudget
+from attacks.oracles import ORACLES, Aim, Answer, ModelError, Oracle, Predict, one_hot
 from attacks.verify import padded
 from attacks.work import NEVER, POLICIES, Judge, Samples, Setting, Settled, Tally
+from models.seeding import seeded_everywhere
+
+_TOGETHER = 256
+"""Samples that a foreign attack is handed at a time where nobody groups them."""
 
 
 @dataclass
 class Counted:
-    """An oracle for the rows of one block: pads every call to the shape, counts per row."""
+    """An oracle for the rows of one block: pads every call to the shape, keeps the ledger.
+
+    A row whose sample may ask no more is not asked: it hears its label, and no slope.
+    """
 
     oracle: Oracle
     shape: int
-    forward: NDArray[np.int64]
-    backward: NDArray[np.int64]
+    ledger: Ledger
 
     def __call__(self, points: Tensor, rows: Tensor, aim: Aim, *, differentiate: bool) -> Answer:
         """See base.Ask."""
+        task, samples = self.ledger.task, rows.cpu().numpy()
+        allowed = self.ledger.allows(samples)
+        mute = one_hot(task.y[rows], task.classes)
+        logits, value = mute.clone(), aim.value(mute)
+        gradient = torch.zeros_like(points)
+        if allowed.any():
+            index = torch.from_numpy(np.flatnonzero(allowed)).to(points.device)
+            told = self._told(points[index], aim.each(lambda t: t[index]), differentiate)
+            logits[index], value[index], gradient[index] = told.logits, told.value, told.gradient
+            asked = samples[allowed]
+            self.ledger.asked(asked)
+            if differentiate:
+                self.ledger.differentiated(asked)
+            self.ledger.see(points[index], asked, told.logits)
+        return Answer(logits, value, gradient)
+
+    def _told(self, points: Tensor, aim: Aim, differentiate: bool) -> Answer:  # noqa: FBT001  see Ask
         answer = self.oracle(
             padded(points, self.shape),
             aim.each(lambda t: padded(t, self.shape)),
             differentiate=differentiate,
         )
         count = len(points)
-        logits, value = answer.logits[:count], answer.value[:count]
-        gradient = answer.gradient[:count]
+        logits, gradient = answer.logits[:count], answer.gradient[:count]
         if not bool(logits.isfinite().all() & gradient.isfinite().all()):
             raise ModelError(
                 "the model returned NaN or infinite logits or gradients under attack, "
                 f"{count} images"
             )
-        np.add.at(self.forward, rows.cpu().numpy(), 1)
-        np.add.at(self.backward, rows.cpu().numpy(), int(differentiate))
-        return Answer(logits, value, gradient)
+        return Answer(logits, answer.value[:count], gradient)
 
 
 def crafted(
-    attack: BlockAttack, oracle: Oracle, judge: Judge, samples: Samples, setting: Setting
+    attack: BlockAttack | ForeignAttack,
+    model: Predict,
+    judge: Judge,
+    samples: Samples,
+    setting: Setting,
 ) -> Iterator[Settled]:
-    """Runs a block attack over every sample and rung, `shape` samples at a time."""
-    size = min(setting.shape, setting.in_flight or setting.shape)
-    for first in range(0, len(samples), size):
-        rows = np.arange(first, min(first + size, len(samples)))
-        block = _Block(attack, oracle, judge, samples, setting, rows)
+    """Runs a block attack over every sample and rung: ours on `shape` samples at a time, a foreign
+    one on whole groups, whatever may be in flight.
+    """
+    if isinstance(attack, BlockAttack):
+        parts = replace(samples, groups=None).parts(
+            min(setting.shape, setting.in_flight or setting.shape)
+        )
+    else:
+        parts = samples.parts(_TOGETHER if samples.groups is None else 1)
+    for rows in parts:
+        block = _Block(attack, model, judge, samples, setting, rows)
         block.run()
         for row in rows:
             yield block.tallies[row].settled(int(row), samples.x[row])
@@ -63,8 +95,8 @@ def crafted(
 
 @dataclass
 class _Block:
-    attack: BlockAttack
-    oracle: Oracle
+    attack: BlockAttack | ForeignAttack
+    model: Predict
     judge: Judge
     samples: Samples
     setting: Setting
@@ -72,66 +104,116 @@ class _Block:
 
     def __post_init__(self) -> None:
         self.tallies: dict[Any, Tally] = {r: self.samples.tally(int(r)) for r in self.rows}
+        self.is_minimal = self.attack.kind == "minimal"
 
     def run(self) -> None:
         """Every attempt at every rung that still stands; a minimal attack has the last one only."""
-        samples, is_minimal = self.samples, self.attack.kind == "minimal"
+        samples = self.samples
         at = {row: samples.next_open(row, 0) for row in self.rows}
         while any(rung is not None for rung in at.values()):
             work = [(row, rung) for row, rung in at.items() if rung is not None]
-            if is_minimal:
+            if self.is_minimal:
                 work = [(row, samples.rungs - 1) for row, _ in work]
             fooled = dict.fromkeys([row for row, _ in work], False)
             for attempt in range(self._attempts()):
-                left = [(row, rung) for row, rung in work if is_minimal or not fooled[row]]
-                if left:
-                    fooled |= self._attempt(left, attempt)
+                left = [(r, rung) for r, rung in work if self.is_minimal or not fooled[r]]
+                for part in self._parts([w for w in left if self._room(*w) > 0]):
+                    fooled |= self._attempt(part, attempt)
             policy = POLICIES[self.setting.policy]
             for row, rung in work:
-                following = None if is_minimal else policy(rung, samples.rungs, fooled[row])
+                following = None if self.is_minimal else policy(rung, samples.rungs, fooled[row])
                 at[row] = samples.next_open(row, following)
+
+    def _parts(self, work: list[tuple[int, int]]) -> list[list[tuple[int, int]]]:
+        """The work by what one call may hold: a foreign budget attack knows one radius."""
+        if isinstance(self.attack, BlockAttack) or self.is_minimal:
+            return [work] if work else []
+        parts: dict[float, list[tuple[int, int]]] = {}
+        for row, rung in work:
+            parts.setdefault(self.samples.radius(row, rung), []).append((row, rung))
+        return list(parts.values())
+
+    def _room(self, row: int, rung: int) -> float:
+        """The forward queries that are left for a sample at a rung."""
+        if self.setting.budget is None:
+            return np.inf
+        spent = self.tallies[row].spent
+        return self.setting.budget - int(spent.max() if self.is_minimal else spent[rung])
 
     def _attempt(self, work: list[tuple[int, int]], attempt: int) -> dict[int, bool]:
         """Which samples it fooled."""
         rows = np.array([row for row, _ in work])
         task = self._task(work, rows, attempt)
-        zeros = np.zeros(len(rows), dtype=np.int64)
-        ask = Counted(self.oracle, self.setting.shape, zeros, zeros.copy())
-        points = self._sane(self.attack.craft(ask, task), task)
-        norm, is_minimal = self.setting.norm, self.attack.kind == "minimal"
+        ledger = self._ledger(work, rows, task)
+        points = self._sane(self._craft(task, ledger, attempt), task)
+        norm, is_minimal = self.setting.norm, self.is_minimal
         radius = torch.full_like(task.radius, torch.inf) if is_minimal else task.radius
         verdict = self.judge(points.nan_to_num(0.0), rows, radius)
         # A point that is its image claims nothing; one outside ball or box, or none, is refused.
         outside = (~norms.inside(points, task.x, radius, norm)).cpu().numpy()
         for place, (row, rung) in enumerate(work):
             tally = self.tallies[row]
-            tally.forward += int(ask.forward[place])
-            tally.spent[slice(None) if is_minimal else rung] += ask.forward[place]
-            tally.backward += int(ask.backward[place])
+            before, first = tally.spent.copy(), ledger.first[place]
+            seen = np.where(first == NEVER, NEVER, before + first)
+            tally.forward += int(ledger.forward[place])
+            tally.spent[slice(None) if is_minimal else rung] += ledger.forward[place]
+            tally.backward += int(ledger.backward[place])
             tally.verify += 1
             tally.refused += int(outside[place])
             if verdict[place] and is_minimal:
                 distance, within = self.samples.within(row, points[place], norm)
-                tally.near(points[place], distance, within, np.full(len(within), NEVER))
+                tally.near(points[place], distance, within, seen)
             elif verdict[place]:
                 above = np.arange(self.samples.rungs)
                 at = above >= rung if self.setting.policy == "ladder" else above == rung
-                tally.fool(points[place], at, int(tally.spent[rung]))
+                by_now = tally.spent[rung] if first[0] == NEVER else seen[rung]
+                tally.fool(points[place], at, int(by_now))
             elif not tally.found and not is_minimal and not outside[place]:
                 tally.x_adv = points[place]
         return {row: bool(verdict[place]) for place, (row, _) in enumerate(work)}
+
+    def _ledger(self, work: list[tuple[int, int]], rows: NDArray[np.int64], task: Task) -> Ledger:
+        """A minimal attack's successes are noted at every rung, another's at its radius."""
+        balls = task.radius[:, None]
+        if self.is_minimal:
+            radii = self.samples.radii
+            each = np.broadcast_to(
+                radii if radii.ndim == 1 else radii[rows], (len(rows), radii.shape[-1])
+            )
+            balls = torch.from_numpy(each.copy()).to(task.x.device).float()
+        room = None
+        if self.setting.budget is not None:
+            room = np.array([self._room(*w) for w in work], np.int64)
+        return Ledger(task, balls, room, self.is_minimal)
+
+    def _craft(self, task: Task, ledger: Ledger, attempt: int) -> Tensor:
+        if isinstance(self.attack, BlockAttack):
+            oracle = ORACLES[self.attack.access](self.model)
+            return self.attack.craft(Counted(oracle, self.setting.shape, ledger), task)
+        asked = Instrumented(self.model, ledger, self.setting.shape, self.attack.access)
+        ids = task.draws.ids.cpu().numpy().tobytes()
+        start = f"{self.setting.seed}|{attempt}|".encode() + ids
+        seed = int.from_bytes(hashlib.blake2b(start, digest_size=7).digest(), "big")
+        with seeded_everywhere(seed), torch.enable_grad():
+            try:
+                return self.attack.craft(asked, task)
+            except OutOfBudget:
+                return ledger.best
 
     def _attempts(self) -> int:
         targeted = self.samples.targets is not None
         return self.attack.attempts(self.setting.classes, targeted=targeted)
 
-    def _sane(self, points: Tensor, task: Task) -> Tensor:
+    def _sane(self, points: object, task: Task) -> Tensor:
+        if not isinstance(points, Tensor):
+            got = type(points).__name__
+            raise TypeError(f"{self.attack.to_spec()} must return a tensor of images, got {got}")
         if points.shape != task.x.shape or points.dtype != task.x.dtype:
             raise ValueError(
                 f"{self.attack.to_spec()} returned points of shape {tuple(points.shape)} and type "
                 f"{points.dtype}, for images {tuple(task.x.shape)} of type {task.x.dtype}"
             )
-        return points.detach()
+        return points.detach().to(task.x.device)
 
     def _task(self, work: list[tuple[int, int]], rows: NDArray[np.int64], attempt: int) -> Task:
         samples, device = self.samples, self.samples.x.device

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from attacks.base import Attack, BlockAttack, Ensemble, StepAttack, Task
+from attacks.base import Attack, BlockAttack, Ensemble, ForeignAttack, StepAttack, Task
 from attacks.blocks import crafted
 from attacks.oracles import DIFFERENTIATING, ORACLES, Answer, Predict
 from attacks.stream import Stream
@@ -27,15 +27,15 @@ def sweep(
     """Runs an attack over every sample and rung; yields each sample once, when it is settled.
 
     model answers the attack's queries. A sample's result depends on its image, label, radii and the
-    setting's seed and shape alone. Raises ModelError when the model returns something that is not
-    finite.
+    setting's seed and shape alone (of a foreign attack on those of its group). Raises ModelError
+    when the model returns something that is not finite.
     """
     attack.check(setting.norm, setting.classes, targeted=samples.targets is not None)
     match attack:
         case Ensemble():
             yield from _staged(attack, model, judge, samples, setting)
-        case BlockAttack():
-            yield from crafted(attack, ORACLES[attack.access](model), judge, samples, setting)
+        case BlockAttack() | ForeignAttack():
+            yield from crafted(attack, model, judge, samples, setting)
         case StepAttack():
             yield from Stream(attack, ORACLES[attack.access](model), judge, samples, setting).run()
         case _:
@@ -53,8 +53,7 @@ def _staged(
 ) -> Iterator[Settled]:
     """Each stage on the samples and rungs that still stand after the one before."""
     stages = attack.stages(setting.norm, setting.classes)
-    for first in range(0, len(samples), _TOGETHER):
-        rows = np.arange(first, min(first + _TOGETHER, len(samples)))
+    for rows in samples.parts(_TOGETHER):
         still = np.ones((len(rows), samples.rungs), dtype=np.bool_)
         if samples.open is not None:
             still &= samples.open[rows]
@@ -70,7 +69,7 @@ def _staged(
                 still[place] &= ~tallies[place].fooled
                 # Nothing more to ask, now or after the last stage: the sample is settled.
                 if not still[place].any() or number + 1 == len(stages):
-                    row = first + place
+                    row = int(rows[place])
                     yield tallies[place].settled(row, samples.x[row])
 
 

@@ -130,15 +130,19 @@ def in_box(points: Tensor) -> Tensor:
 
 
 def inside(x_adv: Tensor, x: Tensor, radius: Tensor, norm: str) -> Tensor:
-    """Whether (N,) each x_adv is finite, in the box and in the ball; in float64, with design
-    tolerance 1e-6.
+    """Whether (N,) each x_adv is finite, in the box and in the ball; see holds."""
+    delta = (x_adv.double() - x.double()).flatten(1)
+    return in_box(x_adv) & delta.isfinite().all(1) & holds(radius, size(delta, norm), norm)
+
+
+def holds(radius: Tensor, distance: Tensor, norm: str) -> Tensor:
+    """Whether a ball reaches as far as a distance; in float64, with design tolerance 1e-6.
 
     For l1 the tolerance is 1e-6 * max(1, radius); the l0 count has none.
     """
-    delta = (x_adv.double() - x.double()).flatten(1)
     slack = {"l0": 0.0, "l1": TOLERANCE}.get(norm, TOLERANCE)
     allowed = radius.double() + (slack * radius.double().clamp(min=1) if norm == "l1" else slack)
-    return in_box(x_adv) & delta.isfinite().all(1) & (size(delta, norm) <= allowed)
+    return distance <= allowed
 
 
 @dataclass(frozen=True)

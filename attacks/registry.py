@@ -9,7 +9,7 @@ from models.registry import Registry
 
 
 def _load(name: str) -> Any:
-    return importlib.import_module("models.isolation").subclass(name, "attacks.base:Attack")
+    return importlib.import_module("attacks.foreign.callables").recipe(name)
 
 
 attacks = Registry(
@@ -43,4 +43,10 @@ attacks = Registry(
         "noise": "attacks.noise:Noise",
     },
     loader=_load,
+    families={
+        "foolbox": "attacks.foreign.foolbox:recipe",
+        "torchattacks": "attacks.foreign.torchattacks:recipe",
+        "art": "attacks.foreign.art:recipe",
+        "advlib": "attacks.foreign.advlib:recipe",
+    },
 )

@@ -133,7 +133,7 @@ class Sourced(Attack):
         """See Attack."""
         return "transfer"
 
-    def cost(self, radii: Sequence[float], norm: str, classes: int) -> int:
+    def cost(self, radii: Sequence[float], norm: str, classes: int) -> int | None:
         """See Attack: of the source."""
         return self.inner.cost(radii, norm, classes)
 

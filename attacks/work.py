@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -18,7 +19,8 @@ from attacks import norms
 class Samples:
     """What is attacked: x (N, ...) float32, y (N,), ids (N,) int64, targets (N,) or None; radii
     (R,) or (N, R); open (N, R) bool, the rungs that still stand (all where None); spent (N, R)
-    int64, the forward queries already made at each rung (none where None).
+    int64, the forward queries already made at each rung (none where None); groups (N,) int64,
+    never falling: samples that attacks which look at several at once are run on together.
     """
 
     x: Tensor
@@ -28,6 +30,7 @@ class Samples:
     targets: Tensor | None = None
     open: NDArray[np.bool_] | None = None
     spent: NDArray[np.int64] | None = None
+    groups: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.y)
@@ -40,6 +43,20 @@ class Samples:
     def rungs(self) -> int:
         """The number of radii per sample."""
         return int(self.radii.shape[-1])
+
+    def parts(self, most: int) -> Iterator[NDArray[np.int64]]:
+        """The samples in their order, in parts of at most so many, or of one group that has more;
+        groups are not split.
+        """
+        groups = np.arange(len(self)) // most if self.groups is None else self.groups
+        starts = np.flatnonzero(np.diff(groups, prepend=-1)).tolist()
+        first = 0
+        for start, end in itertools.pairwise([*starts, len(self)]):
+            if start > first and end - first > most:
+                yield np.arange(first, start)
+                first = start
+        if first < len(self):
+            yield np.arange(first, len(self))
 
     def next_open(self, sample: int, rung: int | None) -> int | None:
         """The first rung from this one on at which the sample still stands."""
@@ -83,6 +100,7 @@ class Samples:
             targets=None if self.targets is None else self.targets[index],
             open=still,
             spent=spent,
+            groups=None if self.groups is None else self.groups[rows],
         )
 
 

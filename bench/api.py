@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from attacks.base import Attack
 from attacks.call import check_images
+from attacks.foreign.callables import wrap
 from attacks.oracles import frozen
 from attacks.registry import attacks as attack_table
 from bench import data, runner
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Eps = str | float | Sequence[float | str]
+Named = str | Attack | Callable[..., Tensor]
+"""An attack as asked for: a spec, a recipe, or a callable (model, x, y, **keys) -> x_adv."""
 
 
 class CellFailed(BenchError):
@@ -107,7 +110,7 @@ class Run:
 def evaluate(  # noqa: PLR0913  one keyword per setting
     model: nn.Module,
     dataset: str | tuple[Tensor, Tensor] = "digits",
-    attacks: str | Attack | Sequence[str | Attack] = ("pgd",),
+    attacks: Named | Sequence[Named] = ("pgd",),
     *,
     norm: str = "linf",
     eps: Eps | None = None,
@@ -122,7 +125,8 @@ def evaluate(  # noqa: PLR0913  one keyword per setting
 ) -> Run:
     """Robust accuracy of a module against attacks, at every eps of a grid.
 
-    model: images (N, C, H, W) in [0, 1] to logits (N, K), left as found. dataset: a spec, or
+    model: images (N, C, H, W) in [0, 1] to logits (N, K), left as found. attacks: specs, recipes,
+    or callables (model, x, y, **keys) -> x_adv (see attacks.wrap). dataset: a spec, or
     tensors (x, y): x uint8 or floating in [0, 1], y integers. eps: a number, several, or a text
     such as `0:0.4:0.05`; by default the dataset's grid (own tensors have none). n: how many samples
     of the stratified test order, by default min(1000, all). query_budget: forward queries at most
@@ -132,7 +136,7 @@ def evaluate(  # noqa: PLR0913  one keyword per setting
     """
     if not isinstance(model, nn.Module):
         raise RequestError(f"model must be a torch.nn.Module, got {type(model).__name__}")
-    named = [attacks] if isinstance(attacks, str | Attack) else list(attacks)
+    named = [attacks] if isinstance(attacks, str) or callable(attacks) else list(attacks)
     if not named:
         raise RequestError("at least one attack is needed")
     # What every request is checked for.
@@ -178,6 +182,7 @@ def evaluate(  # noqa: PLR0913  one keyword per setting
         )
         cells[cell.key] = cell
         sources[cell.key] = Sources(chosen, given, defense, recipe)
+    _check_told_apart([cell.attack.text for cell in cells.values()])
     job = Job(tuple(cells.values()), sources, root, where, batch_size, None)
     with Store.in_memory() if out is None else Store.open(Path(out)) as store:
         runner.execute(job, store, LocalExecutor(), Silent())
@@ -188,9 +193,18 @@ def evaluate(  # noqa: PLR0913  one keyword per setting
     return Run(records)
 
 
-def _recipes(named: str | Attack, norm: str, classes: int) -> list[Attack]:
+def _check_told_apart(names: Sequence[str]) -> None:
+    """Tables tell attacks apart by their names alone."""
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise RequestError(f"two different attacks are both called {twice!r}: rename a function")
+
+
+def _recipes(named: Named, norm: str, classes: int) -> list[Attack]:
     if isinstance(named, Attack):
         return [named]
+    if not isinstance(named, str):
+        return [wrap(named)]
     specs = runner.named_attacks([named], norm, classes)
     return [valid(attack_table.get, text) for text in specs]
 

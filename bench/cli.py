@@ -17,6 +17,7 @@ from bench import __version__
 from bench.errors import BenchError, RequestError
 
 if TYPE_CHECKING:
+    from bench.plan import Cell
     from bench.runner import Job
     from bench.spec import Request
     from bench.store import Record, Store
@@ -254,7 +255,7 @@ def _show_plan(job: Job, store: Store) -> None:
             cell.seed,
             cell.data.n,
             f"{cell.blocks - todo.get(cell.key, 0)}/{cell.blocks}",
-            f"{cell.most_queries * todo.get(cell.key, 0) // cell.blocks:,}",
+            _most_queries(cell, todo.get(cell.key, 0)),
         )
         for cell in job.cells
     ]
@@ -273,6 +274,13 @@ def _show_plan(job: Job, store: Store) -> None:
     print(tabulate(rows, headers=headers, tablefmt="github", disable_numparse=True))
     stored = len(job.cells) - len(todo)
     print(f"\n{len(job.cells)} cells, {stored} stored, {len(todo)} to run; nothing was run")
+
+
+def _most_queries(cell: Cell, blocks: int) -> str:
+    # The unknown cost of somebody else's attack is shown as such.
+    if cell.most_queries is None:
+        return "?" if blocks else "0"
+    return f"{cell.most_queries * blocks // cell.blocks:,}"
 
 
 def _write_tables(records: list[Record], out: Path) -> None:
@@ -359,7 +367,8 @@ def show(name: Annotated[str, typer.Argument(help="A name that `bench list` prin
     from models.registry import near
 
     tables = _tables()
-    found = [table for table in tables.values() if name in table.names()]
+    family = name.partition(":")[0]
+    found = [t for t in tables.values() if name in t.names() or family in t.families]
     if not found:
         known = [entry for table in tables.values() for entry in table.names()]
         raise RequestError(str(near(name, known, "entry", "bench list")))

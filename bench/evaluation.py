@@ -323,7 +323,7 @@ class _Pipeline:
                 yield Settled(sample, none > 0, none, none, x[place], 0, 0, 0)
             return
         index = torch.from_numpy(places).to(x.device)
-        samples = Samples(x[index], y[index], self.images.ids[index], radii)
+        samples = Samples(x[index], y[index], self.images.ids[index], radii, groups=places // BLOCK)
         setting = Setting(
             norm=cell.norm,
             classes=self.classes,

@@ -27,12 +27,12 @@ class Part:
 @dataclass(frozen=True)
 class AttackPart(Part):
     """An attack: the mode it runs in, its kind, the forward queries it takes at most for one sample
-    over the grid, and those it makes once, shared by all samples.
+    over the grid (None: nobody knows), and those it makes once, shared by all samples.
     """
 
     mode: str
     kind: str
-    queries: int
+    queries: int | None
     shared: int = 0
 
 
@@ -108,11 +108,12 @@ class Cell:
         return -(-self.data.n // BLOCK)
 
     @property
-    def most_queries(self) -> int:
+    def most_queries(self) -> int | None:
         """Forward queries at most: every attempt at every radius above 0 runs to its end for every
-        sample.
+        sample; None for an attack of which nobody knows.
         """
-        return self.attack.queries * self.data.n + self.attack.shared
+        queries = self.attack.queries
+        return None if queries is None else queries * self.data.n + self.attack.shared
 
 
 def digest(value: Any) -> str:

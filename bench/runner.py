@@ -260,7 +260,7 @@ def attack_part_of(
     if budget is not None:
         valid(lambda _: attack.check_budget(budget, classes), norm)
         runs = 1 if attack.kind == "minimal" else len(radii)
-        queries = min(queries, runs * budget)
+        queries = runs * budget if queries is None else min(queries, runs * budget)
     identity = {**attack.identity(), **supplies.identity(attack, dataset, root)}
     counted = (queries, attack.shared_queries)
     return AttackPart(attack.to_spec(), identity, attack.mode, attack.kind, *counted)

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import types
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from torch import nn
 
@@ -16,9 +14,7 @@ from models.isolation import Place, find
 from models.nets import Shape
 from models.recipes import Classifier
 from models.registry import UnknownName
-
-_SIMPLE = (int, float, bool, str)
-_MISSING = dataclasses.MISSING
+from models.signatures import keys_of, parameters
 
 
 @dataclass(frozen=True)
@@ -68,21 +64,12 @@ def recipe(name: str) -> type[ExternalModel]:
             f"{name} must be a factory of a torch.nn.Module, got a {type(found).__name__} object"
         )
     own = {f.name for f in dataclasses.fields(Classifier)}
-    hints = _hints(found)
-    keys = {
-        p.name: (hints.get(p.name) or _type_of(p.default), p)
-        for p in inspect.signature(found).parameters.values()
-        if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
-    }
-    keys = {n: (kind, p) for n, (kind, p) in keys.items() if n in own or kind is not None}
-    required = frozenset(n for n, (_, p) in keys.items() if p.default is p.empty)
+    keys = keys_of(found)
+    named = {key.name for key in keys} | (own & parameters(found).keys())
+    required = frozenset(key.name for key in keys if key.is_required)
     made = dataclasses.make_dataclass(
         name.rpartition(":")[2],
-        [
-            (n, kind, dataclasses.field(default=_MISSING if n in required else p.default))
-            for n, (kind, p) in keys.items()
-            if n not in own
-        ],
+        [key.field() for key in keys if key.name not in own],
         bases=(ExternalModel,),
         frozen=True,
         kw_only=True,
@@ -90,37 +77,10 @@ def recipe(name: str) -> type[ExternalModel]:
             "factory": staticmethod(found),
             "place": place,
             "required": required,
-            "passed": tuple(n for n in keys if n != "weights" or n in required),
+            "passed": tuple(n for n in named if n != "weights" or n in required),
             "label": f"{place.stem}:{name.rpartition(':')[2]}",
             "source_digest": place.digest(),
             "__doc__": inspect.getdoc(found) or f"{name.rpartition(':')[2]} of {place.name}.",
         },
     )
     return typing.cast("type[ExternalModel]", made)
-
-
-def _hints(found: Any) -> dict[str, Any]:
-    """The annotations that a key's text can be converted to."""
-    try:
-        hints = typing.get_type_hints(
-            vars(found).get("__init__", found) if isinstance(found, type) else found
-        )
-    except (NameError, TypeError):
-        return {}
-    return {name: hint for name, hint in hints.items() if _is_simple(hint)}
-
-
-def _is_simple(hint: Any) -> bool:
-    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
-        members = [member for member in typing.get_args(hint) if member is not type(None)]
-        return len(members) == 1 and members[0] in _SIMPLE
-    return hint in _SIMPLE
-
-
-def _type_of(default: Any) -> Any:
-    """The type of a key without a usable annotation; None where it cannot be a key."""
-    if default is inspect.Parameter.empty:
-        return str
-    if default is None:
-        return str | None
-    return type(default) if type(default) in _SIMPLE else None

@@ -96,11 +96,15 @@ def find(name: str) -> tuple[Any, Place]:
 
 
 def subclass(name: str, base: str) -> Any:
-    """The recipe class of the user's own that `name` names; it must be a dataclass and a subclass
-    of base (`module:Class`).
+    """The recipe class of the user's own that `name` names; see recipe_class."""
+    return recipe_class(name, *find(name), base)
+
+
+def recipe_class(name: str, found: Any, place: Place, base: str) -> Any:
+    """What was found under a name, as a recipe class; it must be a dataclass and a subclass of
+    base (`module:Class`).
     """
     parent = find(base)[0]
-    found, place = find(name)
     is_recipe = isinstance(found, type) and issubclass(found, parent)
     if not is_recipe or not dataclasses.is_dataclass(found):
         rule = f"must be a frozen dataclass and a subclass of {base.replace(':', '.')}"

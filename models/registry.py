@@ -7,6 +7,7 @@ dataclass; its fields are the keys, its annotations the types, its docstring the
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import hashlib
@@ -121,7 +122,7 @@ def convert(text: str, kind: Any) -> Any:
         members = typing.get_args(kind)
         if text.lower() == "none" and type(None) in members:
             return None
-        return convert(text, next(m for m in members if m is not type(None)))
+        return _as_one_of(text, [m for m in members if m is not type(None)])
     if typing.get_origin(kind) is typing.Literal:
         if text not in typing.get_args(kind):
             raise ValueError(f"one of {', '.join(typing.get_args(kind))}")
@@ -135,6 +136,14 @@ def convert(text: str, kind: Any) -> Any:
         str: str,
     }
     return converters[kind](text)
+
+
+def _as_one_of(text: str, kinds: list[Any]) -> Any:
+    """The value by the first type that takes the text."""
+    for kind in kinds[:-1]:
+        with contextlib.suppress(ValueError):
+            return convert(text, kind)
+    return convert(text, kinds[-1])
 
 
 def type_name(kind: Any) -> str:
@@ -207,10 +216,19 @@ class Registry:
     """
 
     def __init__(
-        self, kind: str, table: Mapping[str, str], *, loader: Callable[[str], Any] | None = None
+        self,
+        kind: str,
+        table: Mapping[str, str],
+        *,
+        loader: Callable[[str], Any] | None = None,
+        families: Mapping[str, str] | None = None,
     ):
+        """families: first parts of names such as `foolbox:LinfPGD`, each with the `module:function`
+        that makes a class from the rest.
+        """
         self.kind = kind
         self.table = dict(table)
+        self.families = dict(families or {})
         self.group = f"bench.{kind}s"
         self._loader = loader
 
@@ -236,6 +254,9 @@ class Registry:
 
     def load(self, name: str) -> Any:
         """The class or factory behind a name."""
+        first, _, rest = name.partition(":")
+        if first in self.families:
+            return _attribute(self.families[first])(rest)
         if ":" in name:
             if self._loader is None:
                 raise UnknownName(
@@ -245,8 +266,7 @@ class Registry:
         target = self.table.get(name) or self.plugins().get(name)
         if target is None:
             raise near(name, self.names(), self.kind, f"bench list {self.kind}s")
-        module, _, attribute = target.partition(":")
-        return getattr(importlib.import_module(module), attribute)
+        return _attribute(target)
 
     def get(self, text: str) -> Any:
         """The recipe that a spec names."""
@@ -340,6 +360,12 @@ def _declared(cls: Any, name: str) -> Any:
     """A class attribute, or what a property says of the recipe with its defaults."""
     value = getattr(cls, name, None)
     return getattr(cls(), name) if isinstance(value, property) else value
+
+
+def _attribute(target: str) -> Any:
+    """What `module:attribute` names."""
+    module, _, attribute = target.partition(":")
+    return getattr(importlib.import_module(module), attribute)
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,14 @@
-"""The one place that seeds torch's global generators, for initialisation and dropout."""
+"""The one place that seeds global generators: torch's for initialisation and dropout, and all of
+them around code of others.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import random
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 
 
@@ -14,5 +18,21 @@ def seeded(seed: int) -> Iterator[None]:
     they were.
     """
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        torch.manual_seed(seed)  # noqa: TID251  the one permitted place
+        torch.manual_seed(seed)
         yield
+
+
+@contextlib.contextmanager
+def seeded_everywhere(seed: int) -> Iterator[None]:
+    """As seeded, for the global generators of numpy and of the standard library too: for code that
+    is not ours and draws from them.
+    """
+    numpy_state, python_state = np.random.get_state(), random.getstate()
+    try:
+        with seeded(seed):
+            np.random.seed(seed % 2**32)
+            random.seed(seed)
+            yield
+    finally:
+        np.random.set_state(numpy_state)
+        random.setstate(python_state)

@@ -6,7 +6,8 @@ Markdown needs a line such as
 
 or the call of a function of ours, `bench.transfer_matrix([...], dataset='mnist')`, in its place.
 
-HTML needs the same words anywhere; there the command may stand in <code> instead of backticks.
+HTML needs the same words anywhere; there the command may stand in <code> instead of backticks. The
+command is one of `bench`, or `python -m tests.agreement`.
 """
 
 import re
@@ -14,8 +15,9 @@ import sys
 from pathlib import Path
 
 VERSION = r".*?\b\d+\.\d+\.\d+"
-MARKDOWN = re.compile(r"^Made by .*?`bench[ .][^`\n]+`" + VERSION, re.MULTILINE)
-HTML = re.compile(r"Made by .*?(`bench [^`\n]+`|<code>bench [^<\n]+</code>)" + VERSION)
+COMMAND = r"(?:bench[ .]|python -m tests\.agreement )"
+MARKDOWN = re.compile(rf"^Made by .*?`{COMMAND}[^`\n]+`" + VERSION, re.MULTILINE)
+HTML = re.compile(rf"Made by .*?(`{COMMAND}[^`\n]+`|<code>{COMMAND}[^<\n]+</code>)" + VERSION)
 
 
 def says_who_made_it(path: Path) -> bool:

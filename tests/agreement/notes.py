@@ -1,0 +1,3 @@
+"""What the table shows of peers, and how that was shown."""
+
+NOTES: list[str] = []
