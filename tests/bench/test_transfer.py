@@ -1,7 +1,9 @@
 """Attacks made on a source, as bench runs them, and the matrix of sources and targets."""
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -356,3 +358,46 @@ def test_nets_that_do_not_fit_are_refused(nets, message):
 def test_settings_that_do_not_fit_are_refused(options, message):
     with pytest.raises(RequestError, match=message):
         bench.transfer_matrix({"a": net()}, **options)
+
+
+# --- on real images ------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.data
+def test_a_substitute_from_150_images_brings_a_black_box_below_30_percent():
+    """reference: the reduced run of cleverhans, FGSM 0.3; above FGSM on the target itself."""
+    records = run(
+        *("transfer:attack=fgsm", "fgsm"),
+        datasets=("mnist",),
+        models=("mlp",),
+        n=500,
+        eps="0.3",
+        data_root=Path(os.environ["BENCH_DATA"]),
+    )
+    left = {record.mode: (record.samples["min_eps"] > 0.3).mean() for record in records}
+    assert left["white-box"] < left["transfer"] < 0.3
+    table = transfer(records)
+    assert table["target_queries"].tolist() == [150 * 2**k for k in range(6)]
+    assert table["agreement"].iloc[-1] > table["agreement"].iloc[0] + 0.1
+
+
+@pytest.mark.slow
+@pytest.mark.data
+def test_what_transfers_on_mnist_stands_in_the_published_order():
+    """Szegedy et al. 2013, Tables 2-4: itself, another net on the same half, one on the other half,
+    noise of the same size.
+    """
+    first, second = "cnn_small @ mnist:half=1", "cnn_small:seed=1 @ mnist:half=1"
+    other = "cnn_small:seed=2 @ mnist:half=2"
+    matrix = bench.transfer_matrix(
+        [second, other, first],
+        [first],
+        dataset="mnist",
+        attack="pgd",
+        eps=0.1,
+        n=1000,
+        data_root=os.environ["BENCH_DATA"],
+    )
+    broken = matrix.broken[first]
+    assert broken[first] > broken[second] > broken[other] > 5 * matrix.noise[first].max() + 0.02
