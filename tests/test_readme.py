@@ -69,7 +69,7 @@ def test_the_attacks_are_those_of_the_table():
 
 def test_there_is_something_to_check():
     assert len(PYTHON) == 5
-    assert len(ON_DIGITS) == 4
+    assert len(ON_DIGITS) == 5
     assert len(LINES) > len(ON_DIGITS)
 
 
