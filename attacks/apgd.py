@@ -99,10 +99,14 @@ class Apgd(Aimed, StepAttack):
         return self.steps + len(self._phases(norm)) + self.looks
 
     def _phases(self, norm: str) -> list[tuple[float, int]]:
-        """Share of eps and number of steps of each phase."""
+        """Share of eps and number of steps of each phase; the last, at eps itself, has one at
+        least.
+        """
         if norm != "l1":
             return [(1.0, self.steps)]
         counts = [math.ceil(share * self.steps) for _, share in _L1_PHASES[:-1]]
+        for place, count in enumerate(counts):
+            counts[place] = min(count, self.steps - 1 - sum(counts[:place]))
         counts.append(self.steps - sum(counts))
         shares = [factor for factor, _ in _L1_PHASES]
         return [(f, count) for f, count in zip(shares, counts, strict=True) if count > 0]

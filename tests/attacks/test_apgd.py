@@ -141,3 +141,11 @@ def test_under_l1_three_balls_one_after_the_other() -> None:
     assert 2 < max(sizes[:31]) <= 3 * (1 + 1e-5)
     assert 1 < max(sizes[31:62]) <= 2 * (1 + 1e-5)
     assert max(sizes[62:]) <= 1 + 1e-5
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 4, 5, 20])
+def test_the_last_phase_of_l1_is_at_eps_however_few_the_steps(steps: int) -> None:
+    phases = attacks.get(f"apgd:steps={steps}")._phases("l1")
+    assert phases[-1][0] == 1.0
+    assert sum(count for _, count in phases) == steps
+    assert all(count > 0 for _, count in phases)

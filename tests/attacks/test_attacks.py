@@ -40,7 +40,7 @@ SPREAD = (
 ONE_MORE = "the distance is 2 or 3 pixels, and one more is half as much again"
 SEARCH = "a random search, which is near after so few queries"
 FACE = "it may end at the face of another class, some 3 times as far; test_black_box has 2 classes"
-ESTIMATE = "20 directions leave much of a gradient of 64 components unseen"
+ESTIMATE = "16 directions leave much of a gradient of 64 components unseen"
 NEVER = dict.fromkeys(NORMS, torch.inf)
 
 
@@ -93,13 +93,19 @@ ROWS = [
         ONE_MORE,
         "fmn:steps=10,restarts=2,target=most_likely",
     ),
-    Row("fab:steps=20", EXACT),
+    Row("fab:steps=20", EXACT, quick="fab:steps=6"),
     Row("fab:steps=10,restarts=2", {"linf": 1.05}),
-    Row("fab_t:steps=20,targets=2", EXACT),
+    Row("fab_t:steps=20,targets=2", EXACT, quick="fab_t:steps=6,targets=2"),
     Row("sigma_zero:steps=100", {"l0": 1.5}, ONE_MORE),
-    Row("autoattack:steps=20,queries=5", EXACT),
-    Row("autoattack:steps=10,version=plus,queries=5", {"l2": 1.05}),
-    Row("autoattack:steps=20,version=rand", {"linf": 1.05}),
+    Row("autoattack:steps=20,queries=5", EXACT, quick="autoattack:steps=4,queries=4"),
+    Row(
+        "autoattack:steps=10,version=plus,queries=5",
+        {"l2": 1.05},
+        quick="autoattack:steps=3,version=plus,queries=4",
+    ),
+    Row(
+        "autoattack:steps=20,version=rand", {"linf": 1.05}, quick="autoattack:steps=4,version=rand"
+    ),
     Row("square:queries=500", {"linf": 1.3, "l2": 2.0}, SEARCH, "square:queries=12"),
     Row(
         "square:queries=200,restarts=2,p=0.3,rescale=false",
@@ -108,13 +114,13 @@ ROWS = [
         "square:queries=12,restarts=2,p=0.3,rescale=false",
     ),
     Row(
-        "nes:pairs=20",
+        "nes:attack=[mifgsm:steps=10,loss=margin],pairs=16",
         {"linf": 2.0, "l2": 1.6, "l1": 3.0},
         ESTIMATE,
         "nes:attack=[pgd:steps=3],pairs=3",
     ),
     Row(
-        "spsa:pairs=20",
+        "spsa:attack=[mifgsm:steps=10,loss=margin],pairs=16",
         {"linf": 2.0, "l2": 1.6, "l1": 3.0},
         ESTIMATE,
         "spsa:attack=[pgd:steps=3,loss=margin],pairs=3",
@@ -124,8 +130,8 @@ ROWS = [
     Row("simba:queries=300,basis=dct", {"linf": 1.5}, SEARCH, "simba:queries=20,basis=dct,low=0.5"),
     Row("boundary:queries=1500", {"l2": 2.3}, FACE, "boundary:queries=60"),
     Row(
-        "hopskipjump:queries=1000",
-        {"l2": 2.0, "linf": 3.5},
+        "hopskipjump:queries=400,first=30",
+        {"l2": 3.5, "linf": 4.0},
         FACE,
         "hopskipjump:queries=60,first=10",
     ),
