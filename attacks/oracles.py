@@ -183,22 +183,15 @@ class LabelsOracle:
     model: Predict
 
     def __call__(
-        self,
-        points: Tensor,
-        aim: Aim,
-        *,
-        differentiate: bool,
-        classes: Tensor | None = None,  # noqa: ARG002  no gradient, no classes
+        self, points: Tensor, aim: Aim, *, differentiate: bool, classes: Tensor | None = None
     ) -> Answer:
-        """See Oracle; refuses to differentiate."""
-        if differentiate:
-            raise ValueError("this oracle answers labels, not gradients")
-        with torch.no_grad():
-            logits = self.model(points).float()
+        """See LogitsOracle."""
+        said = LogitsOracle(self.model)(points, aim, differentiate=differentiate, classes=classes)
+        chosen = one_hot(said.logits.argmax(1), said.logits.shape[1])
         # Of a row that is not finite nothing is known: it stays so, for the loop to name.
-        shares = one_hot(logits.argmax(1), logits.shape[1])
-        labels = torch.where(logits.isfinite().all(1, keepdim=True), shares, torch.nan)
-        return Answer(labels, aim.value(labels), torch.zeros_like(points))
+        known = said.logits.isfinite().all(1, keepdim=True)
+        labels = torch.where(known, chosen, torch.nan)
+        return Answer(labels, aim.value(labels), said.gradient)
 
 
 def one_hot(labels: Tensor, classes: int) -> Tensor:
