@@ -332,7 +332,9 @@ def test_without_room_nothing_changes() -> None:
         assert one.forward == other.forward
 
 
-@pytest.mark.parametrize("spec", ["square:queries=60", "pgd:steps=20", "autoattack:steps=3,queries=15"])
+@pytest.mark.parametrize(
+    "spec", ["square:queries=60", "pgd:steps=20", "autoattack:steps=3,queries=15"]
+)
 @pytest.mark.parametrize("policy", ["ladder", "independent"])
 def test_the_anytime_curve_of_a_budget_attack_is_what_budgets_give(spec: str, policy: str) -> None:
     """`first` q says: with a budget of q the sample falls at this radius, with q - 1 it does not.
@@ -361,7 +363,9 @@ def test_the_anytime_curve_of_a_budget_attack_is_what_budgets_give(spec: str, po
             assert (settled.first[rung:] <= queries).all()
 
 
-@pytest.mark.parametrize("spec", ["fmn:steps=15", "hopskipjump:queries=120,first=10", "deepfool:candidates=3"])
+@pytest.mark.parametrize(
+    "spec", ["fmn:steps=15", "hopskipjump:queries=120,first=10", "deepfool:candidates=3"]
+)
 def test_the_anytime_curve_of_a_minimal_attack_is_what_budgets_give(spec: str) -> None:
     x, model = images(12), convolutional()
     y = model(x).argmax(1)

@@ -570,3 +570,88 @@ def test_own_tensors_of_other_types_are_converted(kind, digits):
     given = (x, y.to(kind)) if kind == torch.int32 else (x.to(kind), y)
     run = bench.evaluate(net_of(ten), given, "fgsm", eps=[0.1])
     assert len(run.samples) == 5
+
+
+def test_a_query_budget_holds_per_sample_and_radius():
+    """PGD on a linear model falls at once or never: the budget cuts what stands."""
+    model, x, y, _ = linear_problem()
+    run = bench.evaluate(model, (x, y), ["pgd:steps=20"], eps=[0.001, 0.002, 0.05], query_budget=7)
+    rows = run.samples
+    assert rows.forward.max() <= 21
+    assert (rows[rows.min_eps == np.inf].forward == 21).all()
+    assert set(run.table.query_budget) == {7}
+
+
+@pytest.mark.parametrize(
+    ("attack", "least"), [("fgsm", 2), ("spsa:pairs=4", 10), ("hopskipjump", 103)]
+)
+def test_a_budget_below_the_attack_s_minimum_is_refused(attack, least):
+    norm = "linf"
+    with pytest.raises(RequestError, match=f"needs a query budget of {least}, got {least - 1}"):
+        resolve(Request(attacks=(attack,), norm=norm, query_budget=least - 1))
+    with pytest.raises(RequestError, match="query-budget must be at least 1"):
+        Request(query_budget=0)
+
+
+def test_the_queries_of_the_first_success_are_stored(digits):
+    net = net_of(ten)
+    run = bench.evaluate(net, "digits", ["square:queries=40"], eps=[0.05, 0.1], n=60)
+    rows = run.samples
+    fooled = rows.min_eps <= 0.1
+    assert (rows[~fooled].queries == -1).all()
+    assert (rows[rows.min_eps == 0].queries == 0).all()
+    attacked = rows[fooled & (rows.min_eps > 0)]
+    assert ((attacked.queries > 0) & (attacked.queries <= 40)).all()
+
+
+class Flaky(nn.Module):
+    """A model that raises at every third call, or always once it has been asked often enough."""
+
+    def __init__(self, *, stays_down=False):
+        super().__init__()
+        self.net, self.stays_down, self.calls = Linear(), stays_down, 0
+
+    def forward(self, x):
+        self.calls += 1
+        if self.calls % 3 == 0 or (self.stays_down and self.calls > 10):
+            raise ConnectionError("timed out")
+        return self.net(x)
+
+
+def test_a_black_box_that_raises_now_and_then_is_asked_again_and_the_count_is_kept(tmp_path):
+    model, x, y, _ = linear_problem()
+    sound = bench.evaluate(model, (x, y), ["square:queries=30"], eps=[0.02])
+    flaky = bench.evaluate(Flaky(), (x, y), ["square:queries=30"], eps=[0.02], out=tmp_path)
+    assert flaky.samples.min_eps.tolist() == sound.samples.min_eps.tolist()
+    assert flaky.samples.forward.tolist() == sound.samples.forward.tolist()
+    (record,) = flaky.records
+    (name,) = record.provenance["raised"]
+    assert name == "ConnectionError: timed out"
+    assert record.provenance["raised"][name] > 5
+
+
+def test_a_black_box_that_stays_down_fails_its_cell():
+    _, x, y, _ = linear_problem()
+    with pytest.raises(CellFailed, match="raised 3 times in a row, last ConnectionError: timed"):
+        bench.evaluate(Flaky(stays_down=True), (x, y), ["square:queries=30"], eps=[0.02])
+
+
+class Sure(nn.Module):
+    """Probabilities in place of logits."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = Linear()
+
+    def forward(self, x):
+        return self.net(x).softmax(1)
+
+
+def test_probabilities_are_refused_where_scores_or_gradients_are_seen():
+    """They fail the cell of an attack that sees more than the class, not that of another."""
+    _, x, y, _ = linear_problem()
+    for attack in ("square", "pgd"):
+        with pytest.raises(CellFailed, match="the model returns probabilities"):
+            bench.evaluate(Sure(), (x, y), [attack], eps=[0.02])
+    run = bench.evaluate(Sure(), (x, y), ["hopskipjump:queries=120,first=9"], eps=[0.1])
+    assert float(run.accuracy(0.1)) < 1
