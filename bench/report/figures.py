@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -78,11 +78,16 @@ class Series:
 
 
 def name(dataset: str, norm: str) -> str:
-    """The file name; letters of the dataset's name that no file can bear give way to a digest."""
+    """The file name."""
+    return f"{PREFIX}{named(dataset)}_{norm}.svg"
+
+
+def named(dataset: str) -> str:
+    """A dataset's name for a file: letters that no file can bear give way to a digest."""
     plain = re.sub(r"[^A-Za-z0-9._-]+", "-", dataset)
     if plain != dataset:
         plain += f"-{hashlib.blake2b(dataset.encode(), digest_size=4).hexdigest()}"
-    return f"{PREFIX}{plain}_{norm}.svg"
+    return plain
 
 
 def figures(curves: Sequence[Curve]) -> dict[str, str]:
@@ -97,6 +102,11 @@ def figures(curves: Sequence[Curve]) -> dict[str, str]:
 
 def svg(curves: Sequence[Curve]) -> str:
     """The figure of curves that share dataset and norm, as SVG text."""
+    return drawn(lambda: figure(curves))
+
+
+def drawn(make: Callable[[], Figure]) -> str:
+    """A figure in the style of all of them, as SVG text."""
     import matplotlib
 
     # matplotlib's own settings first, so that a user's matplotlibrc moves no byte
@@ -105,7 +115,7 @@ def svg(curves: Sequence[Curve]) -> str:
     settings: Any = {**own, **_STYLE}
     with matplotlib.rc_context(settings):
         out = io.StringIO()
-        figure(curves).savefig(out, format="svg", metadata={"Date": None})
+        make().savefig(out, format="svg", metadata={"Date": None})
     return re.sub(r"[ \t]+$", "", out.getvalue(), flags=re.MULTILINE)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from bench.errors import StoreError
-from bench.report import anytime, figures, frames, html, markdown, strength, transfer
+from bench.report import anytime, figures, frames, html, markdown, queries, strength, transfer
 from bench.report.markdown import summary
 from bench.store import Record
 
@@ -22,6 +22,7 @@ def write(records: Sequence[Record], folder: Path) -> list[Path]:
     """Writes every derived file, removes figures that are no longer made; returns the files."""
     curves = frames.curves(records)
     drawn = figures.figures(curves)
+    progress = anytime.anytime(records)
     texts = {
         "accuracy_vs_eps.csv": csv(frames.tidy(records)),
         "accuracy_vs_eps.md": markdown.accuracy(records),
@@ -29,7 +30,7 @@ def write(records: Sequence[Record], folder: Path) -> list[Path]:
         "leaderboard.md": markdown.leaderboard(records),
         "attacks.csv": csv(strength.attacks(records)),
         "attacks.md": markdown.attacks(records),
-        "anytime.csv": csv(anytime.anytime(records)),
+        "anytime.csv": csv(progress),
         "anytime.md": markdown.anytime(records),
         "timing.csv": csv(frames.timing(records)),
         "timing.md": markdown.timing(records),
@@ -38,6 +39,7 @@ def write(records: Sequence[Record], folder: Path) -> list[Path]:
     sources = transfer.transfer(records)
     if len(sources):
         texts |= {"transfer.csv": csv(sources), "transfer.md": markdown.transfer(records)}
+    drawn |= queries.figures(progress)
     texts |= {f"{FIGURES}/{name}": text for name, text in drawn.items()}
     written = [place(folder / name, text.encode("utf-8")) for name, text in texts.items()]
     _remove_stale(folder / FIGURES, set(drawn))
@@ -65,8 +67,9 @@ def place(path: Path, content: bytes) -> Path:
 
 
 def _remove_stale(folder: Path, made: set[str]) -> None:
-    for path in folder.glob(f"{figures.PREFIX}*.svg"):
-        if path.name not in made:
+    ours = (figures.PREFIX, queries.PREFIX)
+    for path in folder.glob("*.svg"):
+        if path.name.startswith(ours) and path.name not in made:
             try:
                 path.unlink(missing_ok=True)
             except OSError as err:
