@@ -6,7 +6,7 @@ import platform
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 
-from tests.agreement.comparison import Comparison, Side
+from tests.agreement.comparison import NOT_RUN, Comparison, Side
 from tests.agreement.notes import NOTES
 
 _PACKAGES = ("torch", "foolbox", "torchattacks", "adv-lib", "adversarial-robustness-toolbox")
@@ -25,7 +25,8 @@ def line(one: Comparison) -> str:
 
 def markdown(comparisons: Sequence[Comparison], command: str) -> str:
     """The whole page."""
-    rows = [_HEADER, ["---"] * len(_HEADER), *map(_cells, comparisons)]
+    shown = [one for one in comparisons if one.note != NOT_RUN]
+    rows = [_HEADER, ["---"] * len(_HEADER), *map(_cells, shown)]
     lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
     weaker = [one for one in comparisons if one.verdict.startswith("**")]
     run = [one for one in comparisons if one.ours is not None]
