@@ -30,8 +30,10 @@ def markdown(comparisons: Sequence[Comparison], command: str) -> str:
     lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
     weaker = [one for one in comparisons if one.verdict.startswith("**")]
     run = [one for one in comparisons if one.ours is not None]
+    left = len(comparisons) - len(run)
     summary = (
-        f"{len(run)} of {len(comparisons)} pairs compared; ours is weaker in {len(weaker)}, "
+        f"{len(run)} of {len(comparisons)} pairs compared{f' ({left} not run)' if left else ''}; "
+        f"ours is weaker in {len(weaker)}, "
         f"the peer in {sum(one.verdict == 'peer weaker' for one in run)}."
     )
     made = f"adversarial-bench {version('adversarial-bench')}, {_versions()}"
