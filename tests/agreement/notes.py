@@ -24,7 +24,10 @@ NOTES = [
     "ours onto both at once, which shows under l1.",
     "torchattacks' `DeepFool` does not go the 1e-4 further that foolbox, adversarial-library "
     "and ours do: its last steps shrink to nothing before the boundary, and images that the "
-    "three others fool are returned unbroken. ART's overshoots by 2 % once more at the end.",
+    "three others fool are returned unbroken. ART's overshoots the whole move at its end, not each "
+    "step.",
+    "Ours looks once more at the point of the last step (101 forward queries in place of 100): the "
+    "small differences of DDN, all in its favour.",
     "adversarial-library's `df` and ours end every step of DeepFool in the box and go on from "
     "there; foolbox adds up the unclipped steps, as the paper does, and ends up to 3 % further "
     "away. Ours did so too and was significantly weaker than `df` before it was changed.",
