@@ -269,6 +269,13 @@ class Ensemble(Attack):
         return sum(known) if len(known) == len(costs) else None
 
 
+def check_layout(attack: Attack, x: Tensor) -> None:
+    """Refuses what has no rows and columns."""
+    if x.dim() != 4:
+        got = tuple(x.shape)
+        raise ValueError(f"{attack.to_spec()} takes images (N, C, H, W), got {got}")
+
+
 MOST = 10**9
 """The largest count a hyper-parameter may be."""
 

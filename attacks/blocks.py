@@ -18,7 +18,7 @@ from attacks.draws import Draws
 from attacks.instrument import Instrumented, Ledger, OutOfBudget
 from attacks.oracles import ORACLES, Aim, Answer, ModelError, Oracle, Predict, one_hot
 from attacks.verify import padded
-from attacks.work import NEVER, POLICIES, Judge, Samples, Setting, Settled, Tally
+from attacks.work import NEVER, POLICIES, Judge, Samples, Setting, Settled, Tally, stretch
 from models.seeding import seeded_everywhere
 
 _TOGETHER = 256
@@ -118,7 +118,7 @@ class _Block:
             for attempt in range(self._attempts()):
                 left = [(r, rung) for r, rung in work if self.is_minimal or not fooled[r]]
                 for part in self._parts([w for w in left if self._room(*w) > 0]):
-                    fooled |= self._attempt(part, attempt)
+                    fooled |= self._attempted(part, attempt)
             policy = POLICIES[self.setting.policy]
             for row, rung in work:
                 following = None if self.is_minimal else policy(rung, samples.rungs, fooled[row])
@@ -140,8 +140,28 @@ class _Block:
         spent = self.tallies[row].spent
         return self.setting.budget - int(spent.max() if self.is_minimal else spent[rung])
 
-    def _attempt(self, work: list[tuple[int, int]], attempt: int) -> dict[int, bool]:
-        """Which samples it fooled."""
+    def _attempted(self, work: list[tuple[int, int]], attempt: int) -> dict[int, bool]:
+        """Which samples an attempt fooled. Where a foreign attack was stopped by one sample's
+        budget before it came to others, those get their turn without it.
+        """
+        fooled: dict[int, bool] = {}
+        while work:
+            verdict, forward = self._attempt(work, attempt)
+            fooled |= verdict
+            if self.setting.budget is None or isinstance(self.attack, BlockAttack):
+                break
+            late = [2 * asked <= max(forward) and max(forward) > 0 for asked in forward]
+            work = [
+                w
+                for w, is_late in zip(work, late, strict=True)
+                if is_late and not fooled[w[0]] and self._room(*w) > 0
+            ]
+        return fooled
+
+    def _attempt(
+        self, work: list[tuple[int, int]], attempt: int
+    ) -> tuple[dict[int, bool], list[int]]:
+        """Which samples it fooled, and the forward queries of each."""
         rows = np.array([row for row, _ in work])
         task = self._task(work, rows, attempt)
         ledger = self._ledger(work, rows, task)
@@ -160,7 +180,9 @@ class _Block:
             tally.backward += int(ledger.backward[place])
             tally.verify += 1
             tally.refused += int(outside[place])
-            if verdict[place] and is_minimal:
+            if is_minimal and not self.setting.exact:
+                stretch(self.judge, self.samples, self.setting, int(row), points[place], tally)
+            elif verdict[place] and is_minimal:
                 distance, within = self.samples.within(row, points[place], norm)
                 tally.near(points[place], distance, within, seen)
             elif verdict[place]:
@@ -170,7 +192,8 @@ class _Block:
                 tally.fool(points[place], at, int(by_now))
             elif not tally.found and not is_minimal and not outside[place]:
                 tally.x_adv = points[place]
-        return {row: bool(verdict[place]) for place, (row, _) in enumerate(work)}
+        fooled = {row: bool(verdict[place]) for place, (row, _) in enumerate(work)}
+        return fooled, ledger.forward.tolist()
 
     def _ledger(self, work: list[tuple[int, int]], rows: NDArray[np.int64], task: Task) -> Ledger:
         """A minimal attack's successes are noted at every rung, another's at its radius."""

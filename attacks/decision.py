@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from attacks import norms
-from attacks.base import Kind, StepAttack, Task
+from attacks.base import Kind, StepAttack, Task, check_layout
 from attacks.losses import MARGIN
 from attacks.oracles import Answer, Query
 from attacks.rows import where
@@ -21,7 +21,8 @@ from attacks.targets import Goal, goal_of
 _COARSE = 4
 _KINDS = 3
 _ENTRY, _BISECT, _WALK = range(3)
-_LEAST_TOLERANCE = 1e-6
+LEAST_TOLERANCE = 1e-6
+"""Below it float32 no longer tells points of an image apart."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Bracket:
         length = norms.size(far - x, norm)
         if norm != "linf":
             length = torch.ones_like(length)
-        least = (tolerance * length.clamp(max=1)).clamp(min=_LEAST_TOLERANCE)
+        least = (tolerance * length.clamp(max=1)).clamp(min=LEAST_TOLERANCE)
         return cls(far, torch.zeros_like(length), length, least)
 
     @property
@@ -128,6 +129,7 @@ class DecisionAttack(StepAttack):
 
     def start(self, task: Task) -> DecisionState:
         """See StepAttack."""
+        check_layout(self, task.x)
         zero = torch.zeros_like(task.y)
         nowhere = torch.zeros_like(task.radius)
         return DecisionState(
@@ -174,7 +176,7 @@ class DecisionAttack(StepAttack):
             bracket=bracket,
             walk=walk,
             step=step,
-            done=(step >= self.queries) | (entering & (number >= self.tries)),
+            done=state.done | (step >= self.queries) | (entering & (number >= self.tries)),
         )
         if _any(found):
             boundary = bracket.at(x, bracket.high, norm)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from attacks import norms
 from attacks.base import Task, at_least
-from attacks.decision import DecisionAttack, DecisionState
+from attacks.decision import LEAST_TOLERANCE, DecisionAttack, DecisionState
 from attacks.rows import where
 
 _FIRST_PROBE = 0.1
@@ -48,10 +48,12 @@ class HopSkipJump(DecisionAttack):
     coarse black and white (the paper: noise alone). first: probes of the first round. gamma: the
     paper's, of bisection and probes.
 
-    Deviations: bisection starts at the first point found and stops at 1e-6 of the way; a step that
-    was halved 20 times is given up and the normal estimated anew.
+    Deviations: bisection starts at the first point found and stops at 1e-6, below which float32
+    tells no points apart, and the probes that the paper ties to it reach as much further (which
+    matters under linf); a step that was halved 20 times is given up and the normal estimated anew.
     """
 
+    revision: ClassVar[int | str] = 2
     norms: ClassVar[tuple[str, ...]] = ("l2", "linf")
     first: int = 100
     gamma: float = 1.0
@@ -116,8 +118,9 @@ class HopSkipJump(DecisionAttack):
         dims = state.task.x[0].numel()
         theta = self.tolerance(dims, state.task.norm)
         scale = dims if state.task.norm == "linf" else math.sqrt(dims)
-        usual = (scale * theta * walk.distance).clamp(min=torch.finfo(torch.float32).tiny)
-        return torch.where(walk.round == 1, _FIRST_PROBE, usual)
+        # Where bisection ends earlier than the paper's, probes reach as much further.
+        known = (theta * walk.distance).clamp(min=LEAST_TOLERANCE)
+        return torch.where(walk.round == 1, _FIRST_PROBE, scale * known)
 
     def proposal(self, state: DecisionState) -> Tensor:
         """A probe beside the boundary, then the step."""

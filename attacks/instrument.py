@@ -18,6 +18,9 @@ from attacks.oracles import ModelError, Predict, one_hot
 from attacks.verify import reached
 from attacks.work import NEVER
 
+_MUCH_NEARER = 4
+"""From this ratio of squared distances on a row belongs to a nearer image than its own."""
+
 
 class OutOfBudget(BaseException):
     """Ends an attack whose next call would be one query too many; no `except Exception` of somebody
@@ -126,7 +129,8 @@ class Instrumented(nn.Module):
 
     The model itself is no submodule: whoever switches modes, moves, freezes or copies this one does
     not reach it. Rows are taken for the block's samples in their order where there are as many as
-    samples, else each for the sample whose image is nearest (l2); sums are exact either way. Access
+    samples and most are not at half the distance from another one's image, else each for the
+    sample whose image is nearest (l2); sums are exact either way. Access
     `logits` gives no gradient, `labels` gives one-hot answers. Raises OutOfBudget before the call
     that would take a sample beyond its limit, ModelError for logits of an image that are not
     finite.
@@ -175,11 +179,14 @@ class Instrumented(nn.Module):
 
 def _owners(points: Tensor, x: Tensor) -> NDArray[np.int64]:
     """The sample (M,) that each point (M, ...) belongs to."""
-    if len(points) == len(x):
-        return np.arange(len(x))
     flat, images = points.flatten(1).nan_to_num(), x.flatten(1)
-    apart = images.square().sum(1) - 2 * flat @ images.T
+    lengths = flat.square().sum(1, keepdim=True)
+    apart = lengths + images.square().sum(1) - 2 * flat @ images.T
     nearest: NDArray[np.int64] = apart.argmin(1).cpu().numpy()
+    if len(points) == len(x):
+        elsewhere = _MUCH_NEARER * apart.amin(1) < apart.diagonal()
+        if int(elsewhere.sum()) * 2 <= len(x):
+            return np.arange(len(x))
     return nearest
 
 

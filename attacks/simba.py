@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from attacks import norms
-from attacks.base import StepAttack, Task, at_least
+from attacks.base import StepAttack, Task, at_least, check_layout
 from attacks.losses import MARGIN
 from attacks.oracles import Answer, Query
 from attacks.targets import Goal, goal_of
@@ -22,7 +22,7 @@ _L2_STEP = 0.2
 @dataclass(frozen=True)
 class SimBaState:
     """Per sample: best point with its value, the point asked next, the order (N, d) of directions,
-    which is due, whether backwards, and queries so far.
+    which is due, whether backwards, queries so far, and how many steps in a row went nowhere.
     """
 
     x: Tensor
@@ -35,6 +35,7 @@ class SimBaState:
     place: Tensor
     backwards: Tensor
     step: Tensor
+    idle: Tensor
     done: Tensor
     norm: str
 
@@ -45,9 +46,10 @@ class SimBa(StepAttack):
     arXiv:1905.07121).
 
     Directions are single pixels or cosine waves (dct) in random order, each used once, then over
-    again; a step is kept where the margin grows. queries: at most. alpha: step size; by default eps
-    under linf, 0.2 (the paper's) under l2. low: with dct, the share of the lowest frequencies on
-    each side. The paper has no eps: here every point is projected onto the ball.
+    again (a step that ball or box undo is no query); a step is kept where the margin grows.
+    queries: at most. alpha: step size; by default eps under linf, 0.2 (the paper's) under l2. low:
+    with dct, the share of the lowest frequencies on each side. The paper has no eps: here every
+    point is projected onto the ball.
     """
 
     access: ClassVar[str] = "logits"
@@ -70,6 +72,7 @@ class SimBa(StepAttack):
 
     def start(self, task: Task) -> SimBaState:
         """See StepAttack."""
+        check_layout(self, task.x)
         zero = torch.zeros_like(task.y)
         count = self._directions(task.x)
         keys = task.draws.uniform(torch.Size((len(task.y), count)), "order")
@@ -84,23 +87,33 @@ class SimBa(StepAttack):
             place=zero,
             backwards=zero < 0,
             step=zero.clone(),
+            idle=zero.clone(),
             done=zero > 0,
             norm=task.norm,
         )
 
     def ask(self, state: SimBaState) -> Query:
-        """The image first, then a step from the best point."""
+        """The image first, then a step from the best point; one that the walls undo is not
+        asked.
+        """
         never = torch.zeros_like(state.done)
-        return Query(state.point[:, None], state.goal.aim(MARGIN), ~state.done, never)
+        wanted = ~state.done & self._moves(state)
+        return Query(state.point[:, None], state.goal.aim(MARGIN), wanted, never)
+
+    @staticmethod
+    def _moves(state: SimBaState) -> Tensor:
+        return (state.step == 0) | (state.point != state.best).flatten(1).any(1)
 
     def tell(self, state: SimBaState, answer: Answer) -> SimBaState:
         """Keeps the better point; a direction that failed is tried backwards, then left."""
         value, first = answer.value[:, 0], state.step == 0
-        better = value > state.value
+        asked = self._moves(state)
+        better = asked & (value > state.value)
         best = torch.where(norms.expand(better, state.best), state.point, state.best)
         over = ~first & (better | state.backwards)
         backwards = ~first & ~better & ~state.backwards
-        step = state.step + 1
+        step = state.step + asked
+        idle = torch.where(asked, 0, state.idle + 1)
         told = replace(
             state,
             best=best,
@@ -108,7 +121,8 @@ class SimBa(StepAttack):
             place=state.place + over,
             backwards=backwards,
             step=step,
-            done=step >= self.queries,
+            idle=idle,
+            done=(step >= self.queries) | (idle >= 2 * state.order.shape[1]),
         )
         return replace(told, point=self._proposal(told))
 

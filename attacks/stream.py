@@ -26,7 +26,17 @@ from attacks.draws import Draws
 from attacks.oracles import DIFFERENTIATING, Answer, MeanOracle, ModelError, Oracle, Query
 from attacks.rows import rows_of
 from attacks.verify import padded, reached
-from attacks.work import NEVER, POLICIES, Judge, Samples, Setting, Settled, Tally, Work
+from attacks.work import (
+    NEVER,
+    POLICIES,
+    Judge,
+    Samples,
+    Setting,
+    Settled,
+    Tally,
+    Work,
+    stretch,
+)
 
 _START_ROWS = 32
 _STEPS_PER_SYNC = {"cpu": 1}
@@ -323,7 +333,10 @@ class Stream:
         ):
             tally = self._tally(work.sample)
             tally.verify += 1
-            if not success:
+            if self.is_minimal and not self.setting.exact:
+                stretch(self.judge, self.samples, self.setting, work.sample, point, tally)
+                yield from self._failed(work, point, -np.inf)
+            elif not success:
                 tally.refused += self.setting.exact
                 yield from self._failed(work, point, value)
             elif self.is_minimal:

@@ -70,7 +70,8 @@ class Transfer(Sourced):
     """Adversarial images of a source model, tried on the target (Papernot et al. 2017,
     arXiv:1602.02697; several sources at once: Liu et al. 2017, arXiv:1611.02770).
 
-    attack: what is run on the source, any other attack. source: substitute (see below), or models
+    attack: what is run on the source, any other attack; what a minimal one finds there is moved on
+    to every radius. source: substitute (see below), or models
     trained without asking the target, several joined by +: `[cnn_small:seed=1]+mlp`; of several the
     loss is taken of the mean of their probabilities, as Liu does with equal weights. A model of the
     target's own spec is the target itself, and one of its seed starts from its weights: give it
@@ -111,14 +112,17 @@ class Transfer(Sourced):
             at_least("seeds", self.seeds, 1)
         if not 0 < self.lam <= 1:
             raise ValueError(f"lam must be in (0, 1], got {self.lam}")
-        if self.attack.needs:
-            raise ValueError(
-                f"attack must be one that needs no source, got {self.attack.to_spec()}"
-            )
+        self._check_attack()
         if self.model.is_trained:
             raise ValueError(f"model must be one to train, got {self.model.to_spec()}")
         if not self.data:
             raise ValueError(f"data must be {SAME}, {HALF} or a dataset, got nothing")
+
+    def _check_attack(self) -> None:
+        if self.attack.needs:
+            raise ValueError(
+                f"attack must be one that needs no source, got {self.attack.to_spec()}"
+            )
 
     @property
     def inner(self) -> Attack:

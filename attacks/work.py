@@ -248,3 +248,24 @@ class Setting:
     in_flight: int | None = None
     exact: bool = True
     budget: int | None = None
+
+
+def stretch(
+    judge: Judge, samples: Samples, setting: Setting, sample: int, point: Tensor, tally: Tally
+) -> None:
+    """Notes what a minimal attack's point on another model does here. It lies on that model's
+    boundary, so that at every rung it is moved on to the radius (under l0 kept), and judged there.
+    """
+    count, norm = samples.rungs, setting.norm
+    x = samples.x[sample].expand(count, *point.shape)
+    radii = [samples.radius(sample, rung) for rung in range(count)]
+    radius = torch.tensor(radii, dtype=torch.float32, device=point.device)
+    distance = norms.size((point - x[0])[None], norm).clamp(min=norms.TOLERANCE)
+    share = torch.ones_like(radius) if norm == "l0" else radius / distance
+    moved = norms.project(x + norms.expand(share, x) * (point - x), x, radius, norm)
+    fell = judge(moved, np.full(count, sample), radius)
+    tally.verify += count - 1
+    rungs = np.arange(count)
+    for rung in np.flatnonzero(fell):
+        at = rungs >= rung if setting.policy == "ladder" else rungs == rung
+        tally.fool(moved[rung], at, int(tally.spent[rung]))

@@ -11,7 +11,7 @@ import contextlib
 import functools
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -252,7 +252,7 @@ class _Pipeline:
         self, item: Todo, named: str | Attack, in_flight: int | None
     ) -> Iterator[Moved | Done | Noted]:
         """One cell: every missing block, in one stream of samples."""
-        cell = item.cell
+        cell, key = item.cell, item.cell.key
         recipe: Attack = attacks.get(named) if isinstance(named, str) else named
         recipe.check(cell.norm, self.classes)
         places = np.concatenate([np.arange(*_span(number, cell.data.n)) for number in item.blocks])
@@ -265,16 +265,20 @@ class _Pipeline:
         for number, block in blocks.items():
             block.settle_wrong(right)
             if block.is_complete:
-                yield Done(cell.key, number, block.arrays, 0.0)
+                yield Done(key, number, block.arrays, 0.0)
         asked = self._asked(recipe)
+        found: Iterable[Settled] = self._settled(recipe, asked, cell, todo, in_flight)
         if isinstance(recipe, Sourced):
             handed = self.stock.supplies(recipe)
             start = time.perf_counter()
             source = self._source(recipe, handed, asked, cell)
-            yield Noted(cell.key, source.provenance())
-            recipe, asked = recipe.inner, replace(asked, surrogate=source.model)
+            yield Noted(key, source.provenance())
+            asked = replace(asked, surrogate=source.model)
+            # Queries of its own model cost an adversary nothing: no budget holds them.
+            free = replace(cell, query_budget=None)
+            found = map(_by_looks, self._settled(recipe.inner, asked, free, todo, in_flight))
         with frozen(asked.surrogate), frozen(self.defended.predict) as check:
-            for settled in self._settled(recipe, asked, cell, todo, in_flight):
+            for settled in found:
                 place = int(todo[settled.sample])
                 block = blocks[place // BLOCK]
                 block.settle(place, settled, self.images.x[place])
@@ -282,14 +286,14 @@ class _Pipeline:
                 if block.is_complete:
                     check()
                     now = time.perf_counter()
-                    yield Done(cell.key, place // BLOCK, block.arrays, now - start)
+                    yield Done(key, place // BLOCK, block.arrays, now - start)
                     start = now
                 if block.is_complete or moved >= _MOST_UNTOLD:
-                    yield Moved(cell.key, moved)
+                    yield Moved(key, moved)
                     moved = 0
-        yield Moved(cell.key, moved)
+        yield Moved(key, moved)
         if isinstance(asked.predict, Patient) and asked.predict.raised:
-            yield Noted(cell.key, {"raised": asked.predict.raised})
+            yield Noted(key, {"raised": asked.predict.raised})
 
     def _asked(self, recipe: Attack) -> Defended:
         """The pipeline as an attack may ask it: a black box may raise now and then."""
@@ -336,6 +340,14 @@ class _Pipeline:
         )
         judge = judge_of(asked.predict, samples, setting)
         yield from loop.sweep(recipe, asked.surrogate, judge, samples, setting)
+
+
+def _by_looks(settled: Settled) -> Settled:
+    """The result of an attack made on a source, as the target saw it: the queries of its first
+    success are the images it was shown.
+    """
+    looks = np.where(settled.first > 0, settled.verify, settled.first)
+    return replace(settled, first=looks)
 
 
 def _span(number: int, n: int) -> tuple[int, int]:

@@ -22,6 +22,7 @@ from torch import nn
 from attacks import loop
 from attacks.base import Attack
 from attacks.registry import attacks
+from attacks.sourced import Sourced
 from bench import data, plan, supplies
 from bench.datasets import budget
 from bench.errors import RequestError
@@ -259,6 +260,7 @@ def attack_part_of(
     queries = attack.cost(radii, norm, classes)
     if budget is not None:
         valid(lambda _: attack.check_budget(budget, classes), norm)
+    if budget is not None and not isinstance(attack, Sourced):
         runs = 1 if attack.kind == "minimal" else len(radii)
         queries = runs * budget if queries is None else min(queries, runs * budget)
     identity = {**attack.identity(), **supplies.identity(attack, dataset, root)}

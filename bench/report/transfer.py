@@ -39,8 +39,8 @@ LEGEND = (
     """\
 One row per round of a substitute, or per source that was trained without asking the target. Target
 queries: the labels asked of the target so far, once for all images and radii of the cell. They are
-among the forward queries of the other tables; all further ones, and those of the anytime curve,
-went through the source and not through the target.""",
+among the forward queries of the other tables; all further ones there went through the source and
+not through the target. A query budget does not hold them.""",
     """\
 Agreement: the share of held-out images, in percent, that the source labels as the target does.
 Transfer rate: the share whose FGSM image, made on the source at the eps above, the target labels

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import attacks
-from attacks import ThreatModel, loop, norms, verify
+from attacks import ThreatModel, loop, norms, stream, verify
 from attacks.base import Attack, Task
 from attacks.draws import Draws, sample_ids
 from attacks.oracles import ORACLES, Answer, ModelError, OnlyLabels, Patient
@@ -471,3 +472,77 @@ def swept(
     setting = Setting(norm, classes, seed=0, shape=shape, **options)
     judge = verify.judge_of(plain, work, setting)
     return sorted(loop.sweep(recipe, model, judge, work, setting), key=lambda s: s.sample)
+
+
+# What a reader of the code found
+
+
+def test_square_stays_inside_the_ball_at_the_size_of_photographs() -> None:
+    """Float32 errs over 150,000 components by more than the re-check forgives."""
+    generator = torch.Generator().manual_seed(0)
+    x = 0.4 + 0.2 * torch.rand(6, 3, 224, 224, generator=generator)
+    radius = torch.full((6,), 5.0)
+    state = attacks.get("square:queries=50").start(replace(task_of(x, "l2", 5.0), radius=radius))
+    for value in range(4):
+        assert norms.inside(state.point, x, radius, "l2").all()
+        said = torch.full((6, 1), float(value))
+        answer = Answer(torch.zeros(6, 1, 10), said, torch.zeros_like(x))
+        state = attacks.get("square:queries=50").tell(state, answer)
+
+
+def test_simba_asks_nothing_that_the_walls_undo() -> None:
+    """Every query moves a pixel, though two thirds stand at a wall of the box and after a pass over
+    all of them the rest at one of the ball.
+    """
+    recipe = attacks.get("simba:queries=300")
+    x = images(5)
+    state = recipe.start(task_of(x, "linf", 0.1))
+    oracle = ORACLES["logits"](Curved())
+    asked = 0
+    for number in range(400):
+        query = recipe.ask(state)
+        moves = (query.points[:, 0] != state.best).flatten(1).any(1)
+        assert number == 0 or torch.equal(query.wanted, moves & ~state.done)
+        asked += int(query.wanted.sum())
+        answer = oracle(query.points[:, 0], query.aim, differentiate=False)
+        told = Answer(answer.logits[:, None], answer.value[:, None], answer.gradient)
+        state = recipe.tell(state, told)
+    assert asked == int(state.step.sum()) < 5 * 400
+
+
+@pytest.mark.parametrize("spec", ["square", "simba", "boundary", "hopskipjump"])
+def test_images_without_rows_are_refused_by_name(spec: str) -> None:
+    recipe = attacks.get(spec)
+    x = torch.rand(3, 64, generator=torch.Generator().manual_seed(0))
+    model = Curved()
+    with pytest.raises(ValueError, match=r"takes images \(N, C, H, W\), got \(3, 64\)"):
+        recipe(model, x, model(x).argmax(1), ThreatModel(recipe.norms[0], 0.1), shape=3)
+
+
+@pytest.mark.parametrize("spec", ["boundary:tries=2,queries=100", "square:queries=9", "simba"])
+def test_a_finished_row_stays_finished_however_seldom_the_host_looks(
+    spec: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, model = images(8), convolutional()
+    y = model(x).argmax(1)
+    norm = attacks.get(spec).norms[-1]
+    often = swept(spec, model, x, y, [0.01], norm=norm)
+    monkeypatch.setattr(stream, "_STEPS_PER_SYNC", {"cpu": 4})
+    for one, other in zip(often, swept(spec, model, x, y, [0.01], norm=norm), strict=True):
+        assert (one.forward, one.found) == (other.forward, other.found)
+
+
+def test_hopskipjump_finds_its_way_among_many_pixels() -> None:
+    """Under linf in 3,072 components, where the paper's probes would be below float32's grain."""
+    generator = torch.Generator().manual_seed(1)
+    weight = torch.randn(1, 3072, generator=generator)
+    x = 0.5 + 0.03 * torch.randn(4, 3, 32, 32, generator=generator)
+    level = float((x.flatten(1) @ weight.T).mean()) + 40
+    model = Linear(torch.cat([-weight, weight]), torch.tensor([level, -level]))
+    y = model(x).argmax(1)
+    exact = (model(x)[:, 1] - model(x)[:, 0]).abs() / 2 / weight.abs().sum()
+    recipe = attacks.get("hopskipjump:queries=3000")
+    x_adv = recipe(model, x, y, ThreatModel("linf", 0.5))
+    ratio = norms.size(x_adv - x, "linf") / exact
+    assert (model(x_adv).argmax(1) != y).all()
+    assert ratio.median() < 4

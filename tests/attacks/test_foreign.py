@@ -613,3 +613,37 @@ def test_a_library_that_is_missing_is_named_in_one_line(
         attacks.get(spec)
     assert line in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+def test_a_budget_spent_on_one_image_leaves_the_others_theirs() -> None:
+    """An attack that goes image by image is stopped at the first that stands, and goes on without
+    it.
+    """
+
+    def one_by_one(model: nn.Module, x: Tensor, y: Tensor, eps: float) -> Tensor:
+        found = x.clone()
+        for place in range(len(x)):
+            for share in torch.linspace(0, 1, 60):
+                point = (x[place] + share * eps * (1 if place else 0)).clamp(0, 1)[None]
+                if model(point).argmax(1) != y[place]:
+                    found[place] = point[0]
+                    break
+        return found
+
+    model, x = Bright(), 0.2 + 0.5 * images(6)
+    y = model(x).argmax(1)
+    free = swept(one_by_one, model, x, y, [0.2])
+    bound = swept(one_by_one, model, x, y, [0.2], budget=40)
+    assert all(settled.forward <= 40 for settled in bound)
+    assert sum(s.fooled.any() for s in bound) >= sum(s.fooled.any() for s in free) - 1
+
+
+def test_as_many_rows_as_images_around_one_image_are_its_queries() -> None:
+    def around(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        model(x)
+        model(x[:1] + 0.001 * torch.arange(len(x))[:, None, None, None] / len(x))
+        return x
+
+    net, x, y = curved()
+    results = swept(around, net, x, y, [0.1])
+    assert [settled.forward for settled in results] == [1 + len(x), *[1] * (len(x) - 1)]

@@ -440,3 +440,21 @@ def test_the_points_on_a_source_do_not_stop_at_its_border() -> None:
     assert norms.inside(points, x, torch.full((20,), 0.2), "linf").all()
     assert (deep >= shallow - 1e-5).float().mean() > 0.9
     assert deep.mean() > shallow.mean() + 0.1
+
+
+@pytest.mark.parametrize("inner", ["fmn", "ddn", "lbfgs:search=3"])
+def test_what_a_minimal_attack_finds_on_the_source_is_moved_on_to_the_radius(inner: str) -> None:
+    """At the source's boundary alone it would fool few targets, however large eps is."""
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(2, 64, generator=generator)
+    other = weight + 0.5 * torch.randn(2, 64, generator=generator)
+    target, source = (Linear(w, -w.sum(1) / 2) for w in (weight, other))
+    x = 0.2 + 0.6 * torch.rand(100, 1, 8, 8, generator=generator)
+    y = target(x).argmax(1)
+    recipe = attacks.get(f"transfer:attack=[{inner}],source=given")
+    supplies = Supplies(sources=(source,))
+    broken = []
+    for eps in (0.1, 0.8):
+        x_adv = recipe(target, x, y, ThreatModel("l2", eps), supplies=supplies)
+        broken.append(float((target(x_adv).argmax(1) != y).float().mean()))
+    assert broken[1] > 0.7 > broken[0]
