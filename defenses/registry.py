@@ -19,6 +19,11 @@ defenses = Registry(
     {
         "none": "defenses.none:NoDefense",
         "advtrain": "defenses.advtrain:AdversarialTraining",
+        "goodfellow": "defenses.goodfellow:Goodfellow",
+        "madry": "defenses.madry:Madry",
+        "fast": "defenses.fast:Fast",
+        "trades": "defenses.trades:Trades",
+        "mart": "defenses.mart:Mart",
     },
     loader=_load,
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -74,7 +74,8 @@ class Objective(Protocol):
 
     def validate(self, net: nn.Module, validation: Split, progress: float) -> dict[str, float]:
         """Measures on the validation split, the net in eval mode; `score` decides which checkpoint
-        is kept. Raises TrainingFailed when going on is pointless.
+        is kept. A flag `alarm` is told to people, a flag `stop` ends training with this entry.
+        Raises TrainingFailed when going on is pointless.
         """
         ...
 
@@ -169,13 +170,25 @@ def fit(
                 "seconds": time.perf_counter() - start,
             }
             log.append(entry)
-            shown = ", ".join(f"{k} {100 * v:.1f} %" for k, v in measured.items() if k != "score")
-            at = f"epoch {epoch + 1}/{settings.epochs}"
-            say(f"{at}: loss {mean:.4f}, {shown}, {entry['seconds']:.1f} s")
+            say(_told(entry, settings.epochs))
+            if measured.get("stop"):
+                break
             start, total = time.perf_counter(), torch.zeros((), device=device)
     net.load_state_dict(best[1])
     net.eval()
     return log
+
+
+_FLAGS = ("alarm", "stop")
+
+
+def _told(entry: Mapping[str, Any], epochs: int) -> str:
+    """A log entry as a line: shares in per cent, flags as words."""
+    plain = ("epoch", "loss", "score", "seconds", *_FLAGS)
+    shown = [f"{name} {100 * value:.1f} %" for name, value in entry.items() if name not in plain]
+    shown += [name for name in _FLAGS if entry.get(name)]
+    at = f"epoch {entry['epoch']}/{epochs}: loss {entry['loss']:.4f}"
+    return ", ".join([at, *shown, f"{entry['seconds']:.1f} s"])
 
 
 def _optimiser(parameters: Iterable[nn.Parameter], settings: Settings) -> torch.optim.Optimizer:

@@ -33,6 +33,33 @@ ROWS = {
         "L(x, y) + 1 L(x_adv, y); x_adv by pgd:steps=2, linf eps 0.15, warm-up 0.4",
         0.8,
     ),
+    "goodfellow": Row(
+        "goodfellow",
+        "0.5 L(x, y) + 0.5 L(x_adv, y); x_adv by fgsm, linf eps 0.15, warm-up 0",
+        0.8,
+    ),
+    "madry": Row(
+        "madry:attack=[pgd:steps=2]",
+        "L(x_adv, y); x_adv by pgd:steps=2, linf eps 0.15, warm-up 0.4",
+        0.7,
+    ),
+    "fast": Row(
+        "fast",
+        "L(x_adv, y); x_adv by pgd:steps=1,rel_alpha=1.25, linf eps 0.15, warm-up 0",
+        0.7,
+    ),
+    "trades": Row(
+        "trades:steps=2,rel_alpha=1.0",
+        "L(x, y) + 6 KL(p(x) || p(x_adv)); x_adv by 2 steps of 1 eps on kl, linf eps 0.15, "
+        "warm-up 0.4",
+        0.6,
+    ),
+    "mart": Row(
+        "mart:steps=2,rel_alpha=1.0",
+        "BCE(x_adv, y) + 5 KL(p(x) || p(x_adv)) (1 - p_y(x)); x_adv by 2 steps of 1 eps on ce, "
+        "linf eps 0.15, warm-up 0.4",
+        0.6,
+    ),
 }
 MODEL = "cnn_small:epochs=4"
 
