@@ -19,7 +19,7 @@ from models.nets import Shape
 from models.recipes import Classifier
 from models.registry import canonical
 from models.split import Split
-from models.train import Objective, Standard
+from models.train import Objective, Standard, TrainingFailed
 
 
 @dataclass(frozen=True)
@@ -92,8 +92,8 @@ class Workshop:
         return self.given() if self.model.is_trained else self.fit(Standard(), "standard")
 
     def fit(self, objective: Objective, identity: Any) -> nn.Module:
-        """The model trained for an objective, from the cache where it is there. identity: the
-        objective's, for keys.
+        """The model trained for an objective, from the cache where it is there; an interrupted
+        training goes on from its last epoch. identity: the objective's, for keys.
 
         Raises TrainingFailed for training that diverged or collapsed, ValueError where there is no
         training data.
@@ -119,10 +119,17 @@ class Workshop:
         stored = self.cache.get(key) if self.cache else None
         if stored is None:
             self.say(f"training {self.model.to_spec()}: minimise {objective.text}")
-            log = train.fit(net, self.train, self.validation, objective, settings, say=self.say)
+            keep = self.cache.partial(key) if self.cache else None
+            data = self.train, self.validation
+            try:
+                log = train.fit(net, *data, objective, settings, say=self.say, keep=keep)
+            except TrainingFailed:
+                self._over(key)
+                raise
             facts: dict[str, Any] = {"objective": objective.text, "log": log, "made_of": parts}
             if self.cache:
                 self.cache.put(key, net.state_dict(), facts)
+            self._over(key)
         else:
             weights, facts = stored
             net.load_state_dict(weights)
@@ -130,6 +137,11 @@ class Workshop:
         weights_digest = checkpoint.digest(net.state_dict())
         self.trained.append(Trained(weights_digest, facts["objective"], facts["log"], seconds))
         return net.eval()
+
+    def _over(self, key: str) -> None:
+        """Forgets how far a training has come."""
+        if self.cache:
+            self.cache.partial(key).drop()
 
 
 class Defense(ABC):

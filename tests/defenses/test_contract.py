@@ -171,6 +171,31 @@ def test_a_corrupt_cache_is_trained_again_with_a_warning(row, deployed, workshop
     assert cache.get(path.stem) is not None, "and kept"
 
 
+def test_an_interrupted_training_goes_on_to_the_same_weights(
+    row, deployed, workshop, tmp_path, monkeypatch
+):
+    run_epoch, left = train._Course.run_epoch, [2]
+
+    def interrupted(self, state):
+        left[0] -= 1
+        if left[0] < 0:
+            raise KeyboardInterrupt
+        run_epoch(self, state)
+
+    cache = Cache(tmp_path)
+    monkeypatch.setattr(train._Course, "run_epoch", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        deploy(row, workshop(MODEL, cache=cache))
+    assert len(list((tmp_path / "unfinished").iterdir())) == 1
+    monkeypatch.undo()
+    lines = []
+    shop = workshop(MODEL, cache=cache, say=lines.append)
+    assert equal(weights(deploy(row, shop).predict), weights(deployed[0].predict))
+    assert "going on after epoch 2/4" in lines
+    assert list((tmp_path / "unfinished").iterdir()) == []
+    assert shop.trained[0].weights == deployed[1].trained[0].weights
+
+
 def test_without_training_data_nothing_can_be_trained(row, workshop):
     for missing in ("train", "validation"):
         with pytest.raises(ValueError, match="this dataset has no training split"):
