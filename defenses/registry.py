@@ -22,6 +22,7 @@ defenses = Registry(
         "goodfellow": "defenses.goodfellow:Goodfellow",
         "madry": "defenses.madry:Madry",
         "fast": "defenses.fast:Fast",
+        "free": "defenses.free:Free",
         "trades": "defenses.trades:Trades",
         "mart": "defenses.mart:Mart",
     },
