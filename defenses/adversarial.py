@@ -60,7 +60,7 @@ class AdversarialRecipe(Defense):
 
     eps: float | None
     norm: str | None
-    warmup: float
+    warmup: float = 0.0
     seed: int
 
     @property
@@ -101,13 +101,18 @@ class AdversarialRecipe(Defense):
         filled: Self = replace(cast(Any, self), norm=self.norm or norm, eps=eps)
         return filled
 
-    def deploy(self, workshop: Workshop) -> Defended:
-        """See Defense; raises TrainingFailed for a collapse."""
+    def filled(self, classes: int) -> tuple[float, str]:
+        """eps and norm; refuses what the run did not fill in, and too few classes."""
         if self.eps is None or self.norm is None:
             name = registry.defenses.name_of(self)
             raise ValueError(f"{name}: eps and norm must be set (Defense.at fills them in)")
-        self.inner.check(self.norm, workshop.classes)
-        objective = self.objective(self.eps, self.norm, workshop)
+        self.inner.check(self.norm, classes)
+        return self.eps, self.norm
+
+    def deploy(self, workshop: Workshop) -> Defended:
+        """See Defense; raises TrainingFailed for a collapse."""
+        eps, norm = self.filled(workshop.classes)
+        objective = self.objective(eps, norm, workshop)
         net = workshop.fit(objective, {"defense": self.identity(), "engine": loop.REVISION})
         return Defended(predict=net, surrogate=net)
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Self
 
 import torch
@@ -56,6 +56,14 @@ class Trained:
         }
 
 
+@dataclass(frozen=True)
+class Larger:
+    """A training split made of the given one, so many times its size; made only when needed."""
+
+    times: int
+    make: Callable[[Split], Split]
+
+
 @dataclass
 class Workshop:
     """What a defense may use: the model, the training data, and trained nets that are cached.
@@ -91,9 +99,16 @@ class Workshop:
         """The model as it was given, or trained on clean images."""
         return self.given() if self.model.is_trained else self.fit(Standard(), "standard")
 
-    def fit(self, objective: Objective, identity: Any) -> nn.Module:
+    def of(self, model: Classifier) -> Workshop:
+        """The same workshop for another model, whose trainings are not listed here."""
+        return replace(self, model=model, trained=[])
+
+    def fit(
+        self, objective: Objective, identity: Any, *, larger: Larger | None = None
+    ) -> nn.Module:
         """The model trained for an objective, from the cache where it is there; an interrupted
-        training goes on from its last epoch. identity: the objective's, for keys.
+        training goes on from its last epoch. identity: the objective's, for keys, and
+        that of the larger set, where there is one.
 
         Raises TrainingFailed for training that diverged or collapsed, ValueError where there is no
         training data.
@@ -104,7 +119,8 @@ class Workshop:
                 "evaluated"
             )
         net = self.net()
-        settings = self.model.settings(len(self.train), self.shape[0])
+        times = 1 if larger is None else larger.times
+        settings = self.model.settings(len(self.train) * times, self.shape[0])
         parts = {
             "data": self.fingerprint,
             "model": self.model.identity(),
@@ -120,7 +136,8 @@ class Workshop:
         if stored is None:
             self.say(f"training {self.model.to_spec()}: minimise {objective.text}")
             keep = self.cache.partial(key) if self.cache else None
-            data = self.train, self.validation
+            split = self.train if larger is None else larger.make(self.train)
+            data = split, self.validation
             try:
                 log = train.fit(net, *data, objective, settings, say=self.say, keep=keep)
             except TrainingFailed:

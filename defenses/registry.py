@@ -23,6 +23,8 @@ defenses = Registry(
         "madry": "defenses.madry:Madry",
         "fast": "defenses.fast:Fast",
         "free": "defenses.free:Free",
+        "ensemble": "defenses.ensemble:Ensemble",
+        "static": "defenses.static:Static",
         "trades": "defenses.trades:Trades",
         "mart": "defenses.mart:Mart",
     },
