@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PREFIX = "accuracy_vs_eps_"
-"""Every figure's file is called PREFIX, dataset, norm."""
+"""Every accuracy-vs-eps figure's file is called PREFIX, dataset, norm."""
 CROWDED = 8
 """Above this many series single attacks are drawn thin, without bands."""
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
@@ -78,11 +78,18 @@ class Series:
 
 
 def name(dataset: str, norm: str) -> str:
-    """The file name; letters of the dataset's name that no file can bear give way to a digest."""
+    """The file name of an accuracy-vs-eps figure."""
+    return file_name(PREFIX, dataset, norm)
+
+
+def file_name(prefix: str, dataset: str, norm: str) -> str:
+    """A figure's file name; letters of the dataset's name that no file can bear give way to a
+    digest.
+    """
     plain = re.sub(r"[^A-Za-z0-9._-]+", "-", dataset)
     if plain != dataset:
         plain += f"-{hashlib.blake2b(dataset.encode(), digest_size=4).hexdigest()}"
-    return f"{PREFIX}{plain}_{norm}.svg"
+    return f"{prefix}{plain}_{norm}.svg"
 
 
 def figures(curves: Sequence[Curve]) -> dict[str, str]:
@@ -97,6 +104,11 @@ def figures(curves: Sequence[Curve]) -> dict[str, str]:
 
 def svg(curves: Sequence[Curve]) -> str:
     """The figure of curves that share dataset and norm, as SVG text."""
+    return rendered(lambda: figure(curves))
+
+
+def rendered(draw: Callable[[], Figure]) -> str:
+    """What `draw` draws in our style, as SVG text; equal drawings give equal bytes."""
     import matplotlib
 
     # matplotlib's own settings first, so that a user's matplotlibrc moves no byte
@@ -105,7 +117,7 @@ def svg(curves: Sequence[Curve]) -> str:
     settings: Any = {**own, **_STYLE}
     with matplotlib.rc_context(settings):
         out = io.StringIO()
-        figure(curves).savefig(out, format="svg", metadata={"Date": None})
+        draw().savefig(out, format="svg", metadata={"Date": None})
     return re.sub(r"[ \t]+$", "", out.getvalue(), flags=re.MULTILINE)
 
 
@@ -245,8 +257,8 @@ def _pixel_ticks(axes: Axes, grid: Sequence[float]) -> None:
 
 def _draw_rows(axes: Axes, shown: Sequence[Series], failed: Sequence[Curve], eps: float) -> None:
     """A row per series: the accuracy at the one eps with its interval; clean: an open circle."""
-    labels = [_wrapped(each.label, _TICK) for each in shown]
-    labels += [_wrapped(f"{curve.of.defense}: {curve.attack}", _TICK) for curve in failed]
+    labels = [wrapped(each.label, _TICK) for each in shown]
+    labels += [wrapped(f"{curve.of.defense}: {curve.attack}", _TICK) for curve in failed]
     for row, each in enumerate(shown):
         _, (accuracy, low, high) = _path(each.curve)
         clean, value = accuracy[0], accuracy[-1]
@@ -302,10 +314,10 @@ def _legend(shown: Sequence[Series], failed: Sequence[Curve]) -> tuple[list[Any]
     for curve in failed:
         cross = Line2D([], [], color=_GREY, linestyle="none", marker="x")
         entries.append((f"failed: {curve.attack} on {curve.of.defense}", cross))
-    return [line for _, line in entries], [_wrapped(label, _LABEL) for label, _ in entries]
+    return [line for _, line in entries], [wrapped(label, _LABEL) for label, _ in entries]
 
 
-def _wrapped(text: str, width: int) -> str:
+def wrapped(text: str, width: int) -> str:
     """The text in lines of about that many letters, broken after commas and blanks."""
     lines = [""]
     for piece in re.split(r"(?<=[, ])", text):

@@ -9,7 +9,16 @@ from pathlib import Path
 import pandas as pd
 
 from bench.errors import StoreError
-from bench.report import anytime, figures, frames, html, markdown, strength, transfer
+from bench.report import (
+    anytime,
+    figures,
+    frames,
+    html,
+    learning,
+    markdown,
+    strength,
+    transfer,
+)
 from bench.report.markdown import summary
 from bench.store import Record
 
@@ -38,6 +47,10 @@ def write(records: Sequence[Record], folder: Path) -> list[Path]:
     sources = transfer.transfer(records)
     if len(sources):
         texts |= {"transfer.csv": csv(sources), "transfer.md": markdown.transfer(records)}
+    trained = learning.learning(records)
+    if len(trained):
+        texts["learning.csv"] = csv(trained)
+        drawn |= learning.drawn(records)
     texts |= {f"{FIGURES}/{name}": text for name, text in drawn.items()}
     written = [place(folder / name, text.encode("utf-8")) for name, text in texts.items()]
     _remove_stale(folder / FIGURES, set(drawn))
@@ -65,7 +78,8 @@ def place(path: Path, content: bytes) -> Path:
 
 
 def _remove_stale(folder: Path, made: set[str]) -> None:
-    for path in folder.glob(f"{figures.PREFIX}*.svg"):
+    prefixes = (figures.PREFIX, learning.PREFIX)
+    for path in sorted(path for prefix in prefixes for path in folder.glob(f"{prefix}*.svg")):
         if path.name not in made:
             try:
                 path.unlink(missing_ok=True)
