@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Self, cast
 
@@ -27,8 +28,8 @@ CHECK = Pgd(steps=10)
 """The attack that validation trusts more than the one trained with."""
 
 Collapse = Literal["fail", "stop", "note"]
-"""What a gap between own attack and check does: training fails; it stops and the best checkpoint so
-far is kept; it goes on and the log says so.
+"""What a gap between own attack and check does: training fails; it is an alarm in the log, and
+training stops where accuracy under the check has fallen, too; it is an alarm and no more.
 """
 
 _CHECKED = 500
@@ -192,7 +193,16 @@ class InBall(ABC):
                 f"{self.attack.to_spec()} but {100 * robust:.1f} % under {CHECK.to_spec()} on "
                 "validation images; use an inner attack with more steps, or more warmup"
             )
-        return {"alarm": 1.0} | ({"stop": 1.0} if self.collapse == "stop" else {})
+        return {"alarm": 1.0}
+
+    def is_over(self, log: Sequence[Mapping[str, Any]]) -> bool:
+        """See models.train.Stopping: an alarm after which robust accuracy is more than 20 points
+        below its best. Without such a fall it may be a start that single steps recover from.
+        """
+        if self.collapse != "stop" or not log[-1].get("alarm"):
+            return False
+        robust = [float(entry["robust"]) for entry in log]
+        return max(robust) - robust[-1] > _GAP
 
     def _accuracies(self, net: nn.Module, validation: Split) -> tuple[float, float, int]:
         """Accuracy under the check, under the own attack, and the number of classes predicted."""

@@ -22,12 +22,12 @@ class Fast(AdversarialRecipe):
     warmup: share of the updates over which eps grows from 0; the paper has none (0). Model, epochs,
     batch and learning rate are the model's (cnn_small is the paper's net for MNIST).
 
-    Alarm: when the net's accuracy under its own step is more than 20 points above, and more than
-    twice, that under pgd:steps=10 on up to 500 validation images (catastrophic overfitting),
-    training stops, its log says so (`alarm`), and the checkpoint most accurate under that check is
-    kept. The authors stop when the accuracy under a weak PGD on a training batch falls by 20
-    points. A net that predicts one class only after half of the updates fails. norm, eps, seed: see
-    `bench show advtrain`.
+    Alarm: the log says `alarm` when the net's accuracy under its own step is more than 20 points
+    above, and more than twice, that under pgd:steps=10 on up to 500 validation images (catastrophic
+    overfitting). When the latter has also fallen by more than 20 points from its best, training
+    stops. The checkpoint most accurate under that check is kept. The authors stop at a fall of 20
+    points under a weak PGD on a training batch. A net that predicts one class only after half of
+    the updates fails. norm, eps, seed: see `bench show advtrain`.
     """
 
     eps: float | None = None

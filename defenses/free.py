@@ -30,9 +30,9 @@ class Free(AdversarialRecipe):
     as a share of eps, 1 in the paper. warmup: share of the updates over which eps grows from 0; the
     paper has none (0). Under l2 and l1 the step goes along the steepest direction of that norm.
 
-    The own attack of validation is one FGSM step of eps from a random start. A gap to pgd:steps=10
-    stops training as it does for `fast`. norm, eps: see `bench show advtrain`; nothing is drawn but
-    for validation (seed).
+    The own attack of validation is one FGSM step of eps from a random start. Alarm and early stop
+    are those of `fast`. norm, eps: see `bench show advtrain`; nothing is drawn but for validation
+    (seed).
     """
 
     replays: int = 8

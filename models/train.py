@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -78,9 +78,17 @@ class Objective(Protocol):
 
     def validate(self, net: nn.Module, validation: Split, progress: float) -> dict[str, float]:
         """Measures on the validation split, the net in eval mode; `score` decides which checkpoint
-        is kept. A flag `alarm` is told to people, a flag `stop` ends training with this entry.
-        Raises TrainingFailed when going on is pointless.
+        is kept, a flag `alarm` is told to people. Raises TrainingFailed when going on is pointless.
         """
+        ...
+
+
+@runtime_checkable
+class Stopping(Protocol):
+    """An objective that may end training early; the best checkpoint so far is kept."""
+
+    def is_over(self, log: Sequence[Mapping[str, Any]]) -> bool:
+        """Whether to stop after the last entry of the log; the entry is flagged `stop`."""
         ...
 
 
@@ -235,7 +243,10 @@ class _Course:
         measured = self.objective.validate(state.net, validation, state.epoch / self.epochs)
         if measured["score"] >= state.best[0]:
             state.best = (measured["score"], copy.deepcopy(state.net.state_dict()))
-        return {"epoch": state.epoch, "loss": mean, **measured}
+        entry = {"epoch": state.epoch, "loss": mean, **measured}
+        if isinstance(self.objective, Stopping) and self.objective.is_over([*state.log, entry]):
+            entry["stop"] = 1.0
+        return entry
 
 
 _FLAGS = ("alarm", "stop")
