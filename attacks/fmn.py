@@ -49,12 +49,14 @@ class Fmn(Aimed, StepAttack):
     least one component. steps: 100; alpha: 1; gamma: 0.05, as in the authors' code. restarts: the
     first starts at the image, further ones at random points of the ball of the largest eps. target
     as in pgd. We project onto ball and box together (l0: one after the other), the code one after
-    the other.
+    the other; and until the first success a point inside the ball is moved out to its radius, or
+    the steps, which shrink, may never reach a boundary far away.
     """
 
     access: ClassVar[str] = "gradient"
     kind: ClassVar[Kind] = "minimal"
     norms: ClassVar[tuple[str, ...]] = NORMS
+    revision: ClassVar[int | str] = 2
     steps: int = 100
     alpha: float = 1.0
     gamma: float = 0.05
@@ -118,6 +120,8 @@ class Fmn(Aimed, StepAttack):
         if state.norm == "l0":
             moved = norms.keep_largest(moved, state.x, radius)
         else:
+            wide = _widened(moved, state.x, radius, state.norm)
+            moved = torch.where(norms.expand(nearest < state.most, moved), moved, wide)
             moved = norms.project(moved, state.x, radius, state.norm)
         return replace(
             state,
@@ -149,3 +153,10 @@ class Fmn(Aimed, StepAttack):
         higher = torch.where(found, state.radius * (1 + gamma), linear)
         lower = (state.radius * (1 - gamma)).minimum(nearest)
         return torch.where(succeeded, lower, higher).minimum(most)
+
+
+def _widened(points: Tensor, x: Tensor, radius: Tensor, norm: str) -> Tensor:
+    """Points inside the ball moved out to its radius, along the line from x."""
+    delta = points - x
+    size = norms.size(delta, norm).clamp(min=_TINY)
+    return x + delta * norms.expand((radius / size).clamp(min=1), delta)

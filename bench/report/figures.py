@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PREFIX = "accuracy_vs_eps_"
-"""Every accuracy-vs-eps figure's file is called PREFIX, dataset, norm."""
+"""Every figure's file is called PREFIX, dataset, norm."""
 CROWDED = 8
 """Above this many series single attacks are drawn thin, without bands."""
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
@@ -78,18 +78,16 @@ class Series:
 
 
 def name(dataset: str, norm: str) -> str:
-    """The file name of an accuracy-vs-eps figure."""
-    return file_name(PREFIX, dataset, norm)
+    """The file name."""
+    return f"{PREFIX}{named(dataset)}_{norm}.svg"
 
 
-def file_name(prefix: str, dataset: str, norm: str) -> str:
-    """A figure's file name; letters of the dataset's name that no file can bear give way to a
-    digest.
-    """
+def named(dataset: str) -> str:
+    """A dataset's name for a file: letters that no file can bear give way to a digest."""
     plain = re.sub(r"[^A-Za-z0-9._-]+", "-", dataset)
     if plain != dataset:
         plain += f"-{hashlib.blake2b(dataset.encode(), digest_size=4).hexdigest()}"
-    return f"{prefix}{plain}_{norm}.svg"
+    return plain
 
 
 def figures(curves: Sequence[Curve]) -> dict[str, str]:
@@ -104,11 +102,11 @@ def figures(curves: Sequence[Curve]) -> dict[str, str]:
 
 def svg(curves: Sequence[Curve]) -> str:
     """The figure of curves that share dataset and norm, as SVG text."""
-    return rendered(lambda: figure(curves))
+    return drawn(lambda: figure(curves))
 
 
-def rendered(draw: Callable[[], Figure]) -> str:
-    """What `draw` draws in our style, as SVG text; equal drawings give equal bytes."""
+def drawn(make: Callable[[], Figure]) -> str:
+    """A figure in the style of all of them, as SVG text."""
     import matplotlib
 
     # matplotlib's own settings first, so that a user's matplotlibrc moves no byte
@@ -117,7 +115,7 @@ def rendered(draw: Callable[[], Figure]) -> str:
     settings: Any = {**own, **_STYLE}
     with matplotlib.rc_context(settings):
         out = io.StringIO()
-        draw().savefig(out, format="svg", metadata={"Date": None})
+        make().savefig(out, format="svg", metadata={"Date": None})
     return re.sub(r"[ \t]+$", "", out.getvalue(), flags=re.MULTILINE)
 
 

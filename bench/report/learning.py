@@ -65,10 +65,12 @@ def drawn(records: Sequence[Record]) -> dict[str, str]:
     """File name to SVG text, a figure per dataset and norm with a log."""
     table = learning(records)
     groups = by(table.to_dict("records"), lambda row: (row["dataset"], row["norm"]))
-    return {
-        figures.file_name(PREFIX, *_setting(rows)): figures.rendered(partial(_figure, rows))
-        for rows in groups
-    }
+    return {_file(rows): figures.drawn(partial(_figure, rows)) for rows in groups}
+
+
+def _file(rows: Sequence[Mapping[Any, Any]]) -> str:
+    dataset, norm = _setting(rows)
+    return f"{PREFIX}{figures.named(dataset)}_{norm}.svg"
 
 
 def _log(record: Record) -> list[Mapping[str, Any]]:

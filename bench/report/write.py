@@ -16,6 +16,7 @@ from bench.report import (
     html,
     learning,
     markdown,
+    queries,
     strength,
     transfer,
 )
@@ -31,6 +32,7 @@ def write(records: Sequence[Record], folder: Path) -> list[Path]:
     """Writes every derived file, removes figures that are no longer made; returns the files."""
     curves = frames.curves(records)
     drawn = figures.figures(curves)
+    progress = anytime.anytime(records)
     texts = {
         "accuracy_vs_eps.csv": csv(frames.tidy(records)),
         "accuracy_vs_eps.md": markdown.accuracy(records),
@@ -38,7 +40,7 @@ def write(records: Sequence[Record], folder: Path) -> list[Path]:
         "leaderboard.md": markdown.leaderboard(records),
         "attacks.csv": csv(strength.attacks(records)),
         "attacks.md": markdown.attacks(records),
-        "anytime.csv": csv(anytime.anytime(records)),
+        "anytime.csv": csv(progress),
         "anytime.md": markdown.anytime(records),
         "timing.csv": csv(frames.timing(records)),
         "timing.md": markdown.timing(records),
@@ -51,6 +53,7 @@ def write(records: Sequence[Record], folder: Path) -> list[Path]:
     if len(trained):
         texts["learning.csv"] = csv(trained)
         drawn |= learning.drawn(records)
+    drawn |= queries.figures(progress)
     texts |= {f"{FIGURES}/{name}": text for name, text in drawn.items()}
     written = [place(folder / name, text.encode("utf-8")) for name, text in texts.items()]
     _remove_stale(folder / FIGURES, set(drawn))
@@ -78,9 +81,9 @@ def place(path: Path, content: bytes) -> Path:
 
 
 def _remove_stale(folder: Path, made: set[str]) -> None:
-    prefixes = (figures.PREFIX, learning.PREFIX)
-    for path in sorted(path for prefix in prefixes for path in folder.glob(f"{prefix}*.svg")):
-        if path.name not in made:
+    ours = (figures.PREFIX, learning.PREFIX, queries.PREFIX)
+    for path in folder.glob("*.svg"):
+        if path.name.startswith(ours) and path.name not in made:
             try:
                 path.unlink(missing_ok=True)
             except OSError as err:

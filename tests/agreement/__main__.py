@@ -7,6 +7,7 @@ import os
 import sys
 from pathlib import Path
 
+from bench.store import Store
 from tests.agreement import comparison, table
 from tests.agreement.pairs import pairs
 
@@ -18,6 +19,7 @@ def main(words: list[str]) -> int:
     parser.add_argument("--net", default="", help="only this net, such as `mnist`")
     parser.add_argument("--like", default="", help="only rows whose attacks contain this")
     parser.add_argument("--store", type=Path, default=Path("results/agreement"))
+    parser.add_argument("--stored", action="store_true", help="run nothing, compare what was run")
     parser.add_argument("--write", type=Path, help="the markdown file to write")
     given = parser.parse_args(words)
     wanted = [
@@ -27,9 +29,11 @@ def main(words: list[str]) -> int:
     ]
     root = os.environ.get("BENCH_DATA")
     done = []
-    for one in comparison.run(wanted, given.store, Path(root) if root else None):
-        done.append(one)
-        print(table.line(one), flush=True)
+    with Store.open(given.store) as store:
+        place = comparison.Place(store, Path(root) if root else None, given.stored)
+        for one in comparison.run(wanted, place):
+            done.append(one)
+            print(table.line(one), flush=True)
     done = comparison.adjusted(done)
     text = table.markdown(done, " ".join(["python -m tests.agreement", *words]))
     print("\n" + text)

@@ -17,6 +17,7 @@ from attacks.registry import attacks
 from bench import runner
 from bench.errors import BenchError
 from bench.executors import LocalExecutor
+from bench.plan import missing
 from bench.spec import Request
 from bench.stats import mcnemar
 from bench.store import Record, Store
@@ -27,6 +28,7 @@ CLOSE = 1e-3
 """Distances that differ by less than this share are the same."""
 POINT = 0.01
 """The robust accuracy by which ours may be weaker."""
+NOT_RUN = "not run"
 SEEDS = 3
 """Of attacks that draw, where one seed leaves them further apart than that."""
 
@@ -152,24 +154,34 @@ def adjusted(comparisons: Iterable[Comparison]) -> list[Comparison]:
     return listed
 
 
-def run(pairs: Iterable[Pair], out: Path, root: Path | None) -> Iterator[Comparison]:
-    """Runs what the store in `out` lacks, and compares."""
-    with Store.open(out) as store:
-        for pair in pairs:
-            yield _run(pair, store, root)
+@dataclass(frozen=True)
+class Place:
+    """Where pairs are run: the store, the folder of the data, and whether only what is stored
+    already is compared.
+    """
+
+    store: Store
+    root: Path | None
+    only_stored: bool = False
 
 
-def _run(pair: Pair, store: Store, root: Path | None) -> Comparison:
+def run(pairs: Iterable[Pair], place: Place) -> Iterator[Comparison]:
+    """Runs what the store lacks, and compares."""
+    for pair in pairs:
+        yield _run(pair, place)
+
+
+def _run(pair: Pair, place: Place) -> Comparison:
     """With one seed, and where that says little with several."""
-    one = _under(pair, store, root, 1)
+    one = _under(pair, place, 1)
     if not pair.draws or one.ours is None or one.peer is None:
         return one
     apart = abs(one.ours.figure - one.peer.figure)
     limit = POINT if one.by == "accuracy" else POINT * one.peer.figure
-    return _under(pair, store, root, SEEDS) if apart > limit else one
+    return _under(pair, place, SEEDS) if apart > limit else one
 
 
-def _under(pair: Pair, store: Store, root: Path | None, seeds: int) -> Comparison:
+def _under(pair: Pair, place: Place, seeds: int) -> Comparison:
     net = NETS[pair.net]
     try:
         names = [attacks.get(spec).to_spec() for spec in (pair.ours, pair.peer)]
@@ -185,12 +197,15 @@ def _under(pair: Pair, store: Store, root: Path | None, seeds: int) -> Compariso
                 eps=repr(pair.eps),
                 n=pair.n,
                 device="cpu",
-                data_root=root,
+                data_root=place.root,
             )
         )
     except (BenchError, ValueError) as err:
         return Comparison(pair, note=f"not run: {err}")
+    store, keys = place.store, [cell.key for cell in job.cells]
+    if place.only_stored and missing(job.cells, store.blocks(keys)):
+        return Comparison(pair, note=NOT_RUN)
     runner.execute(job, store, LocalExecutor(), runner.Silent())
-    records = store.records(cell.key for cell in job.cells)
+    records = store.records(keys)
     ours, peer = ([record for record in records if record.attack == name] for name in names)
     return compare(pair, ours, peer)

@@ -6,7 +6,7 @@ import platform
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 
-from tests.agreement.comparison import Comparison, Side
+from tests.agreement.comparison import NOT_RUN, Comparison, Side
 from tests.agreement.notes import NOTES
 
 _PACKAGES = ("torch", "foolbox", "torchattacks", "adv-lib", "adversarial-robustness-toolbox")
@@ -25,12 +25,15 @@ def line(one: Comparison) -> str:
 
 def markdown(comparisons: Sequence[Comparison], command: str) -> str:
     """The whole page."""
-    rows = [_HEADER, ["---"] * len(_HEADER), *map(_cells, comparisons)]
+    shown = [one for one in comparisons if one.note != NOT_RUN]
+    rows = [_HEADER, ["---"] * len(_HEADER), *map(_cells, shown)]
     lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
     weaker = [one for one in comparisons if one.verdict.startswith("**")]
     run = [one for one in comparisons if one.ours is not None]
+    left = len(comparisons) - len(run)
     summary = (
-        f"{len(run)} of {len(comparisons)} pairs compared; ours is weaker in {len(weaker)}, "
+        f"{len(run)} of {len(comparisons)} pairs compared{f' ({left} not run)' if left else ''}; "
+        f"ours is weaker in {len(weaker)}, "
         f"the peer in {sum(one.verdict == 'peer weaker' for one in run)}."
     )
     made = f"adversarial-bench {version('adversarial-bench')}, {_versions()}"

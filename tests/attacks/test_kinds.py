@@ -90,7 +90,7 @@ def test_a_later_stage_sees_only_what_still_stands(policy: str) -> None:
 def test_an_ensemble_is_at_least_as_strong_as_each_of_its_attacks() -> None:
     model, x, y = curved()
     for norm, radii in (("linf", RADII), ("l2", [0.1, 0.2, 0.4]), ("l1", [0.5, 1.0, 2.0])):
-        recipe = attacks.get("autoattack:steps=20")
+        recipe = attacks.get("autoattack:steps=20,queries=50")
         whole = np.array([s.fooled for s in swept(recipe, model, work_of(x, y, radii), norm)])
         first = recipe.stages(norm, 10)[0]
         alone = np.array([s.fooled for s in swept(first, model, work_of(x, y, radii), norm)])

@@ -21,8 +21,11 @@ from tests.problems import Counting, Mapped, Problem, linear
 IMAGES = 8
 FAR = 64.0
 SPECS = {
-    "linf": ["deepfool", "fmn", "fab", "fab_t"],
-    "l2": ["deepfool", "fmn", "fab", "fab_t", "ddn", "cw", "penalty", "lbfgs", "penalty:loss=ce"],
+    "linf": ["deepfool", "fmn", "fab", "fab_t", "hopskipjump:queries=2000"],
+    "l2": [
+        *("deepfool", "fmn", "fab", "fab_t", "ddn", "cw", "penalty", "lbfgs", "penalty:loss=ce"),
+        *("boundary:queries=2000", "hopskipjump:queries=2000"),
+    ],
     "l1": ["fmn", "fab", "fab_t", "ead"],
     "l0": ["fmn", "sigma_zero"],
 }

@@ -84,6 +84,7 @@ def test_a_run_writes_its_tables(whole):
         "learning.csv",
         "figures/accuracy_vs_eps_digits_linf.svg",
         "figures/learning_digits_linf.svg",
+        "figures/anytime_digits_linf.svg",
     }
     assert set(written(whole)) == expected
     table = pd.read_csv(whole / "accuracy_vs_eps.csv")

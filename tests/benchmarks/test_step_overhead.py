@@ -92,3 +92,43 @@ def test_minimal_attack_over_its_floor(benchmark, problem, spec, norm):
     steps = recipe.horizon(28.0, norm, 10) - 1
     x_adv = measured(benchmark, lambda: recipe(net, x, y, threat, shape=128), steps, problem)
     assert x_adv.shape == x.shape
+
+
+def forwards(net, x, count):
+    """The floor of an attack that sees no gradient."""
+    with torch.no_grad():
+        for _ in range(count):
+            net(x)
+
+
+@pytest.mark.parametrize("problem", ["cnn_small", "cnn"], indirect=True)
+@pytest.mark.parametrize(
+    ("spec", "norm"),
+    [
+        ("square:queries=200", "linf"),
+        ("square:queries=200", "l2"),
+        ("simba:queries=200", "linf"),
+        ("spsa:attack=[pgd:steps=4],pairs=25", "linf"),
+        ("nes:attack=[pgd:steps=4],pairs=25", "linf"),
+        ("boundary:queries=200", "l2"),
+        ("hopskipjump:queries=200", "l2"),
+    ],
+)
+def test_black_box_attack_over_its_forwards(benchmark, problem, spec, norm):
+    """Nothing is fooled inside the radius; minimal ones run to their end."""
+    net, x, y = problem
+    recipe = attacks.get(spec)
+    threat = attacks.ThreatModel(norm, 28.0 if recipe.kind == "minimal" else 1e-6)
+    if not benchmark.enabled:
+        recipe = dataclasses.replace(recipe, **{("pairs" if "pairs" in spec else "queries"): 2})
+    count = recipe.cost([1e-6], norm, 10)
+    ratios = []
+    for _ in range(ROUNDS if benchmark.enabled else 1):
+        start = time.perf_counter()
+        recipe(net, x, y, threat, shape=128)
+        middle = time.perf_counter()
+        forwards(net, x, count)
+        ratios.append((middle - start) / (time.perf_counter() - middle))
+    benchmark.extra_info["over_forwards_median"] = round(statistics.median(ratios), 3)
+    x_adv = benchmark(lambda: recipe(net, x, y, threat, shape=128))
+    assert x_adv.shape == x.shape

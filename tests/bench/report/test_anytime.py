@@ -2,12 +2,14 @@
 
 from collections.abc import Callable
 from math import inf
+from xml.etree import ElementTree
 
 import numpy as np
 import pandas as pd
 
 from bench.report import frames, markdown
 from bench.report.anytime import ANYTIME, anytime, seen_at
+from bench.report.queries import figures
 from bench.store import Record
 
 MakeRecord = Callable[..., Record]
@@ -65,6 +67,17 @@ def test_the_document(record: MakeRecord) -> None:
         "130",
     ]
     assert rows[1][2:] == ["square (black-box)", "0", "4", *["75.0"] * 2, *["50.0"] * 3, "3"]
+
+
+def test_a_figure_per_heading_that_moves(record: MakeRecord) -> None:
+    still = record([0, inf, inf, inf], norm="l2")
+    cells = [record([0, 0.1, 0.2, 0.3], samples={"queries": QUERIES}), still]
+    bound = record([0, 0.1, inf, inf], query_budget=50, attack="a <b> & $c$")
+    made = figures(anytime([*cells, bound]))
+    assert sorted(made) == ["anytime_digits_linf-2.svg", "anytime_digits_linf.svg"]
+    assert figures(anytime([*cells, bound])) == made
+    for text in made.values():
+        assert ElementTree.fromstring(text).tag.endswith("svg")  # noqa: S314  our own text
 
 
 def test_budgets_are_apart_everywhere(record: MakeRecord) -> None:

@@ -48,7 +48,8 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def test_every_file_is_written_and_nothing_else(cells: list[Record], tmp_path: Path) -> None:
     written = write(cells, tmp_path / "deep" / "results")
-    names = [*NAMES, "figures/accuracy_vs_eps_digits_linf.svg"]
+    figures = ("figures/accuracy_vs_eps_digits_linf.svg", "figures/anytime_digits_linf.svg")
+    names = [*NAMES, *figures]
     assert [p.relative_to(tmp_path / "deep" / "results").as_posix() for p in written] == names
     assert sorted(contents(tmp_path / "deep" / "results")) == sorted(names)
     for content in contents(tmp_path).values():
