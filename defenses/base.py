@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Self
 
 import torch
@@ -19,7 +19,7 @@ from models.nets import Shape
 from models.recipes import Classifier
 from models.registry import canonical
 from models.split import Split
-from models.train import Objective, Standard
+from models.train import Objective, Standard, TrainingFailed
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,14 @@ class Trained:
             "training_log": self.log,
             "training_seconds": round(self.seconds, 3),
         }
+
+
+@dataclass(frozen=True)
+class Larger:
+    """A training split made of the given one, so many times its size; made only when needed."""
+
+    times: int
+    make: Callable[[Split], Split]
 
 
 @dataclass
@@ -91,9 +99,16 @@ class Workshop:
         """The model as it was given, or trained on clean images."""
         return self.given() if self.model.is_trained else self.fit(Standard(), "standard")
 
-    def fit(self, objective: Objective, identity: Any) -> nn.Module:
-        """The model trained for an objective, from the cache where it is there. identity: the
-        objective's, for keys.
+    def of(self, model: Classifier) -> Workshop:
+        """The same workshop for another model, whose trainings are not listed here."""
+        return replace(self, model=model, trained=[])
+
+    def fit(
+        self, objective: Objective, identity: Any, *, larger: Larger | None = None
+    ) -> nn.Module:
+        """The model trained for an objective, from the cache where it is there; an interrupted
+        training goes on from its last epoch. identity: the objective's, for keys, and
+        that of the larger set, where there is one.
 
         Raises TrainingFailed for training that diverged or collapsed, ValueError where there is no
         training data.
@@ -104,7 +119,8 @@ class Workshop:
                 "evaluated"
             )
         net = self.net()
-        settings = self.model.settings(len(self.train), self.shape[0])
+        times = 1 if larger is None else larger.times
+        settings = self.model.settings(len(self.train) * times, self.shape[0])
         parts = {
             "data": self.fingerprint,
             "model": self.model.identity(),
@@ -119,10 +135,18 @@ class Workshop:
         stored = self.cache.get(key) if self.cache else None
         if stored is None:
             self.say(f"training {self.model.to_spec()}: minimise {objective.text}")
-            log = train.fit(net, self.train, self.validation, objective, settings, say=self.say)
+            keep = self.cache.partial(key) if self.cache else None
+            split = self.train if larger is None else larger.make(self.train)
+            data = split, self.validation
+            try:
+                log = train.fit(net, *data, objective, settings, say=self.say, keep=keep)
+            except TrainingFailed:
+                self._over(key)
+                raise
             facts: dict[str, Any] = {"objective": objective.text, "log": log, "made_of": parts}
             if self.cache:
                 self.cache.put(key, net.state_dict(), facts)
+            self._over(key)
         else:
             weights, facts = stored
             net.load_state_dict(weights)
@@ -130,6 +154,11 @@ class Workshop:
         weights_digest = checkpoint.digest(net.state_dict())
         self.trained.append(Trained(weights_digest, facts["objective"], facts["log"], seconds))
         return net.eval()
+
+    def _over(self, key: str) -> None:
+        """Forgets how far a training has come."""
+        if self.cache:
+            self.cache.partial(key).drop()
 
 
 class Defense(ABC):

@@ -19,6 +19,14 @@ defenses = Registry(
     {
         "none": "defenses.none:NoDefense",
         "advtrain": "defenses.advtrain:AdversarialTraining",
+        "goodfellow": "defenses.goodfellow:Goodfellow",
+        "madry": "defenses.madry:Madry",
+        "fast": "defenses.fast:Fast",
+        "free": "defenses.free:Free",
+        "ensemble": "defenses.ensemble:Ensemble",
+        "static": "defenses.static:Static",
+        "trades": "defenses.trades:Trades",
+        "mart": "defenses.mart:Mart",
     },
     loader=_load,
 )

@@ -6,6 +6,7 @@ Nothing is unpickled: a `.pt` or `.pth` file of the user's is read with `weights
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -104,6 +105,30 @@ def cache_folder() -> Path:
 
 
 @dataclass(frozen=True)
+class Partial:
+    """A training that is not over yet: its state after the last epoch (see models.state)."""
+
+    path: Path
+
+    def read(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """Tensors and facts, or None; a corrupt file counts for nothing."""
+        try:
+            return read(self.path) if self.path.is_file() else None
+        except CorruptWeights:
+            return None
+
+    def write(self, tensors: Weights, facts: Mapping[str, Any]) -> None:
+        """Replaces the state. A folder that cannot be written costs the way back, nothing else."""
+        with contextlib.suppress(OSError):
+            write(self.path, tensors, facts)
+
+    def drop(self) -> None:
+        """Forgets it."""
+        with contextlib.suppress(OSError):
+            self.path.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
 class Cache:
     """Trained weights by the digest of what made them."""
 
@@ -112,6 +137,10 @@ class Cache:
     def path(self, key: str) -> Path:
         """Where the weights of a key lie."""
         return self.folder / "weights" / f"{key}.safetensors"
+
+    def partial(self, key: str) -> Partial:
+        """The unfinished training of a key."""
+        return Partial(self.folder / "unfinished" / f"{key}.safetensors")
 
     def get(self, key: str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         """Weights and facts, or None; a corrupt file is dropped with a warning."""

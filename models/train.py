@@ -5,9 +5,9 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from models.seeding import seeded
 from models.split import Split
+from models.state import Keep, Memory, State
 
 REVISION = 1
 """Raised when a change of the loop changes trained weights."""
@@ -50,7 +51,8 @@ class Settings:
 @dataclass(frozen=True)
 class Batch:
     """One update's images x (n, ...) in [0, 1], labels y (n,), their places index (n,) in the
-    training split, the epoch, and progress in [0, 1): the share of updates already made.
+    training split, the epoch, progress in [0, 1): the share of updates already made, and their
+    number, update. memory: what an objective carries from one update to the next.
     """
 
     x: Tensor
@@ -58,6 +60,8 @@ class Batch:
     index: Tensor
     epoch: int
     progress: float
+    update: int = 0
+    memory: Memory = field(default_factory=dict)
 
 
 class Objective(Protocol):
@@ -74,8 +78,27 @@ class Objective(Protocol):
 
     def validate(self, net: nn.Module, validation: Split, progress: float) -> dict[str, float]:
         """Measures on the validation split, the net in eval mode; `score` decides which checkpoint
-        is kept. Raises TrainingFailed when going on is pointless.
+        is kept, a flag `alarm` is told to people. Raises TrainingFailed when going on is pointless.
         """
+        ...
+
+
+@runtime_checkable
+class Stopping(Protocol):
+    """An objective that may end training early; the best checkpoint so far is kept."""
+
+    def is_over(self, log: Sequence[Mapping[str, Any]]) -> bool:
+        """Whether to stop after the last entry of the log; the entry is flagged `stop`."""
+        ...
+
+
+@runtime_checkable
+class Replaying(Protocol):
+    """An objective that is handed each batch several times; there are as many epochs fewer."""
+
+    @property
+    def replays(self) -> int:
+        """Updates per batch, one after the other."""
         ...
 
 
@@ -117,65 +140,125 @@ def fit(
     settings: Settings,
     *,
     say: Callable[[str], None] = lambda _: None,
+    keep: Keep | None = None,
 ) -> list[dict[str, Any]]:
     """Trains a net in place and leaves it in eval mode at its best checkpoint; returns a log entry
     per validation.
 
     There is one after each epoch; above 25 epochs, after every second, third and so on, and after
-    the last. Equal arguments give equal weights on one machine. Raises TrainingFailed when the loss
-    is no longer finite or the objective's validation says so.
+    the last. Equal arguments give equal weights on one machine. keep: where the state is put down
+    after each epoch, and gone on from after an interruption, to the same weights bit for bit.
+    Raises TrainingFailed when the loss is no longer finite or the objective's validation says so.
     """
-    device = next(net.parameters()).device
-    optimiser = _optimiser(net.parameters(), settings)
-    per_epoch = math.ceil(len(train) / settings.batch)
-    updates = per_epoch * settings.epochs
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimiser, lambda step: _triangle(step + 1, updates)
-    )
-    order = torch.Generator().manual_seed(settings.seed)
-    labels = train.y.to(device)
-    every = math.ceil(settings.epochs / _MOST_VALIDATIONS)
-    best: tuple[float, dict[str, Tensor]] = (-math.inf, net.state_dict())
-    log: list[dict[str, Any]] = []
+    replays = objective.replays if isinstance(objective, Replaying) else 1
+    epochs = math.ceil(settings.epochs / replays)
+    course = _Course(train, objective, settings, epochs, replays)
+    every = math.ceil(epochs / _MOST_VALIDATIONS)
+    state = course.start(net)
     with seeded(settings.seed):
-        start, total = time.perf_counter(), torch.zeros((), device=device)
-        for epoch in range(settings.epochs):
-            net.train()
-            shuffled = torch.randperm(len(train), generator=order)
-            for place, index in enumerate(torch.split(shuffled, settings.batch)):
-                x = train.images(index, device)
-                x = _flipped(x, order) if settings.flips else x
-                progress = (epoch * per_epoch + place) / updates
-                batch = Batch(x, labels[index.to(device)], index.to(device), epoch, progress)
-                loss = objective.loss(net, batch)
-                optimiser.zero_grad(set_to_none=True)
-                torch.autograd.backward(loss)
-                optimiser.step()
-                schedule.step()
-                total += loss.detach()
-            if (epoch + 1) % every and epoch + 1 < settings.epochs:
-                continue
-            mean = float(total) / per_epoch / (epoch + 1 - (log[-1]["epoch"] if log else 0))
-            if not math.isfinite(mean):
-                raise TrainingFailed(f"training diverged: the loss is {mean} in epoch {epoch + 1}")
-            net.eval()
-            measured = objective.validate(net, validation, (epoch + 1) / settings.epochs)
-            if measured["score"] >= best[0]:
-                best = (measured["score"], copy.deepcopy(net.state_dict()))
-            entry = {
-                "epoch": epoch + 1,
-                "loss": mean,
-                **measured,
-                "seconds": time.perf_counter() - start,
-            }
-            log.append(entry)
-            shown = ", ".join(f"{k} {100 * v:.1f} %" for k, v in measured.items() if k != "score")
-            at = f"epoch {epoch + 1}/{settings.epochs}"
-            say(f"{at}: loss {mean:.4f}, {shown}, {entry['seconds']:.1f} s")
-            start, total = time.perf_counter(), torch.zeros((), device=device)
-    net.load_state_dict(best[1])
+        if keep is not None and state.read(keep):
+            say(f"going on after epoch {state.epoch}/{epochs}")
+        while not state.is_over:
+            start = time.perf_counter()
+            course.run_epoch(state)
+            state.epoch += 1
+            state.is_over = state.epoch == epochs
+            if state.epoch % every == 0 or state.is_over:
+                entry = course.measure(state, validation)
+                entry["seconds"] = state.seconds + time.perf_counter() - start
+                state.log.append(entry)
+                say(_told(entry, epochs))
+                state.is_over |= bool(entry.get("stop"))
+                state.seconds, state.total = 0.0, torch.zeros_like(state.total)
+            else:
+                state.seconds += time.perf_counter() - start
+            if keep is not None:
+                state.write(keep)
+    if state.best[1]:
+        net.load_state_dict(state.best[1])
     net.eval()
-    return log
+    return state.log
+
+
+@dataclass(frozen=True)
+class _Course:
+    """What a training does in an epoch; each batch is handed on `replays` times."""
+
+    train: Split
+    objective: Objective
+    settings: Settings
+    epochs: int
+    replays: int
+
+    @property
+    def per_epoch(self) -> int:
+        """Updates per epoch."""
+        return math.ceil(len(self.train) / self.settings.batch) * self.replays
+
+    def start(self, net: nn.Module) -> State:
+        """Before the first epoch."""
+        updates = self.per_epoch * self.epochs
+        optimiser = _optimiser(net.parameters(), self.settings)
+        return State(
+            net,
+            optimiser,
+            schedule=torch.optim.lr_scheduler.LambdaLR(
+                optimiser, lambda step: _triangle(step + 1, updates)
+            ),
+            order=torch.Generator().manual_seed(self.settings.seed),
+            total=torch.zeros((), device=next(net.parameters()).device),
+        )
+
+    def run_epoch(self, state: State) -> None:
+        """All updates of the next epoch."""
+        device = state.total.device
+        state.net.train()
+        shuffled = torch.randperm(len(self.train), generator=state.order)
+        update = state.epoch * self.per_epoch
+        for index in torch.split(shuffled, self.settings.batch):
+            x = self.train.images(index, device)
+            x = _flipped(x, state.order) if self.settings.flips else x
+            y, place = self.train.y[index].to(device), index.to(device)
+            for _ in range(self.replays):
+                progress = update / (self.per_epoch * self.epochs)
+                batch = Batch(x, y, place, state.epoch, progress, update, state.memory)
+                self._update(state, batch)
+                update += 1
+
+    def _update(self, state: State, batch: Batch) -> None:
+        loss = self.objective.loss(state.net, batch)
+        state.optimiser.zero_grad(set_to_none=True)
+        torch.autograd.backward(loss)
+        state.optimiser.step()
+        state.schedule.step()
+        state.total += loss.detach()
+
+    def measure(self, state: State, validation: Split) -> dict[str, Any]:
+        """A log entry, and the checkpoint kept where it is the best so far."""
+        since = state.log[-1]["epoch"] if state.log else 0
+        mean = float(state.total) / self.per_epoch / (state.epoch - since)
+        if not math.isfinite(mean):
+            raise TrainingFailed(f"training diverged: the loss is {mean} in epoch {state.epoch}")
+        state.net.eval()
+        measured = self.objective.validate(state.net, validation, state.epoch / self.epochs)
+        if measured["score"] >= state.best[0]:
+            state.best = (measured["score"], copy.deepcopy(state.net.state_dict()))
+        entry = {"epoch": state.epoch, "loss": mean, **measured}
+        if isinstance(self.objective, Stopping) and self.objective.is_over([*state.log, entry]):
+            entry["stop"] = 1.0
+        return entry
+
+
+_FLAGS = ("alarm", "stop")
+
+
+def _told(entry: Mapping[str, Any], epochs: int) -> str:
+    """A log entry as a line: shares in per cent, flags as words."""
+    plain = ("epoch", "loss", "score", "seconds", *_FLAGS)
+    shown = [f"{name} {100 * value:.1f} %" for name, value in entry.items() if name not in plain]
+    shown += [name for name in _FLAGS if entry.get(name)]
+    at = f"epoch {entry['epoch']}/{epochs}: loss {entry['loss']:.4f}"
+    return ", ".join([at, *shown, f"{entry['seconds']:.1f} s"])
 
 
 def _optimiser(parameters: Iterable[nn.Parameter], settings: Settings) -> torch.optim.Optimizer:

@@ -255,8 +255,8 @@ def _pixel_ticks(axes: Axes, grid: Sequence[float]) -> None:
 
 def _draw_rows(axes: Axes, shown: Sequence[Series], failed: Sequence[Curve], eps: float) -> None:
     """A row per series: the accuracy at the one eps with its interval; clean: an open circle."""
-    labels = [_wrapped(each.label, _TICK) for each in shown]
-    labels += [_wrapped(f"{curve.of.defense}: {curve.attack}", _TICK) for curve in failed]
+    labels = [wrapped(each.label, _TICK) for each in shown]
+    labels += [wrapped(f"{curve.of.defense}: {curve.attack}", _TICK) for curve in failed]
     for row, each in enumerate(shown):
         _, (accuracy, low, high) = _path(each.curve)
         clean, value = accuracy[0], accuracy[-1]
@@ -312,10 +312,10 @@ def _legend(shown: Sequence[Series], failed: Sequence[Curve]) -> tuple[list[Any]
     for curve in failed:
         cross = Line2D([], [], color=_GREY, linestyle="none", marker="x")
         entries.append((f"failed: {curve.attack} on {curve.of.defense}", cross))
-    return [line for _, line in entries], [_wrapped(label, _LABEL) for label, _ in entries]
+    return [line for _, line in entries], [wrapped(label, _LABEL) for label, _ in entries]
 
 
-def _wrapped(text: str, width: int) -> str:
+def wrapped(text: str, width: int) -> str:
     """The text in lines of about that many letters, broken after commas and blanks."""
     lines = [""]
     for piece in re.split(r"(?<=[, ])", text):

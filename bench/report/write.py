@@ -9,7 +9,17 @@ from pathlib import Path
 import pandas as pd
 
 from bench.errors import StoreError
-from bench.report import anytime, figures, frames, html, markdown, queries, strength, transfer
+from bench.report import (
+    anytime,
+    figures,
+    frames,
+    html,
+    learning,
+    markdown,
+    queries,
+    strength,
+    transfer,
+)
 from bench.report.markdown import summary
 from bench.store import Record
 
@@ -39,6 +49,10 @@ def write(records: Sequence[Record], folder: Path) -> list[Path]:
     sources = transfer.transfer(records)
     if len(sources):
         texts |= {"transfer.csv": csv(sources), "transfer.md": markdown.transfer(records)}
+    trained = learning.learning(records)
+    if len(trained):
+        texts["learning.csv"] = csv(trained)
+        drawn |= learning.drawn(records)
     drawn |= queries.figures(progress)
     texts |= {f"{FIGURES}/{name}": text for name, text in drawn.items()}
     written = [place(folder / name, text.encode("utf-8")) for name, text in texts.items()]
@@ -67,7 +81,7 @@ def place(path: Path, content: bytes) -> Path:
 
 
 def _remove_stale(folder: Path, made: set[str]) -> None:
-    ours = (figures.PREFIX, queries.PREFIX)
+    ours = (figures.PREFIX, learning.PREFIX, queries.PREFIX)
     for path in folder.glob("*.svg"):
         if path.name.startswith(ours) and path.name not in made:
             try:

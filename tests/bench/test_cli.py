@@ -81,7 +81,9 @@ def test_a_run_writes_its_tables(whole):
         "timing.csv",
         "timing.md",
         "report.html",
+        "learning.csv",
         "figures/accuracy_vs_eps_digits_linf.svg",
+        "figures/learning_digits_linf.svg",
         "figures/anytime_digits_linf.svg",
     }
     assert set(written(whole)) == expected

@@ -11,17 +11,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from attacks import norms
+from attacks import loop, norms
 from attacks.bim import Bim
+from attacks.draws import Draws
 from attacks.fgsm import Fgsm
 from attacks.noise import Noise
 from attacks.pgd import Pgd
 from attacks.threat import ThreatModel
-from defenses import advtrain
 from defenses.advtrain import AdversarialTraining, Weighted
 from defenses.none import NoDefense
 from defenses.registry import defenses
-from models import nets
+from models import checkpoint, nets
+from models.registry import canonical
 from models.seeding import seeded
 from models.split import Split
 from models.train import Batch, Standard, TrainingFailed
@@ -95,14 +96,14 @@ def by_hand(net, x, y, eps, *, steps, alpha):
 def crafted(monkeypatch):
     """The tasks handed to the inner attack and the points it returned, as they come."""
     seen = []
-    craft = advtrain.loop.craft
+    craft = loop.craft
 
     def watched(attack, predict, task, *, steps):
         points = craft(attack, predict, task, steps=steps)
         seen.append((task, points))
         return points
 
-    monkeypatch.setattr(advtrain.loop, "craft", watched)
+    monkeypatch.setattr(loop, "craft", watched)
     return seen
 
 
@@ -276,14 +277,14 @@ def test_random_starts_differ_by_sample_and_epoch_and_are_the_same_in_any_batch(
 
 
 def test_the_net_is_in_eval_mode_while_points_are_crafted_and_in_training_mode_again(monkeypatch):
-    model, modes, craft = net(), [], advtrain.loop.craft
+    model, modes, craft = net(), [], loop.craft
 
     def watched(attack, predict, task, *, steps):
         modes.append([module.training for module in predict.modules()])
         modes.append([p.requires_grad for p in predict.parameters()])
         return craft(attack, predict, task, steps=steps)
 
-    monkeypatch.setattr(advtrain.loop, "craft", watched)
+    monkeypatch.setattr(loop, "craft", watched)
     with seeded(0):
         objective().loss(model, small())
     assert not any(itertools.chain(*modes))
@@ -310,7 +311,7 @@ def test_batch_norm_sees_the_training_batches_alone(lam, passes):
     copy = net()
     with seeded(0):
         crafting = objective(lam=lam, attack=Pgd(steps=5))
-        draws = advtrain.Draws(0, given_.index, torch.zeros_like(given_.index))
+        draws = Draws(0, given_.index, torch.zeros_like(given_.index))
         x_adv = crafting._crafted(copy, given_.x, given_.y, 0.1, draws)
         assert int(copy[1].num_batches_tracked) == 0
         copy(x_adv)
@@ -509,6 +510,19 @@ def test_the_run_fills_in_norm_and_eps():
     assert AdversarialTraining(eps=0.2).at("linf", 0.3).eps == 0.2
     own = AdversarialTraining(norm="l2", eps=1.5)
     assert own.at("linf", 0.3) == own, "trained for another threat than the run's"
+
+
+@pytest.mark.parametrize(
+    ("spec", "digest"),
+    [
+        ("advtrain", "25896058b55d8c7470b18334ed8a2cc4"),
+        ("advtrain:lam=inf,eps=0.3", "61731f4d6f56639ab4eda87a5a9b999f"),
+        ("advtrain:attack=[pgd:steps=2]", "c39b997e9638676bbc4aa15d826389e7"),
+    ],
+)
+def test_the_identity_that_cached_weights_are_kept_under_stays(spec, digest):
+    identity = defenses.get(spec).at("linf", 0.15).identity()
+    assert checkpoint.key(canonical(identity)) == digest
 
 
 def test_eps_is_checked_against_the_norm_of_the_run():

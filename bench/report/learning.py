@@ -1,0 +1,112 @@
+"""Learning curves: what was measured on validation images while the defended models trained, as
+data and as figures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from bench.report import figures
+from bench.report.curves import by
+from bench.report.frames import frame
+from bench.store import Record
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["LEARNING", "drawn", "learning"]
+
+_INT, _FLOAT, _TEXT = "Int64", "float64", ""
+LEARNING = {
+    "dataset": _TEXT,
+    "model": _TEXT,
+    "defense": _TEXT,
+    "norm": _TEXT,
+    "weights": _TEXT,
+    "epoch": _INT,
+    "loss": _FLOAT,
+    "clean": _FLOAT,
+    "robust": _FLOAT,
+    "own_attack": _FLOAT,
+    "alarm": _INT,
+}
+"""Columns of learning in order, and their types. robust: accuracy under the check of validation;
+own_attack: under the attack trained with; alarm: 1 where the two fell apart.
+"""
+PREFIX = "learning_"
+_INCHES = (7.6, 4.2)
+_PER_LINE = 0.19
+_LETTERS = 84
+
+
+def learning(records: Sequence[Record]) -> pd.DataFrame:
+    """A row per log entry of each trained model, whatever attacked it."""
+    rows: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for record in records:
+        for entry in _log(record):
+            who = {
+                "dataset": record.dataset,
+                "model": record.model,
+                "defense": record.defense,
+                "norm": record.norm,
+                "weights": str(record.provenance.get("weights", "")),
+            }
+            measured = {name: entry.get(name) for name in list(LEARNING)[len(who) :]}
+            measured["alarm"] = int(bool(measured["alarm"]))
+            rows.setdefault((*who.values(), entry.get("epoch")), who | measured)
+    return frame(list(rows.values()), LEARNING)
+
+
+def drawn(records: Sequence[Record]) -> dict[str, str]:
+    """File name to SVG text, a figure per dataset and norm with a log."""
+    table = learning(records)
+    groups = by(table.to_dict("records"), lambda row: (row["dataset"], row["norm"]))
+    return {_file(rows): figures.drawn(partial(_figure, rows)) for rows in groups}
+
+
+def _file(rows: Sequence[Mapping[Any, Any]]) -> str:
+    dataset, norm = _setting(rows)
+    return f"{PREFIX}{figures.named(dataset)}_{norm}.svg"
+
+
+def _log(record: Record) -> list[Mapping[str, Any]]:
+    log = record.provenance.get("training_log")
+    entries = log if isinstance(log, list) else []
+    return [entry for entry in entries if isinstance(entry, Mapping) and "epoch" in entry]
+
+
+def _setting(rows: Sequence[Mapping[Any, Any]]) -> tuple[str, str]:
+    return str(rows[0]["dataset"]), str(rows[0]["norm"])
+
+
+def _figure(rows: Sequence[Mapping[Any, Any]]) -> Figure:
+    """Clean accuracy dashed, robust solid, a colour per trained model; alarms are crosses."""
+    from matplotlib.figure import Figure
+
+    drawing = Figure(figsize=_INCHES, layout="constrained")
+    axes = drawing.add_subplot()
+    nets = by(rows, lambda row: (row["model"], row["defense"], row["weights"]))
+    for number, net in enumerate(nets):
+        colour = figures.PALETTE[number % len(figures.PALETTE)]
+        epochs = [row["epoch"] for row in net]
+        clean, robust = ([100 * row[name] for row in net] for name in ("clean", "robust"))
+        label = figures.wrapped(f"{net[0]['model']} / {net[0]['defense']}", _LETTERS)
+        axes.plot(epochs, clean, color=colour, linestyle="--", marker=".", linewidth=1.0)
+        axes.plot(epochs, robust, color=colour, marker=".", linewidth=1.8, label=label)
+        fired = [place for place, row in enumerate(net) if row["alarm"]]
+        axes.plot(
+            [epochs[i] for i in fired], [robust[i] for i in fired], "x", color=colour, markersize=9
+        )
+    dataset, norm = _setting(rows)
+    axes.set_title(f"{dataset}: accuracy while training, {norm}", pad=10)
+    axes.set_xlabel("epoch (dashed: clean; solid: under the check of validation; cross: alarm)")
+    axes.set_ylabel("accuracy on validation images (%)")
+    axes.set_ylim(-2, 102)
+    axes.grid(visible=True)
+    drawing.legend(loc="outside lower center", ncols=1)
+    drawing.set_figheight(_INCHES[1] + _PER_LINE * len(nets))
+    return drawing

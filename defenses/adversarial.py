@@ -1,0 +1,237 @@
+"""What every adversarial training shares: the ball it is meant for, points crafted in it while the
+net trains, and validation under a stronger attack that names a collapse.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Self, cast
+
+import torch
+from torch import Tensor, nn
+
+from attacks import loop
+from attacks.base import Attack, StepAttack, Task
+from attacks.draws import Draws, sample_ids
+from attacks.oracles import held
+from attacks.pgd import Pgd
+from attacks.threat import NORMS, ThreatModel
+from defenses import registry
+from defenses.base import Defended, Defense, Workshop
+from models.split import Split
+from models.train import Batch, Objective, Standard, TrainingFailed
+
+CHECK = Pgd(steps=10)
+"""The attack that validation trusts more than the one trained with."""
+
+Collapse = Literal["fail", "stop", "note"]
+"""What a gap between own attack and check does: training fails; it is an alarm in the log, and
+training stops where accuracy under the check has fallen, too; it is an alarm and no more.
+"""
+
+_CHECKED = 500
+_ROWS = 128
+_GAP, _SHARE = 0.2, 0.5
+_LATE = 0.5
+"""The share of the updates before which one predicted class is a slow start, not a collapse."""
+
+
+def exact(value: float) -> str:
+    """The shortest decimal that is this number, whole ones without a point."""
+    return repr(float(value)).removesuffix(".0")
+
+
+def stepwise(attack: Attack) -> StepAttack:
+    """The attack, where training can use it; refuses others."""
+    if not isinstance(attack, StepAttack) or attack.kind != "budget":
+        raise ValueError(
+            "attack must be one that maximises a loss inside eps step by step, such as pgd, "
+            f"got {attack.to_spec()} (kind {attack.kind})"
+        )
+    return attack
+
+
+class AdversarialRecipe(Defense):
+    """Base of the adversarial trainings: recipes with at least the keys eps, norm, warmup and
+    seed.
+    """
+
+    eps: float | None
+    norm: str | None
+    warmup: float = 0.0
+    seed: int
+
+    @property
+    @abstractmethod
+    def inner(self) -> StepAttack:
+        """The attack that crafts the points trained on."""
+
+    @abstractmethod
+    def objective(self, eps: float, norm: str, workshop: Workshop) -> Objective:
+        """What is minimised in the ball of radius eps."""
+
+    def check_ball(self) -> None:
+        """Refuses a norm, eps or warmup out of range, and an inner attack that does not know the
+        norm.
+        """
+        if self.norm is not None and self.norm not in NORMS:
+            raise ValueError(f"norm must be one of {', '.join(NORMS)}, got {self.norm!r}")
+        if self.eps is not None and not 0 < self.eps < math.inf:
+            raise ValueError(f"eps must be above 0, got {self.eps}")
+        if self.norm == "linf" and self.eps is not None and self.eps > 1:
+            raise ValueError(
+                f"eps must be at most 1 under linf (the box is [0, 1]), got {self.eps}"
+            )
+        if not 0 <= self.warmup < 1:
+            raise ValueError(f"warmup must be in [0, 1), got {self.warmup}")
+        inner = self.inner
+        if self.norm is not None:
+            inner.check(self.norm, inner.least_classes(targeted=False))
+
+    def at(self, norm: str, reference: float | None) -> Self:
+        """See Defense."""
+        name = registry.defenses.name_of(self)
+        if self.eps is None and reference is None:
+            raise ValueError(f"{name}: eps= is needed, the dataset names no reference eps")
+        if self.eps is None and self.norm not in (None, norm):
+            raise ValueError(f"{name}: eps= is needed, norm={self.norm} is not the run's {norm}")
+        eps = reference if self.eps is None else self.eps
+        filled: Self = replace(cast(Any, self), norm=self.norm or norm, eps=eps)
+        return filled
+
+    def filled(self, classes: int) -> tuple[float, str]:
+        """eps and norm; refuses what the run did not fill in, and too few classes."""
+        if self.eps is None or self.norm is None:
+            name = registry.defenses.name_of(self)
+            raise ValueError(f"{name}: eps and norm must be set (Defense.at fills them in)")
+        self.inner.check(self.norm, classes)
+        return self.eps, self.norm
+
+    def deploy(self, workshop: Workshop) -> Defended:
+        """See Defense; raises TrainingFailed for a collapse."""
+        eps, norm = self.filled(workshop.classes)
+        objective = self.objective(eps, norm, workshop)
+        net = workshop.fit(objective, {"defense": self.identity(), "engine": loop.REVISION})
+        return Defended(predict=net, surrogate=net)
+
+
+@dataclass(frozen=True, kw_only=True)
+class InBall(ABC):
+    """An objective of models.train over points that `attack` crafts in the ball of radius eps.
+
+    warmup: share of the updates over which the radius grows from 0 to eps; seed: of the attack's
+    random numbers; collapse: what a gap between own attack and check does.
+    """
+
+    eps: float
+    norm: str
+    attack: StepAttack
+    warmup: float
+    seed: int
+    classes: int
+    collapse: Collapse = "fail"
+
+    @property
+    @abstractmethod
+    def text(self) -> str:
+        """See models.train.Objective."""
+
+    @abstractmethod
+    def loss(self, net: nn.Module, batch: Batch) -> Tensor:
+        """See models.train.Objective."""
+
+    @property
+    def is_standard(self) -> bool:
+        """Whether nothing but L(x, y) is left of it, to be judged as standard training is."""
+        return False
+
+    @property
+    def ball(self) -> str:
+        """How x_adv is made, for `text`."""
+        return (
+            f"x_adv by {self.attack.to_spec()}, {self.norm} eps {exact(self.eps)}, "
+            f"warm-up {exact(self.warmup)}"
+        )
+
+    def radius(self, progress: float) -> float:
+        """The radius at a share of the updates."""
+        return self.eps * (1.0 if self.warmup == 0 else min(1.0, progress / self.warmup))
+
+    def points(self, net: nn.Module, batch: Batch) -> Tensor:
+        """x_adv (n, ...) of an update, against this net."""
+        draws = Draws(self.seed, batch.index, torch.full_like(batch.index, batch.epoch))
+        return self._crafted(net, batch.x, batch.y, self.radius(batch.progress), draws)
+
+    def validate(self, net: nn.Module, validation: Split, progress: float) -> dict[str, float]:
+        """Clean accuracy, and accuracy under the check and under the attack trained with; see the
+        recipe.
+        """
+        measured = Standard().validate(net, validation, progress)
+        if self.is_standard:
+            return measured
+        robust, own, kinds = self._accuracies(net, validation)
+        measured |= {"robust": robust, "own_attack": own}
+        full = progress >= self.warmup
+        measured["score"] = robust if full else -1 + robust
+        gap = own - robust > _GAP and robust < _SHARE * own
+        if full and gap and self.norm in CHECK.norms:
+            measured |= self._collapsed(robust, own)
+        if full and progress >= _LATE and kinds == 1 and self.classes > 1:
+            raise TrainingFailed(
+                "adversarial training collapsed: the net predicts one class for every image"
+            )
+        return measured
+
+    def _collapsed(self, robust: float, own: float) -> dict[str, float]:
+        """What the log says of a gap, where it does not end training."""
+        if self.collapse == "fail":
+            raise TrainingFailed(
+                f"adversarial training collapsed: {100 * own:.1f} % right under its own "
+                f"{self.attack.to_spec()} but {100 * robust:.1f} % under {CHECK.to_spec()} on "
+                "validation images; use an inner attack with more steps, or more warmup"
+            )
+        return {"alarm": 1.0}
+
+    def is_over(self, log: Sequence[Mapping[str, Any]]) -> bool:
+        """See models.train.Stopping: an alarm after which robust accuracy is more than 20 points
+        below its best. Without such a fall it may be a start that single steps recover from.
+        """
+        if self.collapse != "stop" or not log[-1].get("alarm"):
+            return False
+        robust = [float(entry["robust"]) for entry in log]
+        return max(robust) - robust[-1] > _GAP
+
+    def _accuracies(self, net: nn.Module, validation: Split) -> tuple[float, float, int]:
+        """Accuracy under the check, under the own attack, and the number of classes predicted."""
+        device = next(net.parameters()).device
+        few = slice(0, _CHECKED)
+        x, y = validation.images(few, device), validation.y[few].to(device)
+        check = CHECK if self.norm in CHECK.norms else self.attack
+        x_adv = check(net, x, y, ThreatModel(self.norm, self.eps), seed=self.seed, shape=_ROWS)
+        ids = sample_ids(x).to(device)
+        right, own, kinds = 0, 0, set[int]()
+        for first in range(0, len(x), _ROWS):
+            rows = slice(first, first + _ROWS)
+            draws = Draws(self.seed, ids[rows], torch.zeros_like(ids[rows]))
+            crafted = self._crafted(net, x[rows], y[rows], self.eps, draws)
+            with torch.no_grad():
+                right += int((net(x_adv[rows]).argmax(1) == y[rows]).sum())
+                own += int((net(crafted).argmax(1) == y[rows]).sum())
+                kinds |= set(net(x[rows]).argmax(1).tolist())
+        return right / len(x), own / len(x), len(kinds)
+
+    def _crafted(self, net: nn.Module, x: Tensor, y: Tensor, eps: float, draws: Draws) -> Tensor:
+        """Where the attack stands after its last step, the net frozen in eval mode meanwhile."""
+        radius = torch.full((len(x),), eps, device=x.device)
+        task = Task(x, y, self.norm, radius, self.classes, draws)
+        attack = self.attack_on(net, x)
+        steps = attack.horizon(eps, self.norm, self.classes) - 1
+        with held(net):
+            return loop.craft(attack, net, task, steps=steps)
+
+    def attack_on(self, net: nn.Module, x: Tensor) -> StepAttack:  # noqa: ARG002  some depend on both
+        """The attack as it runs on the images x (n, ...) of a net."""
+        return self.attack
