@@ -53,6 +53,7 @@ class SimBa(StepAttack):
     """
 
     access: ClassVar[str] = "logits"
+    revision: ClassVar[int | str] = 2
     norms: ClassVar[tuple[str, ...]] = ("linf", "l2")
     queries: int = 5000
     basis: Literal["pixel", "dct"] = "pixel"

@@ -91,6 +91,7 @@ class Transfer(Sourced):
     """
 
     access: ClassVar[str] = "labels"
+    revision: ClassVar[int | str] = 2
     needs: ClassVar[tuple[str, ...]] = ("held_out", "sources")
     attack: Attack = Pgd(steps=40)  # noqa: RUF009  a frozen dataclass
     source: SourceModels = SUBSTITUTE

@@ -31,6 +31,8 @@ POINT = 0.01
 NOT_RUN = "not run"
 SEEDS = 3
 """Of attacks that draw, where one seed leaves them further apart than that."""
+MANY_SEEDS = 8
+"""Of those, where ours is still weaker by so much under three."""
 
 
 @dataclass(frozen=True)
@@ -176,9 +178,22 @@ def _run(pair: Pair, place: Place) -> Comparison:
     one = _under(pair, place, 1)
     if not pair.draws or one.ours is None or one.peer is None:
         return one
-    apart = abs(one.ours.figure - one.peer.figure)
+    several = _under(pair, place, SEEDS) if abs(_lag(one)) > 0 else one
+    if _lag(several) <= 0:
+        return several
+    many = _under(pair, place, MANY_SEEDS)
+    return several if many.ours is None else many
+
+
+def _lag(one: Comparison) -> float:
+    """By how much more than the rule allows ours is weaker, or minus how much it is stronger; 0 in
+    between.
+    """
+    if one.ours is None or one.peer is None:
+        return 0.0
     limit = POINT if one.by == "accuracy" else POINT * one.peer.figure
-    return _under(pair, place, SEEDS) if apart > limit else one
+    apart = one.ours.figure - one.peer.figure
+    return apart if abs(apart) > limit else 0.0
 
 
 def _under(pair: Pair, place: Place, seeds: int) -> Comparison:

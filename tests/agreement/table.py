@@ -58,7 +58,8 @@ where half of them have none). only ours, only peer: images that one alone foole
 by more than 0.1 %. p: exact McNemar test, for distances Wilcoxon's signed-rank test; adjusted by
 Holm over the table. forward, backward: queries per image, ours / peer. weaker: significantly at
 5 %, or by more than 1 point. Attacks that draw and are more than 1 point (1 %) apart under one seed
-were run with three, and pairs of image and seed are compared."""
+were run with three, and with eight where ours was still that much weaker; pairs of image and seed
+are compared."""
 
 
 def _versions() -> str:
