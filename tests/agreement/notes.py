@@ -37,9 +37,9 @@ NOTES = [
     "torchattacks' `PGDL2` draws its start's radius uniformly, so that it is nearer to the "
     "image than a point drawn from the ball; only runs from the image are compared. Its `FAB` "
     "fails under l1 (`res` is never set).",
-    "HopSkipJump and the boundary attack at equal queries: ours comes nearer than foolbox's and ART's "
-    "under l2; foolbox's HopSkipJump under linf is the nearest rival. SPSA: both smooth their steps, "
-    "ours by momentum, torchattacks' by Adam.",
+    "HopSkipJump and the boundary attack at equal queries: ours comes nearer than foolbox's and "
+    "ART's under l2; under linf foolbox's HopSkipJump is level. SPSA: both smooth steps, ours "
+    "by momentum, torchattacks' by Adam.",
     "AutoAttack as published, 1,000 images of the adversarially trained net at linf 0.3: the same "
     "images stand; ours asks 5 % fewer forward queries and more backward ones (FAB's gradients), "
     "1.3 % more in all.",
