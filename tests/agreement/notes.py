@@ -41,8 +41,8 @@ NOTES = [
     "ART's under l2; under linf foolbox's HopSkipJump is level. SPSA: both smooth steps, ours "
     "by momentum, torchattacks' by Adam.",
     "Square under l2: 78.6 against torchattacks' 77.5 % under eight seeds, 78.2 against 77.7 under "
-    "seven others (11 to 17). The formulas are the same; drawing places as theirs does, without the "
-    "last row and column, gives 78.4. Whether more than chance is behind it is open.",
+    "seven others (11 to 17). The formulas are the same; drawing places as theirs does, without "
+    "the last row and column, gives 78.4. Whether more than chance is behind it is open.",
     "AutoAttack as published, 1,000 images of the adversarially trained net at linf 0.3: the same "
     "images stand; ours asks 5 % fewer forward queries and more backward ones (FAB's gradients), "
     "1.3 % more in all.",
