@@ -21,8 +21,7 @@ from attacks.sourced import HALF, SAME, Labels, Source, Sourced, Supplies, check
 from attacks.verify import judge_of, predictions
 from attacks.work import Samples, Setting
 from models import nets, train
-from models.recipes import Classifier, MlpRelu
-from models.registry import models, split_top, unwrapped
+from models.recipes import Classifier, MlpRelu, Several
 from models.seeding import seeded
 from models.train import Settings
 
@@ -34,31 +33,23 @@ _PROBES = 500
 
 
 @dataclass(frozen=True)
-class SourceModels:
-    """What `source=` names: `substitute`, `given` (nets handed over from Python), or models of the
-    table, several joined by +, each with keys in brackets: `[cnn_small:seed=1]+mlp`.
-    """
+class SourceModels(Several):
+    """What `source=` names: `substitute`, `given` (nets handed over from Python), or models."""
 
-    recipes: tuple[Classifier, ...] = ()
     word: str = ""
 
     @classmethod
     def from_spec(cls, text: str) -> Self:
         """The sources that a text names."""
-        if text in _WORDS:
-            return cls(word=text)
-        return cls(tuple(models.get(unwrapped(part.strip())) for part in split_top(text, "+")))
+        return cls(word=text) if text in _WORDS else super().from_spec(text)
 
     def to_spec(self) -> str:
         """The shortest text that names them."""
-        specs = [recipe.to_spec() for recipe in self.recipes]
-        if len(specs) > 1:
-            specs = [f"[{spec}]" if ":" in spec else spec for spec in specs]
-        return self.word or "+".join(specs)
+        return self.word or super().to_spec()
 
     def identity(self) -> list[Any]:
         """What they are, for digests."""
-        return [self.word, *(recipe.identity() for recipe in self.recipes)]
+        return [self.word, *super().identity()]
 
 
 _WORDS = ("substitute", "given")

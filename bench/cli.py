@@ -343,7 +343,7 @@ def list_(
 ) -> None:
     """List what there is, with kind, norms, access, keys and paper."""
     from bench import listing
-    from models.registry import near
+    from models.grammar import near
 
     tables = _tables()
     if kind and kind not in tables:
@@ -364,7 +364,7 @@ def show(name: Annotated[str, typer.Argument(help="A name that `bench list` prin
     """Show one entry: keys, types, defaults, kind, norms, access, paper."""
     from tabulate import tabulate
 
-    from models.registry import near
+    from models.grammar import near
 
     tables = _tables()
     family = name.partition(":")[0]

@@ -11,7 +11,7 @@ import contextlib
 import functools
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -33,10 +33,10 @@ from bench import data
 from bench.plan import BLOCK, Cell, Todo
 from bench.store import Arrays
 from bench.supplies import Stock
-from defenses.base import Defended, Defense, Workshop
+from bench.units import Done, Event, Failed, Moved, Noted, Prepared, Unit
+from defenses.base import Defended, Workshop
 from defenses.registry import defenses
 from models.checkpoint import Cache, digest
-from models.recipes import Classifier
 from models.registry import models
 
 _SAME = 1e-4
@@ -44,74 +44,6 @@ _SAME = 1e-4
 AutoAttack's checks)."""
 _MOST_UNTOLD = 32
 """Samples settled at most before the watcher hears of them."""
-
-
-@dataclass(frozen=True)
-class Unit:
-    """One pipeline and its work. data, model, defense and attacks are specs, or the things
-    themselves.
-
-    attacks maps a cell's key to its attack; batch_size bounds the rows in flight; cache None trains
-    anew.
-    """
-
-    data: str | data.Dataset
-    data_root: Path | None
-    model: str | Classifier
-    defense: str | Defense
-    attacks: Mapping[str, str | Attack]
-    todo: tuple[Todo, ...]
-    device: str = "cpu"
-    batch_size: int | None = None
-    cache: Path | None = None
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """The pipeline stands; facts (weights digest, objective, training log) belong to every cell of
-    the unit.
-    """
-
-    keys: tuple[str, ...]
-    facts: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Moved:
-    """A number of samples of a cell has been settled since the last word."""
-
-    key: str
-    samples: int
-
-
-@dataclass(frozen=True)
-class Done:
-    """A block of a cell is complete: its arrays, and the seconds of attack since the last block."""
-
-    key: str
-    number: int
-    arrays: Arrays
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Failed:
-    """A cell could not be finished; reason is one line, trace what a developer wants."""
-
-    key: str
-    reason: str
-    trace: str
-
-
-@dataclass(frozen=True)
-class Noted:
-    """Facts about a cell, for its provenance."""
-
-    key: str
-    facts: Mapping[str, Any]
-
-
-Event = Prepared | Moved | Done | Noted | Failed
 
 
 @functools.lru_cache(maxsize=1)

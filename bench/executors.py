@@ -7,7 +7,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
-from bench.evaluation import Event, Unit, run
+from bench.evaluation import run
+from bench.units import Event, Unit
 
 
 class Executor(Protocol):

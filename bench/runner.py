@@ -26,22 +26,12 @@ from attacks.sourced import Sourced
 from bench import data, plan, supplies
 from bench.datasets import budget
 from bench.errors import RequestError
-from bench.evaluation import (
-    Done,
-    Event,
-    Failed,
-    Moved,
-    Noted,
-    Prepared,
-    Unit,
-    behaviour,
-    dataset_of,
-    numerics,
-)
+from bench.evaluation import behaviour, dataset_of, numerics
 from bench.executors import Executor
 from bench.plan import AttackPart, Cell, DataPart, Numerics, Part, Todo
 from bench.spec import ALL, Request, parse_grid, valid
 from bench.store import Store
+from bench.units import Done, Event, Failed, Moved, Noted, Prepared, Unit
 from defenses.base import Defense
 from defenses.registry import defenses
 from models import checkpoint, train

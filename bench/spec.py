@@ -16,7 +16,8 @@ from attacks.threat import NORMS
 from bench.datasets import datasets
 from bench.errors import RequestError
 from defenses.registry import defenses
-from models.registry import models, near
+from models.grammar import near
+from models.registry import models
 
 MOST_EPS = 10_000
 _LARGEST = 1_000_000

@@ -61,13 +61,14 @@ class AdversarialRecipe(Defense):
 
     eps: float | None
     norm: str | None
+    attack: Attack
     warmup: float = 0.0
     seed: int
 
     @property
-    @abstractmethod
     def inner(self) -> StepAttack:
-        """The attack that crafts the points trained on."""
+        """The attack that crafts the points trained on: the key `attack`, where there is one."""
+        return stepwise(self.attack)
 
     @abstractmethod
     def objective(self, eps: float, norm: str, workshop: Workshop) -> Objective:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attacks.base import Attack, StepAttack
+from attacks.base import Attack
 from attacks.pgd import Pgd
-from defenses.adversarial import AdversarialRecipe, InBall, exact, stepwise
+from defenses.adversarial import AdversarialRecipe, InBall, exact
 from defenses.base import Workshop
 from models.train import Batch, Standard
 
@@ -47,11 +47,6 @@ class AdversarialTraining(AdversarialRecipe):
                 f"lam must be at least 0 (inf: the adversarial term alone), got {self.lam}"
             )
         self.check_ball()
-
-    @property
-    def inner(self) -> StepAttack:
-        """See AdversarialRecipe."""
-        return stepwise(self.attack)
 
     def objective(self, eps: float, norm: str, workshop: Workshop) -> Weighted:
         """See AdversarialRecipe."""

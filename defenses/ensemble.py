@@ -9,12 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attacks import loop
-from attacks.base import Attack, StepAttack
+from attacks.base import Attack
 from attacks.fgsm import Fgsm
-from defenses.adversarial import AdversarialRecipe, InBall, exact, stepwise
+from defenses.adversarial import AdversarialRecipe, InBall, exact
 from defenses.base import Defended, Workshop
-from defenses.sources import StaticSources
 from models import checkpoint
+from models.recipes import Several
 from models.train import Batch
 
 
@@ -34,7 +34,7 @@ class Ensemble(AdversarialRecipe):
     learning rate.
     """
 
-    sources: StaticSources = StaticSources.from_spec("[cnn_small:seed=101]+mlp_relu")  # noqa: RUF009  a frozen dataclass
+    sources: Several = Several.from_spec("[cnn_small:seed=101]+mlp_relu")  # noqa: RUF009  a frozen dataclass
     alpha: float = 0.5
     eps: float | None = None
     norm: str | None = None
@@ -46,11 +46,6 @@ class Ensemble(AdversarialRecipe):
         if not 0 < self.alpha < 1:
             raise ValueError(f"alpha must be in (0, 1), got {self.alpha}")
         self.check_ball()
-
-    @property
-    def inner(self) -> StepAttack:
-        """See AdversarialRecipe."""
-        return stepwise(self.attack)
 
     def objective(self, eps: float, norm: str, workshop: Workshop) -> Rotating:
         """See AdversarialRecipe; trains the sources that the cache does not have."""

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attacks.base import Attack, StepAttack
+from attacks.base import Attack
 from attacks.fgsm import Fgsm
-from defenses.adversarial import AdversarialRecipe, InBall, exact, stepwise
+from defenses.adversarial import AdversarialRecipe, InBall, exact
 from defenses.base import Workshop
 from models.train import Batch, Standard
 
@@ -41,11 +41,6 @@ class Goodfellow(AdversarialRecipe):
         if not 0 < self.alpha <= 1:
             raise ValueError(f"alpha must be in (0, 1], got {self.alpha}")
         self.check_ball()
-
-    @property
-    def inner(self) -> StepAttack:
-        """See AdversarialRecipe."""
-        return stepwise(self.attack)
 
     def objective(self, eps: float, norm: str, workshop: Workshop) -> Mixed:
         """See AdversarialRecipe."""

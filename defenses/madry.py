@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from attacks.base import Attack, StepAttack
+from attacks.base import Attack
 from attacks.pgd import Pgd
-from defenses.adversarial import AdversarialRecipe, stepwise
+from defenses.adversarial import AdversarialRecipe
 from defenses.advtrain import Weighted
 from defenses.base import Workshop
 
@@ -32,11 +32,6 @@ class Madry(AdversarialRecipe):
 
     def __post_init__(self) -> None:
         self.check_ball()
-
-    @property
-    def inner(self) -> StepAttack:
-        """See AdversarialRecipe."""
-        return stepwise(self.attack)
 
     def objective(self, eps: float, norm: str, workshop: Workshop) -> Weighted:
         """See AdversarialRecipe."""

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from attacks import loop
-from attacks.base import Attack, StepAttack, Task
+from attacks.base import Attack, Task
 from attacks.draws import Draws
 from attacks.fgsm import Fgsm
 from attacks.oracles import held
-from defenses.adversarial import AdversarialRecipe, exact, stepwise
+from defenses.adversarial import AdversarialRecipe, exact
 from defenses.base import Defended, Larger, Workshop
 from models import checkpoint
 from models.split import Split
@@ -42,11 +42,6 @@ class Static(AdversarialRecipe):
 
     def __post_init__(self) -> None:
         self.check_ball()
-
-    @property
-    def inner(self) -> StepAttack:
-        """See AdversarialRecipe."""
-        return stepwise(self.attack)
 
     def objective(self, eps: float, norm: str, workshop: Workshop) -> Added:  # noqa: ARG002  the set is not ours
         """See AdversarialRecipe: standard training, of a larger set."""

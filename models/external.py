@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from models.grammar import UnknownName
 from models.isolation import Place, find
 from models.nets import Shape
 from models.recipes import Classifier
-from models.registry import UnknownName
 from models.signatures import keys_of, parameters
 
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from models.registry import UnknownName, near
+from models.grammar import UnknownName, near
 
 OURS = ("models", "attacks", "defenses", "bench")
 _OWN_ROOT = Path(__file__).resolve().parent.parent

@@ -16,7 +16,7 @@ from attacks.base import Attack, Task
 from attacks.foreign.peers import Peer, Traits, class_of, radius_of
 from attacks.threat import NORMS
 from models import isolation
-from models.registry import UnknownName
+from models.grammar import UnknownName
 from models.signatures import parameters
 
 _EPS = ("eps", "epsilon")

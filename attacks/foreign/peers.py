@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from attacks.base import ForeignAttack, Kind, Task
-from models.registry import UnknownName, near
+from models.grammar import UnknownName, near
 from models.seeding import seeded_everywhere
 from models.signatures import keys_of, parameters
 

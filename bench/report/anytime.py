@@ -11,27 +11,26 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from bench.report.curves import by
-from bench.report.frames import frame, reading_point
+from bench.report.frames import FLOAT, INT, TEXT, frame, reading_point
 from bench.report.tables import Section, Table, board, board_title, percent
 from bench.store import Record
 
 __all__ = ["ANYTIME", "LEGEND", "anytime", "sections"]
 
-_INT, _FLOAT, _TEXT = "Int64", "float64", ""
 ANYTIME = {
-    "dataset": _TEXT,
-    "norm": _TEXT,
-    "eps": _FLOAT,
-    "model": _TEXT,
-    "defense": _TEXT,
-    "attack": _TEXT,
-    "mode": _TEXT,
-    "seed": _INT,
-    "n": _INT,
-    "query_budget": _INT,
-    "queries": _INT,
-    "accuracy": _FLOAT,
-    "cell": _TEXT,
+    "dataset": TEXT,
+    "norm": TEXT,
+    "eps": FLOAT,
+    "model": TEXT,
+    "defense": TEXT,
+    "attack": TEXT,
+    "mode": TEXT,
+    "seed": INT,
+    "n": INT,
+    "query_budget": INT,
+    "queries": INT,
+    "accuracy": FLOAT,
+    "cell": TEXT,
 }
 """Columns of anytime in order, and their types."""
 LEGEND = (

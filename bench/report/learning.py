@@ -12,7 +12,7 @@ import pandas as pd
 
 from bench.report import figures
 from bench.report.curves import by
-from bench.report.frames import frame
+from bench.report.frames import FLOAT, INT, TEXT, frame
 from bench.store import Record
 
 if TYPE_CHECKING:
@@ -20,19 +20,18 @@ if TYPE_CHECKING:
 
 __all__ = ["LEARNING", "drawn", "learning"]
 
-_INT, _FLOAT, _TEXT = "Int64", "float64", ""
 LEARNING = {
-    "dataset": _TEXT,
-    "model": _TEXT,
-    "defense": _TEXT,
-    "norm": _TEXT,
-    "weights": _TEXT,
-    "epoch": _INT,
-    "loss": _FLOAT,
-    "clean": _FLOAT,
-    "robust": _FLOAT,
-    "own_attack": _FLOAT,
-    "alarm": _INT,
+    "dataset": TEXT,
+    "model": TEXT,
+    "defense": TEXT,
+    "norm": TEXT,
+    "weights": TEXT,
+    "epoch": INT,
+    "loss": FLOAT,
+    "clean": FLOAT,
+    "robust": FLOAT,
+    "own_attack": FLOAT,
+    "alarm": INT,
 }
 """Columns of learning in order, and their types. robust: accuracy under the check of validation;
 own_attack: under the attack trained with; alarm: 1 where the two fell apart.

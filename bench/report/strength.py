@@ -11,35 +11,34 @@ import numpy as np
 import pandas as pd
 
 from bench.report.curves import Cost, by, median_distance, refused_share
-from bench.report.frames import frame, reading_point
+from bench.report.frames import FLOAT, INT, TEXT, frame, reading_point
 from bench.report.tables import Section, Table, board, board_title, robust_text, seconds
 from bench.stats import wilson
 from bench.store import Record
 
 __all__ = ["ATTACKS", "LEGEND", "attacks", "sections"]
 
-_INT, _FLOAT, _TEXT = "Int64", "float64", ""
 ATTACKS = {
-    "dataset": _TEXT,
-    "norm": _TEXT,
-    "eps": _FLOAT,
-    "model": _TEXT,
-    "defense": _TEXT,
-    "attack": _TEXT,
-    "mode": _TEXT,
-    "kind": _TEXT,
-    "seeds": _INT,
-    "n": _INT,
-    "robust_accuracy": _FLOAT,
-    "ci_low": _FLOAT,
-    "ci_high": _FLOAT,
-    "spread": _FLOAT,
-    "median_distance": _FLOAT,
-    "refused": _FLOAT,
-    "forward_per_image": _FLOAT,
-    "backward_per_image": _FLOAT,
-    "wall_s": _FLOAT,
-    "query_budget": _INT,
+    "dataset": TEXT,
+    "norm": TEXT,
+    "eps": FLOAT,
+    "model": TEXT,
+    "defense": TEXT,
+    "attack": TEXT,
+    "mode": TEXT,
+    "kind": TEXT,
+    "seeds": INT,
+    "n": INT,
+    "robust_accuracy": FLOAT,
+    "ci_low": FLOAT,
+    "ci_high": FLOAT,
+    "spread": FLOAT,
+    "median_distance": FLOAT,
+    "refused": FLOAT,
+    "forward_per_image": FLOAT,
+    "backward_per_image": FLOAT,
+    "wall_s": FLOAT,
+    "query_budget": INT,
 }
 """Columns of attacks in order, and their types."""
 LEGEND = (

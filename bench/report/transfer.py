@@ -10,29 +10,28 @@ from typing import Any
 import pandas as pd
 
 from bench.report.curves import by
-from bench.report.frames import frame
+from bench.report.frames import FLOAT, INT, TEXT, frame
 from bench.report.tables import Section, Table, count, eps_text, percent
 from bench.store import Record
 
 __all__ = ["LEGEND", "TRANSFER", "sections", "transfer"]
 
-_INT, _FLOAT, _TEXT = "Int64", "float64", ""
 TRANSFER = {
-    "dataset": _TEXT,
-    "norm": _TEXT,
-    "eps": _FLOAT,
-    "model": _TEXT,
-    "defense": _TEXT,
-    "attack": _TEXT,
-    "seed": _INT,
-    "source": _TEXT,
-    "round": _INT,
-    "images": _INT,
-    "target_queries": _INT,
-    "agreement": _FLOAT,
-    "transfer_rate": _FLOAT,
-    "probes": _INT,
-    "cell": _TEXT,
+    "dataset": TEXT,
+    "norm": TEXT,
+    "eps": FLOAT,
+    "model": TEXT,
+    "defense": TEXT,
+    "attack": TEXT,
+    "seed": INT,
+    "source": TEXT,
+    "round": INT,
+    "images": INT,
+    "target_queries": INT,
+    "agreement": FLOAT,
+    "transfer_rate": FLOAT,
+    "probes": INT,
+    "cell": TEXT,
 }
 """Columns of transfer in order, and their types."""
 LEGEND = (

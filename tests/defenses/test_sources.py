@@ -9,9 +9,9 @@ from attacks import loop, norms
 from defenses import static
 from defenses.ensemble import Ensemble
 from defenses.registry import defenses
-from defenses.sources import StaticSources
 from models import checkpoint, train
 from models.checkpoint import Cache
+from models.recipes import Several
 from models.registry import models
 from models.train import Batch, Standard
 
@@ -97,7 +97,7 @@ def test_other_weights_of_a_source_are_another_training(workshop, tmp_path, monk
     monkeypatch.setattr(
         Cache, "put", lambda self, key, *rest: keys.append(key) or put(self, key, *rest)
     )
-    recipe = Ensemble(sources=StaticSources((models.get("logreg:epochs=1"),))).at("linf", 0.15)
+    recipe = Ensemble(sources=Several((models.get("logreg:epochs=1"),))).at("linf", 0.15)
     recipe.deploy(workshop("logreg:seed=9,epochs=1", cache=cache))
     monkeypatch.setattr(Ensemble, "objective", _with_a_changed_source(Ensemble.objective))
     recipe.deploy(workshop("logreg:seed=9,epochs=1", cache=cache))
@@ -116,7 +116,7 @@ def _with_a_changed_source(objective):
 
 def test_sources_are_written_as_they_are_read():
     for text in ("mlp", "[cnn_small:seed=1]+mlp", "logreg:seed=2"):
-        assert StaticSources.from_spec(text).to_spec() == text
+        assert Several.from_spec(text).to_spec() == text
     assert defenses.get("ensemble").to_spec() == "ensemble"
     spec = "ensemble:sources=[[cnn_small:seed=1]+mlp],alpha=0.25"
     assert defenses.get(spec).to_spec() == spec

@@ -19,7 +19,8 @@ from attacks.registry import attacks as attack_table
 from attacks.threat import ThreatModel
 from defenses.registry import defenses as defense_table
 from models import isolation
-from models.registry import UnknownName, canonical
+from models.grammar import UnknownName
+from models.registry import canonical
 from models.registry import models as model_table
 from models.seeding import seeded
 

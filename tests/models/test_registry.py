@@ -20,8 +20,9 @@ from attacks.registry import attacks
 from defenses.advtrain import AdversarialTraining
 from defenses.registry import defenses
 from models import registry
+from models.grammar import Spec, UnknownName, number, parse
 from models.recipes import CnnSmall, Logreg
-from models.registry import Registry, Spec, UnknownName, canonical, models, number, parse
+from models.registry import Registry, canonical, models
 
 
 @dataclass(frozen=True)
@@ -466,7 +467,8 @@ import sys
 import attacks, defenses, models
 from attacks.registry import attacks
 from defenses.registry import defenses
-from models.registry import UnknownName, models
+from models.grammar import UnknownName
+from models.registry import models
 for table in (models, attacks, defenses):
     for name in table.names():
         table.check(name + ":key=1")
