@@ -546,3 +546,22 @@ def test_hopskipjump_finds_its_way_among_many_pixels() -> None:
     ratio = norms.size(x_adv - x, "linf") / exact
     assert (model(x_adv).argmax(1) != y).all()
     assert ratio.median() < 4
+
+
+@pytest.mark.parametrize(
+    ("spec", "least", "most"), [("spsa", 0.999, 1.001), ("nes:sigma=0.01", 0.68, 0.78)]
+)
+def test_how_much_of_a_slope_is_seen_a_sigma_from_a_wall(
+    spec: str, least: float, most: float
+) -> None:
+    """The mean estimate of a slope of 1: random signs see all of it, normal directions less."""
+    recipe = attacks.get(spec)
+    x = torch.full((40_000, 1, 1, 1), 0.01)
+    y = torch.zeros(len(x), dtype=torch.int64)
+    draws = numbered(len(x))
+    state = recipe.start(Task(x, y, "linf", torch.zeros(len(x)), 2, draws))
+    ahead, behind = (
+        recipe._next(replace(state, probe=torch.full_like(y, probe))) for probe in (1, 2)
+    )
+    seen = ((ahead.point - behind.point) * ahead.weight).mean()
+    assert least < float(seen) < most
