@@ -17,6 +17,7 @@ from bench.report import (
     learning,
     markdown,
     queries,
+    seeds,
     strength,
     transfer,
 )
@@ -49,6 +50,9 @@ def write(records: Sequence[Record], folder: Path) -> list[Path]:
     sources = transfer.transfer(records)
     if len(sources):
         texts |= {"transfer.csv": csv(sources), "transfer.md": markdown.transfer(records)}
+    spread = seeds.seeds(records)
+    if seeds.several(spread):
+        texts |= {"seeds.csv": csv(spread), "seeds.md": markdown.seeds(records)}
     trained = learning.learning(records)
     if len(trained):
         texts["learning.csv"] = csv(trained)
