@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
 from bench.report import figures
@@ -64,11 +65,11 @@ def drawn(records: Sequence[Record]) -> dict[str, str]:
     """File name to SVG text, a figure per dataset and norm with a log."""
     table = learning(records)
     groups = by(table.to_dict("records"), lambda row: (row["dataset"], row["norm"]))
-    return {_file(rows): figures.drawn(partial(_figure, rows)) for rows in groups}
+    return {figure_name(*_setting(rows)): figures.drawn(partial(_figure, rows)) for rows in groups}
 
 
-def _file(rows: Sequence[Mapping[Any, Any]]) -> str:
-    dataset, norm = _setting(rows)
+def figure_name(dataset: str, norm: str) -> str:
+    """The file name of a dataset's and norm's figure."""
     return f"{PREFIX}{figures.named(dataset)}_{norm}.svg"
 
 
@@ -83,7 +84,9 @@ def _setting(rows: Sequence[Mapping[Any, Any]]) -> tuple[str, str]:
 
 
 def _figure(rows: Sequence[Mapping[Any, Any]]) -> Figure:
-    """Clean accuracy dashed, robust solid, a colour per trained model; alarms are crosses."""
+    """Clean accuracy dashed, robust solid where it was measured, a colour per trained model; alarms
+    are crosses.
+    """
     from matplotlib.figure import Figure
 
     drawing = Figure(figsize=_INCHES, layout="constrained")
@@ -94,7 +97,10 @@ def _figure(rows: Sequence[Mapping[Any, Any]]) -> Figure:
         epochs = [row["epoch"] for row in net]
         clean, robust = ([100 * row[name] for row in net] for name in ("clean", "robust"))
         label = figures.wrapped(f"{net[0]['model']} / {net[0]['defense']}", _LETTERS)
-        axes.plot(epochs, clean, color=colour, linestyle="--", marker=".", linewidth=1.0)
+        dashed = axes.plot(epochs, clean, color=colour, linestyle="--", marker=".", linewidth=1.0)
+        if np.isnan(robust).all():
+            dashed[0].set_label(label)
+            continue
         axes.plot(epochs, robust, color=colour, marker=".", linewidth=1.8, label=label)
         fired = [place for place, row in enumerate(net) if row["alarm"]]
         axes.plot(

@@ -63,6 +63,13 @@ def test_the_lines_are_the_table(cells: list[Record]) -> None:
     assert lines == [[[1, 2], [75, 87.5]], [[1, 2], [25, 0]], [[2], [0]]]
 
 
+def test_a_training_without_robust_accuracy_draws_its_clean_curve(cells: list[Record]) -> None:
+    (axes,) = learning._figure(learning.learning(cells[2:3]).to_dict("records")).axes
+    (line,) = axes.lines
+    assert [list(map(float, axis)) for axis in line.get_data()] == [[1], [90]]
+    assert (line.get_label(), line.get_linestyle()) == ("cnn / none", "--")
+
+
 def test_they_are_written_where_something_was_trained(cells: list[Record], tmp_path: Path) -> None:
     written = {path.relative_to(tmp_path).as_posix() for path in write(cells, tmp_path)}
     assert {"learning.csv", "figures/learning_digits_linf.svg"} <= written
