@@ -19,7 +19,7 @@ from bench.stats import Interval, student
 from bench.store import Record
 from models.grammar import without
 
-__all__ = ["LEGEND", "SEEDS", "sections", "seeds", "several"]
+__all__ = ["LEGEND", "SEEDS", "sections", "seedless", "seeds", "several"]
 
 SEEDS = {
     "dataset": TEXT,
@@ -53,10 +53,11 @@ its 95 % interval (Student t over one accuracy per seed, cut to 0 and 100), and 
 most accurate seed. Training s: the mean over the seeds.""",
     """\
 Three uncertainties are apart. Training seeds: the intervals here cover them and nothing else, on
-the same test images, from few trainings, so they are wide and rest on accuracies that scatter about
-normally; where all seeds agree the interval is a point, and for one seed there is none. Test
-images: the Wilson intervals of the leaderboard cover them, for one training. Weakness of the
-attacks: no interval covers it; every robust accuracy is an upper bound.""",
+the same test images; they come from few trainings, so they are wide, and take the accuracies to
+scatter normally about their mean. Where all seeds agree such an interval is a point, and for one
+seed there is none. Test images: the Wilson intervals of the leaderboard cover them, for one
+training. Weakness of the attacks: no interval covers it; every robust accuracy is an upper
+bound.""",
 )
 
 

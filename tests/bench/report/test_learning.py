@@ -48,6 +48,19 @@ def test_seeds_are_models_of_their_own(record: MakeRecord) -> None:
     assert list(learning.learning(cells)["model"]) == ["cnn:seed=0", "cnn:seed=1", "cnn:seed=2"]
 
 
+def test_seeds_share_a_colour_and_a_name(record: MakeRecord, cells: list[Record]) -> None:
+    seeded = [
+        record([0], model=f"cnn:seed={s}", provenance={"training_log": PLAIN, "weights": f"w{s}"})
+        for s in (1, 2)
+    ]
+    rows = learning.learning([*seeded, cells[0]]).to_dict("records")
+    drawing = learning._figure(rows)
+    first, second, other = (line.get_color() for line in drawing.axes[0].lines[:3])
+    assert first == second != other
+    (legend,) = drawing.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["cnn / none", "cnn / fast"]
+
+
 def test_a_figure_per_dataset_and_norm(cells: list[Record], record: MakeRecord) -> None:
     other = record([0], norm="l2", provenance={"training_log": PLAIN})
     drawn = learning.drawn([*cells, other])
