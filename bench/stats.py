@@ -1,11 +1,15 @@
 """Intervals and paired tests for accuracies.
 
-An interval covers the choice of test images alone: neither the weakness of an attack (a robust
-accuracy is an upper bound on the true one) nor the spread over training seeds.
+A Wilson interval covers the choice of test images alone, a Student interval over trainings their
+seeds alone; neither covers the weakness of an attack (a robust accuracy is an upper bound on the
+true one).
 """
 
 from __future__ import annotations
 
+import math
+import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,6 +59,22 @@ def wilson_bounds(
     low, high = (np.asarray(bound, dtype=np.float64) for bound in bounds)
     # exact at the ends, where rounding would leave 1e-18
     return np.where(counts == 0, 0.0, low), np.where(counts == n, 1.0, high)
+
+
+def student(shares: Sequence[float], alpha: float = ALPHA) -> Interval:
+    """The mean of k independent shares with its Student t interval of confidence 1 - alpha, cut to
+    [0, 1]: mean +- t(k - 1) s / sqrt(k); bounds nan for one share, which has no spread.
+    """
+    if len(shares) < 1 or not all(0 <= share <= 1 for share in shares):
+        raise ValueError(f"shares must be one or more numbers in [0, 1], got {list(shares)}")
+    mean = float(statistics.mean(shares))
+    if len(shares) == 1:
+        return Interval(mean, math.nan, math.nan)
+    from scipy.stats import t
+
+    spread = statistics.stdev(shares) / len(shares) ** 0.5
+    wide = float(t.ppf(1 - alpha / 2, len(shares) - 1)) * spread
+    return Interval(mean, max(mean - wide, 0.0), min(mean + wide, 1.0))
 
 
 def mcnemar(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:

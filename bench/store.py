@@ -14,7 +14,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -66,7 +66,8 @@ class Record:
 
     failure is the one-line reason where the cell failed, else empty. reference is None where no eps
     was named. kind is the attack's: budget, minimal or ensemble. pipeline is a digest of the
-    defended model: texts may agree where weights do not.
+    defended model: texts may agree where weights do not. identity: what model, defense and attack
+    are, every key of each with its value, those left out of the texts, too.
     """
 
     key: str
@@ -94,6 +95,7 @@ class Record:
     failure: str
     seconds: float
     samples: Arrays
+    identity: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def shown(self) -> tuple[Any, ...]:
@@ -333,6 +335,7 @@ class Store:
             failure="" if complete else row["failure"],
             seconds=sum(seconds for _, _, seconds, *_ in blocks),
             samples={name: np.concatenate([part[name] for part in parts]) for name in names},
+            identity=json.loads(row["identity"]),
         )
 
 

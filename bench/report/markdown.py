@@ -10,6 +10,7 @@ import pandas as pd
 
 from bench.report import anytime as curves_by_queries
 from bench.report import frames, strength, tables
+from bench.report import seeds as trainings
 from bench.report import transfer as sources
 from bench.report.curves import by
 from bench.report.tables import Section, Table
@@ -50,6 +51,12 @@ def transfer(records: Sequence[Record]) -> str:
     table = sources.transfer(records)
     made = [record for record in records if record.key in set(table["cell"])]
     return _document("Transfer", sources.sections(table), sources.LEGEND, made)
+
+
+def seeds(records: Sequence[Record]) -> str:
+    """The document seeds.md."""
+    sections = trainings.sections(trainings.seeds(records))
+    return _document("Training seeds", sections, trainings.LEGEND, records)
 
 
 def timing(records: Sequence[Record]) -> str:
