@@ -55,7 +55,10 @@ min_eps (inf: never fooled; 0: wrong without attack), distance (of the image tha
 norm, for a minimal attack also where it lies beyond the grid; nan: none), forward, backward,
 verify, refused (claimed successes that the re-check did not accept, and points that were none);
 queries (n, number of eps), the forward queries made at that eps when the first success was seen (0:
-wrong without attack; -1: never); under an independent sweep fooled (n, number of eps) uint8 too.
+wrong without attack; -1: never); under an independent sweep fooled (n, number of eps) uint8 too. Of
+a pipeline that draws: draws (n, draws), min_eps under each evaluation draw, of which min_eps is the
+smallest. Of a certificate: min_eps is the first eps that it does not cover, distance the radius
+that it does, clean_prediction -1 where it abstains.
 """
 
 
@@ -96,6 +99,12 @@ class Record:
     seconds: float
     samples: Arrays
     identity: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def outcomes(self) -> NDArray[np.float64]:
+        """min_eps (n, draws) under each evaluation draw; one column where nothing is drawn."""
+        own = self.samples.get("draws", self.samples["min_eps"][:, None])
+        return np.asarray(own, dtype=np.float64)
 
     @property
     def shown(self) -> tuple[Any, ...]:
