@@ -392,6 +392,10 @@ def show(name: Annotated[str, typer.Argument(help="A name that `bench list` prin
             "kind": described.sort,
             "norms": ", ".join(described.norms),
             "access": described.access,
+            "random": described.traits["randomness"],
+            "hides gradients": described.traits["masking"],
+            "refuses": described.traits["rejection"],
+            "adaptive attack": described.traits["adaptive"],
             "paper": described.paper,
         }
         print("".join(f"{key}: {value}\n" for key, value in facts.items() if value))
