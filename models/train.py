@@ -22,6 +22,8 @@ REVISION = 1
 
 _PEAK = 0.4
 _ROWS = 512
+_TELLING = 20
+"""Validation images from which on one predicted class is no accident."""
 _MOST_VALIDATIONS = 25
 
 
@@ -115,21 +117,32 @@ class Standard:
         """See Objective."""
         return F.cross_entropy(net(batch.x), batch.y)
 
-    def validate(self, net: nn.Module, validation: Split, progress: float) -> dict[str, float]:  # noqa: ARG002
-        """Clean accuracy, which is the score."""
-        clean = accuracy(net, validation)
+    def validate(self, net: nn.Module, validation: Split, progress: float) -> dict[str, float]:
+        """Clean accuracy, which is the score; raises TrainingFailed where the trained net predicts
+        one class for every image, though there are several.
+        """
+        said = predictions(net, validation)
+        clean = int((said == validation.y).sum()) / len(validation)
+        collapsed = len(said.unique()) == 1 < len(validation.y.unique())
+        if progress == 1 and collapsed and len(validation) >= _TELLING:
+            raise TrainingFailed("training collapsed: the net predicts one class for every image")
         return {"score": clean, "clean": clean}
 
 
 def accuracy(net: nn.Module, split: Split) -> float:
     """Share of a split that a net in eval mode classifies rightly."""
+    return int((predictions(net, split) == split.y).sum()) / len(split)
+
+
+def predictions(net: nn.Module, split: Split) -> Tensor:
+    """The classes (N,) that a net in eval mode predicts for a split, on the CPU."""
     device = next(net.parameters()).device
-    right = torch.zeros((), dtype=torch.int64, device=device)
     with torch.no_grad():
-        for first in range(0, len(split), _ROWS):
-            rows = slice(first, first + _ROWS)
-            right += (net(split.images(rows, device)).argmax(1) == split.y[rows].to(device)).sum()
-    return int(right) / len(split)
+        parts = [
+            net(split.images(slice(first, first + _ROWS), device)).argmax(1)
+            for first in range(0, len(split), _ROWS)
+        ]
+    return torch.cat(parts).cpu()
 
 
 def fit(

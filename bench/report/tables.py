@@ -183,17 +183,21 @@ def _entries(curve: Curve) -> list[str]:
 def leaderboard(frame: pd.DataFrame) -> list[Section]:
     """A table per dataset, norm and eps, from the leaderboard's frame."""
     boards = by(frame.to_dict("records"), board)
-    names = ("rank", "tie", "model", "defense", "robust", "clean", "oblivious", "adaptive")
-    costs = ("forward queries", "backward queries", "seconds", "training s", "parameters", "passes")
-    header = (*names, "worst draw", "n", "attacks", *costs, "audit", "note")
-    return [
-        Section(
-            board_title(rows[0]),
-            "",
-            Table(header, tuple(map(_board_row, rows)), align="rlll" + "r" * 13 + "ll"),
-        )
-        for rows in boards
-    ]
+    return [Section(board_title(rows[0]), "", _board(rows)) for rows in boards]
+
+
+def _board(rows: Sequence[Mapping[Hashable, Any]]) -> Table:
+    """The leaderboard of one heading; what tells defenses apart is left out where none of the rows
+    has it.
+    """
+    columns = {
+        name: [_LEADERBOARD[name](row) for row in rows]
+        for name in _LEADERBOARD
+        if name not in _OF_DEFENSES or any(pd.notna(row[_OF_DEFENSES[name]]) for row in rows)
+    }
+    lines = tuple(zip(*columns.values(), strict=True))
+    align = "".join("l" if name in _LEFT else "r" for name in columns)
+    return Table(tuple(columns), lines, align=align)
 
 
 def board(row: Mapping[Hashable, Any]) -> Hashable:
@@ -215,28 +219,34 @@ def robust_text(row: Mapping[Hashable, Any]) -> str:
     return interval_text(Interval(row["robust_accuracy"], row["ci_low"], row["ci_high"]))
 
 
-def _board_row(row: Mapping[Hashable, Any]) -> tuple[str, ...]:
-    return (
-        count(row["rank"]),
-        row["tie"],
-        row["model"],
-        row["defense"],
-        robust_text(row),
-        percent(row["clean_accuracy"]),
-        percent(row["oblivious_accuracy"]),
-        percent(row["adaptive_accuracy"]),
-        percent(row["worst_draw_accuracy"]),
-        count(row["n"]),
-        count(row["attacks"]),
-        count(row["forward_queries"]),
-        count(row["backward_queries"]),
-        seconds(row["wall_s"]),
-        seconds(row["training_s"]),
-        count(row["parameters"]),
-        count(row["passes"]),
-        row["audit"],
-        row["note"],
-    )
+_LEADERBOARD: Mapping[str, Callable[[Mapping[Hashable, Any]], str]] = {
+    "rank": lambda row: count(row["rank"]),
+    "tie": lambda row: str(row["tie"]),
+    "model": lambda row: str(row["model"]),
+    "defense": lambda row: str(row["defense"]),
+    "robust": robust_text,
+    "clean": lambda row: percent(row["clean_accuracy"]),
+    "oblivious": lambda row: percent(row["oblivious_accuracy"]),
+    "adaptive": lambda row: percent(row["adaptive_accuracy"]),
+    "worst draw": lambda row: percent(row["worst_draw_accuracy"]),
+    "n": lambda row: count(row["n"]),
+    "attacks": lambda row: count(row["attacks"]),
+    "forward queries": lambda row: count(row["forward_queries"]),
+    "backward queries": lambda row: count(row["backward_queries"]),
+    "seconds": lambda row: seconds(row["wall_s"]),
+    "training s": lambda row: seconds(row["training_s"]),
+    "parameters": lambda row: count(row["parameters"]),
+    "passes": lambda row: count(row["passes"]),
+    "audit": lambda row: str(row["audit"]),
+    "note": lambda row: str(row["note"]),
+}
+_OF_DEFENSES = {
+    "oblivious": "oblivious_accuracy",
+    "adaptive": "oblivious_accuracy",
+    "worst draw": "worst_draw_accuracy",
+}
+"""Columns that need not be there, and the value without which they are not."""
+_LEFT = ("tie", "model", "defense", "audit", "note")
 
 
 def timing(frame: pd.DataFrame) -> Table:

@@ -17,11 +17,12 @@ MakeRecord = Callable[..., Record]
 COLUMNS = (
     "dataset,model,defense,attack,mode,norm,eps,seed,n,accuracy,ci_low,ci_high,"
     "clean_accuracy,forward_queries,backward_queries,wall_s,device,precision,audit,cell,"
-    "failure,refused,median_distance,query_budget"
+    "failure,refused,median_distance,query_budget,draws,worst_draw_accuracy"
 )
 OF_LEADERBOARD = (
     "rank,tie,dataset,norm,eps,model,defense,n,robust_accuracy,ci_low,ci_high,"
-    "clean_accuracy,attacks,forward_queries,backward_queries,wall_s,audit,note,query_budget"
+    "clean_accuracy,attacks,forward_queries,backward_queries,wall_s,audit,note,query_budget,"
+    "oblivious_accuracy,adaptive_accuracy,draws,worst_draw_accuracy,training_s,parameters,passes"
 )
 OF_TIMING = (
     "dataset,model,defense,attack,norm,seed,n,device,precision,threads,shape,wall_s,"

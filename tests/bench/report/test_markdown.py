@@ -78,18 +78,33 @@ def test_leaderboard_document(record: MakeRecord) -> None:
     text = markdown.leaderboard(cells)
     header, _, *rows = rows_of(text)
     assert header[:6] == ["rank", "tie", "model", "defense", "robust", "clean"]
-    assert header[6:] == (
-        ["n", "attacks", "forward queries", "backward queries", "seconds", "audit", "note"]
-    )
+    costs = ["forward queries", "backward queries", "seconds", "training s"]
+    assert header[6:] == ["n", "attacks", *costs, "parameters", "passes", "audit", "note"]
     assert rows[0][:6] == ["1", "A", "cnn", "a\\|b", "75.0 [73.1, 76.8]", "75.0"]
-    assert rows[0][6:] == ["2,000", "1", "20,000", "8,000", "4,321.5", "none", ""]
+    assert rows[0][6:] == ["2,000", "1", "20,000", "8,000", "4,321.5", "", "", "", "none", ""]
     assert rows[1][:6] == ["2", "B", "cnn", "none", "0.0 [0.0, 0.2]", "100.0"]
     assert rows[1][10] == "0.012"
     assert rows[2][:6] == ["", "", "cnn", "broken", "failed", ""]
-    assert rows[2][12] == "failed: no gradient"
+    assert rows[2][15] == "failed: no gradient"
     assert "## digits, linf, eps = 0.2" in text
     for word in ("upper bound", "McNemar", "Audit"):
         assert word in text
+
+
+def test_what_a_defense_is_attacked_with_has_columns(record: MakeRecord) -> None:
+    costs = {"training_seconds": 12.5, "parameters": 1234, "passes": 3}
+    cells = [
+        record([0.1, inf], defense="none"),
+        record([0.1, inf], defense="d", mode="oblivious", provenance=costs),
+        record([0.1, 0.1], defense="d", mode="bpda", provenance=costs),
+    ]
+    header, _, plain, defended = rows_of(markdown.leaderboard(cells))
+    shown = dict(zip(header, defended, strict=True))
+    assert shown["robust"].startswith("0.0 ")
+    assert (shown["oblivious"], shown["adaptive"]) == ("50.0", "0.0")
+    assert (shown["training s"], shown["parameters"], shown["passes"]) == ("12.5", "1,234", "3")
+    assert "worst draw" not in header, "nothing is drawn"
+    assert dict(zip(header, plain, strict=True))["oblivious"] == ""
 
 
 def test_timing_document(record: MakeRecord) -> None:
