@@ -38,9 +38,9 @@ class RbfSvm(nn.Module):
         """
         from sklearn.svm import SVC  # costs a second
 
-        found = SVC(C=c, kernel="rbf", gamma="scale").fit(
-            points.double().cpu().numpy(), positive.long().cpu().numpy()
-        )
+        # random_state decides nothing here; without it numpy's global generator is drawn from
+        machine = SVC(C=c, kernel="rbf", gamma="scale", random_state=0)
+        found = machine.fit(points.double().cpu().numpy(), positive.long().cpu().numpy())
         made = cls(
             torch.from_numpy(found.support_vectors_),
             torch.from_numpy(found.dual_coef_[0]),
