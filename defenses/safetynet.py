@@ -23,6 +23,9 @@ from defenses.svm import RbfSvm, library
 from defenses.validation import ROWS
 from models.split import Split
 
+_WIDTH = 0.05
+"""Of the sigmoid that stands in for a threshold, in standard deviations of the unit."""
+
 
 @dataclass(frozen=True)
 class SafetyNet(DetectorRecipe):
@@ -40,9 +43,9 @@ class SafetyNet(DetectorRecipe):
     norm and the dataset's reference eps; seed: of that draw and of the attack's random starts.
     The paper's own layers, thresholds and penalty were not at hand: these are ours.
 
-    The code has no gradient. Attacks are handed one that goes straight through: of a sigmoid about
-    each threshold, as wide as the unit's standard deviation on the clean images, of the activation
-    before its ReLU, so that a unit that is off has a slope, too.
+    The code has no gradient. Attacks are handed one that goes straight through: that of a sigmoid
+    about each threshold, whose width is 0.05 standard deviations of the unit on the clean images
+    (attacks on digits were weaker with wider ones, and with the identity).
     """
 
     masking: ClassVar[str] = "quantised activations"
@@ -100,7 +103,7 @@ class SafetyNet(DetectorRecipe):
         """Thresholds, widths and the SVM from units (N, U) of clean and adversarial images."""
         at = thresholds(clean, self.levels)
         spread = clean.std(0, correction=0)
-        widths = torch.where(spread > 0, spread, torch.ones_like(spread))
+        widths = _WIDTH * torch.where(spread > 0, spread, torch.ones_like(spread))
         points = codes(torch.cat([clean, moved]), at)
         kinds = torch.arange(2, device=points.device).repeat_interleave(len(clean)) == 1
         svm = RbfSvm.fitted(points, kinds, self.c)
@@ -113,13 +116,11 @@ _RELU = frozenset({F.relu, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_})
 
 
 class _Watching(TorchFunctionMode):
-    """Keeps what goes into and comes out of the last ReLUs that are called, whether layers or
-    functions.
-    """
+    """Keeps what the last ReLUs return, whether they are layers or functions."""
 
     def __init__(self, last: int):
         super().__init__()
-        self.seen: deque[tuple[Tensor, Tensor]] = deque(maxlen=last)
+        self.seen: deque[Tensor] = deque(maxlen=last)
 
     def __torch_function__(
         self,
@@ -130,32 +131,26 @@ class _Watching(TorchFunctionMode):
     ) -> Any:
         """See torch.overrides.TorchFunctionMode."""
         result = func(*args, **(kwargs or {}))
-        if func in _RELU and args:
-            self.seen.append((args[0], result))
+        if func in _RELU:
+            self.seen.append(result)
         return result
 
 
 class Units(nn.Module):
-    """Logits of a classifier and the activations (N, U) of its last ReLU layers in the same pass.
-
-    is_open: the gradient goes past these ReLUs to what stands before them (of one in place it goes
-    through).
+    """Logits of a classifier and the activations (N, U) of its last ReLU layers in the same pass, a
+    map as its channels' means.
     """
 
-    def __init__(self, classifier: nn.Module, layers: int, *, is_open: bool = False):
+    def __init__(self, classifier: nn.Module, layers: int):
         super().__init__()
-        self.classifier, self.layers, self.is_open = classifier, layers, is_open
+        self.classifier, self.layers = classifier, layers
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Logits (N, K), activations (N, U)."""
         with _Watching(self.layers) as watching:
             logits: Tensor = self.classifier(x)
-        units = [
-            straight_through(after.detach(), before) if self.is_open else after
-            for before, after in watching.seen
-        ]
-        pooled = [unit.flatten(2).mean(2) if unit.dim() > 2 else unit for unit in units]
-        return logits, torch.cat(pooled, 1) if pooled else logits[:, :0]
+        units = [unit.flatten(2).mean(2) if unit.dim() > 2 else unit for unit in watching.seen]
+        return logits, torch.cat(units, 1)
 
     def check(self, x: Tensor) -> None:
         """Refuses a classifier with fewer ReLU layers."""
@@ -212,5 +207,4 @@ class Quantised(Detector):
 
     def standin(self) -> Quantised:
         """See Detector."""
-        units = Units(self.units.classifier, self.units.layers, is_open=True)
-        return Quantised(units, self.thresholds, self.widths, self.svm, is_soft=True)
+        return Quantised(self.units, self.thresholds, self.widths, self.svm, is_soft=True)

@@ -251,17 +251,6 @@ def test_the_gradient_goes_straight_through_a_sigmoid():
     torch.testing.assert_close(gradient.flatten(), torch.tensor([expected, 0, 0]))
 
 
-def test_a_unit_that_is_off_has_a_slope():
-    net, x = conv(), torch.rand(4, 1, 8, 8, generator=torch.Generator().manual_seed(1))
-    x.requires_grad_()
-    shut, open_ = Units(net, 1)(x)[1], Units(net, 1, is_open=True)(x)[1]
-    assert torch.equal(shut, open_)
-    off = torch.nonzero(shut == 0)[0]
-    for units, wanted in ((shut, False), (open_, True)):
-        (gradient,) = torch.autograd.grad(units[tuple(off)], x, retain_graph=True)
-        assert bool((gradient != 0).any()) == wanted
-
-
 # --- the net of its own --------------------------------------------------------------------------
 
 
