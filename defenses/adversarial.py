@@ -4,22 +4,20 @@ net trains, and validation under a stronger attack that names a collapse.
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal, Self, cast
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from attacks import loop
-from attacks.base import Attack, StepAttack, Task
+from attacks.base import StepAttack
 from attacks.draws import Draws, sample_ids
-from attacks.oracles import held
-from attacks.threat import NORMS, ThreatModel
-from defenses import registry
-from defenses.base import Defended, Defense, Workshop
+from attacks.threat import ThreatModel
+from defenses.base import Defended, Workshop
+from defenses.crafting import Ball, CraftingRecipe
 from defenses.validation import CHECK, ROWS, checked, predicted, share_right, under_check
 from models.split import Split
 from models.train import Batch, Objective, Standard, TrainingFailed
@@ -39,72 +37,22 @@ def exact(value: float) -> str:
     return repr(float(value)).removesuffix(".0")
 
 
-def stepwise(attack: Attack) -> StepAttack:
-    """The attack, where training can use it; refuses others."""
-    if not isinstance(attack, StepAttack) or attack.kind != "budget":
-        raise ValueError(
-            "attack must be one that maximises a loss inside eps step by step, such as pgd, "
-            f"got {attack.to_spec()} (kind {attack.kind})"
-        )
-    return attack
-
-
-class AdversarialRecipe(Defense):
+class AdversarialRecipe(CraftingRecipe):
     """Base of the adversarial trainings: recipes with at least the keys eps, norm, warmup and
     seed.
     """
 
-    eps: float | None
-    norm: str | None
-    attack: Attack
     warmup: float = 0.0
-    seed: int
-
-    @property
-    def inner(self) -> StepAttack:
-        """The attack that crafts the points trained on: the key `attack`, where there is one."""
-        return stepwise(self.attack)
 
     @abstractmethod
     def objective(self, eps: float, norm: str, workshop: Workshop) -> Objective:
         """What is minimised in the ball of radius eps."""
 
     def check_ball(self) -> None:
-        """Refuses a norm, eps or warmup out of range, and an inner attack that does not know the
-        norm.
-        """
-        if self.norm is not None and self.norm not in NORMS:
-            raise ValueError(f"norm must be one of {', '.join(NORMS)}, got {self.norm!r}")
-        if self.eps is not None and not 0 < self.eps < math.inf:
-            raise ValueError(f"eps must be above 0, got {self.eps}")
-        if self.norm == "linf" and self.eps is not None and self.eps > 1:
-            raise ValueError(
-                f"eps must be at most 1 under linf (the box is [0, 1]), got {self.eps}"
-            )
+        """See CraftingRecipe; refuses a warmup out of range, too."""
+        super().check_ball()
         if not 0 <= self.warmup < 1:
             raise ValueError(f"warmup must be in [0, 1), got {self.warmup}")
-        inner = self.inner
-        if self.norm is not None:
-            inner.check(self.norm, inner.least_classes(targeted=False))
-
-    def at(self, norm: str, reference: float | None) -> Self:
-        """See Defense."""
-        name = registry.defenses.name_of(self)
-        if self.eps is None and reference is None:
-            raise ValueError(f"{name}: eps= is needed, the dataset names no reference eps")
-        if self.eps is None and self.norm not in (None, norm):
-            raise ValueError(f"{name}: eps= is needed, norm={self.norm} is not the run's {norm}")
-        eps = reference if self.eps is None else self.eps
-        filled: Self = replace(cast(Any, self), norm=self.norm or norm, eps=eps)
-        return filled
-
-    def filled(self, classes: int) -> tuple[float, str]:
-        """eps and norm; refuses what the run did not fill in, and too few classes."""
-        if self.eps is None or self.norm is None:
-            name = registry.defenses.name_of(self)
-            raise ValueError(f"{name}: eps and norm must be set (Defense.at fills them in)")
-        self.inner.check(self.norm, classes)
-        return self.eps, self.norm
 
     def deploy(self, workshop: Workshop) -> Defended:
         """See Defense; raises TrainingFailed for a collapse."""
@@ -215,12 +163,8 @@ class InBall(ABC):
 
     def _crafted(self, net: nn.Module, x: Tensor, y: Tensor, eps: float, draws: Draws) -> Tensor:
         """Where the attack stands after its last step, the net frozen in eval mode meanwhile."""
-        radius = torch.full((len(x),), eps, device=x.device)
-        task = Task(x, y, self.norm, radius, self.classes, draws)
-        attack = self.attack_on(net, x)
-        steps = attack.horizon(eps, self.norm, self.classes) - 1
-        with held(net):
-            return loop.craft(attack, net, task, steps=steps)
+        ball = Ball(self.norm, eps, self.classes)
+        return ball.crafted(self.attack_on(net, x), net, x, y, draws)
 
     def attack_on(self, net: nn.Module, x: Tensor) -> StepAttack:  # noqa: ARG002  some depend on both
         """The attack as it runs on the images x (n, ...) of a net."""

@@ -4,6 +4,7 @@ offers.
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -95,6 +96,11 @@ class Larger:
     make: Callable[[Split], Split]
 
 
+Weights = dict[str, Tensor]
+Made = tuple[Weights, list[dict[str, Any]]]
+"""What was fitted, by name, and its log."""
+
+
 @dataclass
 class Workshop:
     """What a defense may use: the model, the training data, and trained nets that are cached.
@@ -147,14 +153,10 @@ class Workshop:
         Raises TrainingFailed for training that diverged or collapsed, ValueError where there is no
         training data.
         """
-        if self.train is None or self.validation is None:
-            raise ValueError(
-                "this dataset has no training split (npz: add train=); only given weights can be "
-                "evaluated"
-            )
+        train_split, validation = self.splits()
         net = self.net()
         times = 1 if larger is None else larger.times
-        settings = self.model.settings(len(self.train) * times, self.shape[0])
+        settings = self.model.settings(len(train_split) * times, self.shape[0])
         parts = {
             "data": self.fingerprint,
             "model": self.model.identity(),
@@ -170,8 +172,8 @@ class Workshop:
         if stored is None:
             self.say(f"training {self.model.to_spec()}: minimise {objective.text}")
             keep = self.cache.partial(key) if self.cache else None
-            split = self.train if larger is None else larger.make(self.train)
-            data = split, self.validation
+            split = train_split if larger is None else larger.make(train_split)
+            data = split, validation
             try:
                 log = train.fit(net, *data, objective, settings, say=self.say, keep=keep)
             except TrainingFailed:
@@ -189,6 +191,44 @@ class Workshop:
         weights_digest = checkpoint.digest(net.state_dict())
         self.trained.append(Trained(weights_digest, facts["objective"], facts["log"], seconds))
         return net.eval()
+
+    def made(self, text: str, identity: Any, make: Callable[[], Made]) -> Weights:
+        """What is fitted by other means than the training loop, from the cache where it is there.
+        text: what is fitted, as an objective; identity: whatever changes it beyond the dataset.
+
+        Raises ValueError where there is no training data.
+        """
+        self.splits()
+        parts = {
+            "data": self.fingerprint,
+            "made": identity,
+            "device": self.device.type,
+            **self.numerics,
+        }
+        key = checkpoint.key(canonical(parts))
+        stored = self.cache.get(key) if self.cache else None
+        if stored is None:
+            self.say(f"training {text}")
+            start = time.perf_counter()
+            weights, log = make()
+            seconds = time.perf_counter() - start
+            facts: dict[str, Any] = {"log": log, "seconds": seconds, "made_of": parts}
+            if self.cache:
+                self.cache.put(key, weights, facts)
+        else:
+            weights, facts = stored
+        digest = checkpoint.digest(weights)
+        self.trained.append(Trained(digest, text, facts["log"], facts["seconds"]))
+        return weights
+
+    def splits(self) -> tuple[Split, Split]:
+        """The training and validation splits; raises ValueError where there are none."""
+        if self.train is None or self.validation is None:
+            raise ValueError(
+                "this dataset has no training split (npz: add train=); only given weights can be "
+                "evaluated"
+            )
+        return self.train, self.validation
 
     def _over(self, key: str) -> None:
         """Forgets how far a training has come."""

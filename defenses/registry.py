@@ -27,6 +27,8 @@ defenses = Registry(
         "static": "defenses.static:Static",
         "trades": "defenses.trades:Trades",
         "mart": "defenses.mart:Mart",
+        "detector": "defenses.network:DetectorNetwork",
+        "safetynet": "defenses.safetynet:SafetyNet",
     },
     loader=_load,
 )

@@ -8,14 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from attacks import loop
-from attacks.base import Attack, StepAttack, Task
-from attacks.draws import Draws
+from attacks.base import Attack, StepAttack
 from attacks.fgsm import Fgsm
-from attacks.oracles import held
 from attacks.threat import ThreatModel
 from defenses.adversarial import AdversarialRecipe, exact
 from defenses.base import Defended, Larger, Workshop
-from defenses.validation import ROWS, checked, under_check
+from defenses.crafting import Ball
+from defenses.validation import checked, under_check
 from models import checkpoint
 from models.split import Split
 from models.train import Standard
@@ -66,18 +65,10 @@ class Static(AdversarialRecipe):
         self, source: nn.Module, split: Split, eps: float, norm: str, workshop: Workshop
     ) -> Split:
         """The split followed by what the attack makes of each of its images on the source."""
-        parts = []
-        with held(source):
-            for index in torch.split(torch.arange(len(split)), ROWS):
-                x = split.images(index, workshop.device)
-                y, place = split.y[index].to(workshop.device), index.to(workshop.device)
-                draws = Draws(self.seed, place, torch.zeros_like(place))
-                radius = torch.full((len(x),), eps, device=workshop.device)
-                task = Task(x, y, norm, radius, workshop.classes, draws)
-                steps = self.inner.horizon(eps, norm, workshop.classes) - 1
-                parts.append(loop.craft(self.inner, source, task, steps=steps).to(split.x.device))
+        ball = Ball(norm, eps, workshop.classes)
+        made = ball.of_split(self.inner, source, split, self.seed, workshop.device)
         images: Tensor = split.images(slice(None))
-        return Split(torch.cat([images, *parts]), torch.cat([split.y, split.y]))
+        return Split(torch.cat([images, made]), torch.cat([split.y, split.y]))
 
 
 @dataclass(frozen=True)

@@ -75,9 +75,14 @@ def figure_name(dataset: str, norm: str) -> str:
 
 
 def _log(record: Record) -> list[Mapping[str, Any]]:
+    """Its entries that measure a classifier; a detector's have no clean accuracy."""
     log = record.provenance.get("training_log")
     entries = log if isinstance(log, list) else []
-    return [entry for entry in entries if isinstance(entry, Mapping) and "epoch" in entry]
+    return [
+        entry
+        for entry in entries
+        if isinstance(entry, Mapping) and {"epoch", "clean"} <= set(entry)
+    ]
 
 
 def _setting(rows: Sequence[Mapping[Any, Any]]) -> tuple[str, str]:

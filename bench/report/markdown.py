@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from bench.report import anytime as curves_by_queries
+from bench.report import detection as detectors
 from bench.report import frames, strength, tables
 from bench.report import seeds as trainings
 from bench.report import transfer as sources
@@ -51,6 +52,13 @@ def transfer(records: Sequence[Record]) -> str:
     table = sources.transfer(records)
     made = [record for record in records if record.key in set(table["cell"])]
     return _document("Transfer", sources.sections(table), sources.LEGEND, made)
+
+
+def detection(records: Sequence[Record]) -> str:
+    """The document detection.md, of the cells whose detector was measured."""
+    table = detectors.detection(records)
+    measured = [record for record in records if record.key in set(table["cell"])]
+    return _document("Detection", detectors.sections(table), detectors.LEGEND, measured)
 
 
 def seeds(records: Sequence[Record]) -> str:

@@ -11,6 +11,7 @@ import pandas as pd
 from bench.errors import StoreError
 from bench.report import (
     anytime,
+    detection,
     figures,
     frames,
     html,
@@ -51,6 +52,10 @@ def write(records: Sequence[Record], folder: Path) -> list[Path]:
     sources = transfer.transfer(records)
     if len(sources):
         texts |= {"transfer.csv": csv(sources), "transfer.md": markdown.transfer(records)}
+    watched = detection.detection(records)
+    if len(watched):
+        texts |= {"detection.csv": csv(watched), "detection.md": markdown.detection(records)}
+        drawn |= detection.drawn(records)
     spread = seeds.seeds(records)
     if seeds.several(spread):
         texts |= {"seeds.csv": csv(spread), "seeds.md": markdown.seeds(records)}
@@ -85,7 +90,8 @@ def place(path: Path, content: bytes) -> Path:
 
 
 def _remove_stale(folder: Path, made: set[str]) -> None:
-    ours = (figures.PREFIX, tradeoff.PREFIX, learning.PREFIX, queries.PREFIX)
+    modules = (figures, tradeoff, learning, queries, detection)
+    ours = tuple(module.PREFIX for module in modules)
     for path in folder.glob("*.svg"):
         if path.name.startswith(ours) and path.name not in made:
             try:

@@ -8,6 +8,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
+from attacks.pipelines import refuses
 from defenses import get
 from defenses.base import Defended
 from defenses.registry import defenses
@@ -20,13 +21,16 @@ from models.train import Standard, TrainingFailed, accuracy
 @dataclass(frozen=True)
 class Row:
     """A defense's spec, the objective it stores, the least clean accuracy of a short training, and
-    the model whose training takes four epochs.
+    the model whose training takes four epochs. small: a model that is trained in a moment; is_net:
+    what the objective trains is a net, with a log entry per epoch.
     """
 
     spec: str
     objective: str
     clean: float
     model: str = "cnn_small:epochs=4"
+    small: str = "logreg:epochs=2"
+    is_net: bool = True
 
 
 ROWS = {
@@ -80,6 +84,20 @@ ROWS = {
         "linf eps 0.15, warm-up 0.4",
         0.6,
     ),
+    "detector": Row(
+        "detector:attack=fgsm",
+        "0.5 L(x, clean) + 0.5 L(x_adv, adversarial); x_adv by fgsm, linf eps 0.15, on the "
+        "classifier",
+        0.8,
+    ),
+    "safetynet": Row(
+        "safetynet:images=200,attack=fgsm",
+        "RBF SVM with penalty 10 on codes of x and x_adv; x_adv by fgsm, linf eps 0.15, on the "
+        "classifier",
+        0.8,
+        small="mlp_relu:epochs=2",
+        is_net=False,
+    ),
 }
 MODEL = "cnn_small:epochs=4"
 
@@ -117,10 +135,11 @@ def test_a_pipeline_predicts_logits_in_eval_mode(row, deployed, digits):
     with torch.no_grad():
         for pipeline in (defended.predict, defended.surrogate):
             logits = pipeline(x)
-            assert logits.shape == (7, 10)
+            assert logits.shape == (7, 10 + refuses(pipeline))
             assert logits.dtype == torch.float32
             assert logits.isfinite().all()
             assert torch.equal(logits, pipeline(x)), "nothing is drawn"
+            assert refuses(pipeline) == bool(defenses.get(row.spec).rejection)
     assert defended.random is False
     assert isinstance(defended.predict, nn.Module)
     assert not any(module.training for module in defended.predict.modules())
@@ -142,11 +161,15 @@ def test_provenance_says_what_was_trained(row, deployed):
     facts = trained.facts()
     assert facts["weights"] == checkpoint.digest(defended.predict.state_dict())
     assert facts["objective"] == row.objective
+    assert canonical(facts), "plain values"
+    if not row.is_net:
+        assert facts["training_seconds"] > 0
+        assert lines[-1] == f"training {row.objective}"
+        return
     assert [entry["epoch"] for entry in facts["training_log"]] == [1, 2, 3, 4]
     assert all(math.isfinite(entry["loss"]) for entry in facts["training_log"])
     seconds = sum(entry["seconds"] for entry in facts["training_log"])
     assert facts["training_seconds"] == pytest.approx(seconds, abs=1e-3)
-    assert canonical(facts), "plain values"
     last = lines[-5:]  # sources come before
     assert last[0] == f"training {row.model}: minimise {row.objective}"
     assert [line.split(":")[0] for line in last[1:]] == [f"epoch {i}/4" for i in (1, 2, 3, 4)]
@@ -177,7 +200,7 @@ def test_another_seed_is_another_net(row, deployed, workshop):
 
 def test_a_corrupt_cache_is_trained_again_with_a_warning(row, deployed, workshop, tmp_path):
     cache = Cache(tmp_path)
-    first = workshop("logreg:epochs=2", cache=cache)
+    first = workshop(row.small, cache=cache)
     before = weights(deploy(row, first).predict)
     paths = list((tmp_path / "weights").iterdir())
     for path in paths:
@@ -185,7 +208,7 @@ def test_a_corrupt_cache_is_trained_again_with_a_warning(row, deployed, workshop
         raw[-1] ^= 1
         path.write_bytes(raw)
     lines = []
-    shop = workshop("logreg:epochs=2", cache=cache, say=lines.append)
+    shop = workshop(row.small, cache=cache, say=lines.append)
     with pytest.warns(UserWarning, match="corrupt and will be trained again"):
         net = deploy(row, shop).predict
     assert sum(line.startswith("training ") for line in lines) == len(paths)

@@ -40,6 +40,13 @@ def test_a_row_per_entry_of_each_model_once(cells: list[Record]) -> None:
     ]
 
 
+def test_what_a_detector_learned_is_no_accuracy(record: MakeRecord) -> None:
+    log = [{"epoch": 1, "loss": 0.5, "score": 0.9, "told_apart": 0.9, "seconds": 1.0}]
+    cells = [record([0], provenance={"training_log": log, "weights": "w0"})]
+    assert len(learning.learning(cells)) == 0
+    assert learning.drawn(cells) == {}
+
+
 def test_seeds_are_models_of_their_own(record: MakeRecord) -> None:
     cells = [
         record([0], model=f"cnn:seed={s}", provenance={"training_log": PLAIN, "weights": f"w{s}"})
