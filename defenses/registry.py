@@ -27,6 +27,7 @@ defenses = Registry(
         "static": "defenses.static:Static",
         "trades": "defenses.trades:Trades",
         "mart": "defenses.mart:Mart",
+        "smoothing": "defenses.smoothing:Smoothing",
     },
     loader=_load,
 )
