@@ -101,7 +101,7 @@ class Workshop:
 
     fingerprint: the dataset's; numerics: whatever else moves a trained weight's last bits (threads,
     versions); cache None trains anew each time. trained collects what was trained or read from the
-    cache, for provenance.
+    cache, for provenance; seconds those of every training, of other models, too.
     """
 
     model: Classifier
@@ -115,6 +115,7 @@ class Workshop:
     cache: checkpoint.Cache | None = None
     say: Callable[[str], None] = lambda _: None
     trained: list[Trained] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
 
     def net(self) -> nn.Module:
         """The model as its recipe builds it, in eval mode on the device."""
@@ -131,7 +132,9 @@ class Workshop:
         return self.given() if self.model.is_trained else self.fit(Standard(), "standard")
 
     def of(self, model: Classifier) -> Workshop:
-        """The same workshop for another model, whose trainings are not listed here."""
+        """The same workshop for another model, whose trainings are not listed here but whose
+        seconds count.
+        """
         return replace(self, model=model, trained=[])
 
     def fit(
@@ -182,6 +185,7 @@ class Workshop:
             weights, facts = stored
             net.load_state_dict(weights)
         seconds = sum(entry["seconds"] for entry in facts["log"])
+        self.seconds.append(seconds)
         weights_digest = checkpoint.digest(net.state_dict())
         self.trained.append(Trained(weights_digest, facts["objective"], facts["log"], seconds))
         return net.eval()
