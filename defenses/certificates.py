@@ -15,7 +15,9 @@ Floats = NDArray[np.float64]
 
 
 def lower_bound(successes: ArrayLike, n: int, alpha: float) -> Floats:
-    """One-sided lower confidence bound 1 - alpha of a share successes / n (Clopper, Pearson 1934)."""
+    """Lower bound of a share successes / n at one-sided confidence 1 - alpha (Clopper, Pearson
+    1934).
+    """
     from scipy.stats import beta
 
     counts: NDArray[np.int64] = np.asarray(successes, dtype=np.int64)

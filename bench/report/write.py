@@ -11,6 +11,7 @@ import pandas as pd
 from bench.errors import StoreError
 from bench.report import (
     anytime,
+    certified,
     figures,
     frames,
     html,
@@ -51,6 +52,10 @@ def write(records: Sequence[Record], folder: Path) -> list[Path]:
     sources = transfer.transfer(records)
     if len(sources):
         texts |= {"transfer.csv": csv(sources), "transfer.md": markdown.transfer(records)}
+    proven = certified.certified(records)
+    if len(proven):
+        texts |= {"certified.csv": csv(proven), "certified.md": markdown.certified(records)}
+        drawn |= certified.figures(records)
     spread = seeds.seeds(records)
     if seeds.several(spread):
         texts |= {"seeds.csv": csv(spread), "seeds.md": markdown.seeds(records)}
@@ -85,7 +90,7 @@ def place(path: Path, content: bytes) -> Path:
 
 
 def _remove_stale(folder: Path, made: set[str]) -> None:
-    ours = (figures.PREFIX, tradeoff.PREFIX, learning.PREFIX, queries.PREFIX)
+    ours = (figures.PREFIX, certified.PREFIX, tradeoff.PREFIX, learning.PREFIX, queries.PREFIX)
     for path in folder.glob("*.svg"):
         if path.name.startswith(ours) and path.name not in made:
             try:
