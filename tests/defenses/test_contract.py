@@ -8,6 +8,8 @@ import safetensors.torch
 import torch
 from torch import nn
 
+from attacks.draws import sample_ids
+from attacks.pipelines import evaluation_draws, refuses, said
 from defenses import get
 from defenses.base import Defended
 from defenses.registry import defenses
@@ -80,6 +82,7 @@ ROWS = {
         "linf eps 0.15, warm-up 0.4",
         0.6,
     ),
+    "smoothing": Row("smoothing", "L(x + n, y); n normal, standard deviation 0.25", 0.75),
 }
 MODEL = "cnn_small:epochs=4"
 
@@ -101,6 +104,16 @@ def deploy(row, shop):
     return defenses.get(row.spec).at("linf", 0.15).deploy(shop)
 
 
+def answers(pipeline, x):
+    """What a pipeline says, under the first evaluation draw where it draws."""
+    return said(pipeline, x, evaluation_draws(sample_ids(x), 0))
+
+
+def trained(defended):
+    """The net that was trained: the pipeline, or what is inside it."""
+    return defended.predict if defended.inside is None else defended.inside
+
+
 @pytest.fixture(scope="module")
 def deployed(row, workshop, tmp_path_factory):
     """A pipeline trained once, its workshop, and the lines that were said."""
@@ -116,31 +129,35 @@ def test_a_pipeline_predicts_logits_in_eval_mode(row, deployed, digits):
     x = digits.test.images(slice(0, 7))
     with torch.no_grad():
         for pipeline in (defended.predict, defended.surrogate):
-            logits = pipeline(x)
-            assert logits.shape == (7, 10)
+            logits = answers(pipeline, x)
+            assert logits.shape == (7, 10 + refuses(pipeline))
             assert logits.dtype == torch.float32
             assert logits.isfinite().all()
-            assert torch.equal(logits, pipeline(x)), "nothing is drawn"
-    assert defended.random is False
+            assert torch.equal(logits, answers(pipeline, x)), "draws alone are drawn from"
+    recipe = defenses.get(row.spec)
+    assert defended.random is bool(recipe.randomness)
+    assert refuses(defended.predict) is bool(recipe.rejection)
+    assert (defended.certify is not None) is bool(recipe.certifies)
     assert isinstance(defended.predict, nn.Module)
     assert not any(module.training for module in defended.predict.modules())
 
 
 def test_a_pipeline_has_learned(row, deployed, digits):
-    assert accuracy(deployed[0].predict, digits.test) >= row.clean
+    with torch.no_grad():
+        logits = answers(deployed[0].predict, digits.test.images(slice(None)))
+    assert float((logits.argmax(1) == digits.test.y).float().mean()) >= row.clean
 
 
 def test_gradients_reach_the_images(row, deployed, digits):
     x = digits.test.images(slice(0, 4)).requires_grad_()
-    (gradient,) = torch.autograd.grad(deployed[0].surrogate(x).logsumexp(1).sum(), x)
+    (gradient,) = torch.autograd.grad(answers(deployed[0].surrogate, x)[:, 0].sum(), x)
     assert (gradient.flatten(1).abs().amax(1) > 0).all()
 
 
 def test_provenance_says_what_was_trained(row, deployed):
     defended, shop, lines = deployed
-    (trained,) = shop.trained
-    facts = trained.facts()
-    assert facts["weights"] == checkpoint.digest(defended.predict.state_dict())
+    (facts,) = [net.facts() for net in shop.trained]
+    assert facts["weights"] == checkpoint.digest(trained(defended).state_dict())
     assert facts["objective"] == row.objective
     assert [entry["epoch"] for entry in facts["training_log"]] == [1, 2, 3, 4]
     assert all(math.isfinite(entry["loss"]) for entry in facts["training_log"])
