@@ -1,8 +1,8 @@
 """Intervals and paired tests for accuracies.
 
-A Wilson interval covers the choice of test images alone, a Student interval over trainings their
-seeds alone; neither covers the weakness of an attack (a robust accuracy is an upper bound on the
-true one).
+A Wilson or Clopper-Pearson interval covers the choice of test images alone, a Student interval over
+trainings their seeds alone; neither covers the weakness of an attack (a robust accuracy is an upper
+bound on the true one).
 """
 
 from __future__ import annotations
@@ -48,6 +48,20 @@ def wilson_bounds(
     successes: ArrayLike, n: int, alpha: float = ALPHA
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Lower and upper Wilson bounds, elementwise, in the shape of successes."""
+    return _bounds(successes, n, alpha, "wilson")
+
+
+def clopper_pearson(successes: int, n: int, alpha: float = ALPHA) -> Interval:
+    """The share successes / n with its exact interval of confidence at least 1 - alpha (Clopper,
+    Pearson 1934), wider than Wilson's: for what is said to be guaranteed.
+    """
+    low, high = _bounds(successes, n, alpha, "beta")
+    return Interval(int(successes) / int(n), float(low), float(high))
+
+
+def _bounds(
+    successes: ArrayLike, n: int, alpha: float, method: str
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     counts: NDArray[np.float64] = np.asarray(successes, dtype=np.float64)
     if n < 1:
         raise ValueError(f"n must be at least 1, got {n}")
@@ -57,7 +71,7 @@ def wilson_bounds(
         raise ValueError(f"successes must lie in 0 .. n = {n}, got {counts}")
     from statsmodels.stats.proportion import proportion_confint
 
-    bounds: Any = proportion_confint(counts, n, alpha=alpha, method="wilson")
+    bounds: Any = proportion_confint(counts, n, alpha=alpha, method=method)
     low, high = (np.asarray(bound, dtype=np.float64) for bound in bounds)
     # exact at the ends, where rounding would leave 1e-18
     return np.where(counts == 0, 0.0, low), np.where(counts == n, 1.0, high)

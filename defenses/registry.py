@@ -29,6 +29,7 @@ defenses = Registry(
         "mart": "defenses.mart:Mart",
         "detector": "defenses.network:DetectorNetwork",
         "safetynet": "defenses.safetynet:SafetyNet",
+        "smoothing": "defenses.smoothing:Smoothing",
     },
     loader=_load,
 )

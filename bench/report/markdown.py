@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from bench.report import anytime as curves_by_queries
+from bench.report import certified as proofs
 from bench.report import detection as detectors
 from bench.report import frames, strength, tables
 from bench.report import seeds as trainings
@@ -59,6 +60,16 @@ def detection(records: Sequence[Record]) -> str:
     table = detectors.detection(records)
     measured = [record for record in records if record.key in set(table["cell"])]
     return _document("Detection", detectors.sections(table), detectors.LEGEND, measured)
+
+
+def certified(records: Sequence[Record]) -> str:
+    """The document certified.md, of the certificates and the attacks beside them."""
+    made = [
+        record for bracket in proofs.brackets(records) for record in (bracket.of, *bracket.attacks)
+    ]
+    return _document(
+        "Certified accuracy", proofs.sections(proofs.certified(records)), proofs.LEGEND, made
+    )
 
 
 def seeds(records: Sequence[Record]) -> str:

@@ -11,6 +11,7 @@ import pandas as pd
 from bench.errors import StoreError
 from bench.report import (
     anytime,
+    certified,
     detection,
     figures,
     frames,
@@ -56,6 +57,10 @@ def write(records: Sequence[Record], folder: Path) -> list[Path]:
     if len(watched):
         texts |= {"detection.csv": csv(watched), "detection.md": markdown.detection(records)}
         drawn |= detection.drawn(records)
+    proven = certified.certified(records)
+    if len(proven):
+        texts |= {"certified.csv": csv(proven), "certified.md": markdown.certified(records)}
+        drawn |= certified.figures(records)
     spread = seeds.seeds(records)
     if seeds.several(spread):
         texts |= {"seeds.csv": csv(spread), "seeds.md": markdown.seeds(records)}
@@ -90,7 +95,7 @@ def place(path: Path, content: bytes) -> Path:
 
 
 def _remove_stale(folder: Path, made: set[str]) -> None:
-    modules = (figures, tradeoff, learning, queries, detection)
+    modules = (figures, tradeoff, learning, queries, detection, certified)
     ours = tuple(module.PREFIX for module in modules)
     for path in folder.glob("*.svg"):
         if path.name.startswith(ours) and path.name not in made:

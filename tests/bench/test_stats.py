@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from bench.stats import Interval, mcnemar, student, wilson, wilson_bounds
+from bench.stats import Interval, clopper_pearson, mcnemar, student, wilson, wilson_bounds
 
 GOLDEN = [  # successes, n, Wilson 95 %
     (0, 100, 0.0, 0.03699),
@@ -26,6 +26,35 @@ def test_wilson_has_the_golden_values(successes: int, n: int, low: float, high: 
     # the table gives five decimals
     assert interval.low == pytest.approx(low, abs=1e-5)
     assert interval.high == pytest.approx(high, abs=1e-5)
+
+
+EXACT = [  # successes, n, Clopper-Pearson 95 %
+    (0, 100, 0.0, 0.03622),
+    (0, 1000, 0.0, 0.00368),
+    (0, 10_000, 0.0, 0.00037),
+    (50, 100, 0.39832, 0.60168),
+    (893, 1000, 0.87217, 0.91148),
+    (8930, 10_000, 0.88678, 0.89899),
+    (458, 1000, 0.42678, 0.48947),
+    (4580, 10_000, 0.4482, 0.46783),
+]
+
+
+@pytest.mark.parametrize(("successes", "n", "low", "high"), EXACT)
+def test_clopper_pearson_has_the_golden_values(
+    successes: int, n: int, low: float, high: float
+) -> None:
+    interval = clopper_pearson(successes, n)
+    assert float(interval) == successes / n
+    assert interval.low == pytest.approx(low, abs=1e-5)
+    assert interval.high == pytest.approx(high, abs=1e-5)
+
+
+def test_clopper_pearson_is_exact_at_the_ends() -> None:
+    none, every = clopper_pearson(0, 20), clopper_pearson(20, 20)
+    assert (none.low, every.high) == (0, 1)
+    assert none.high == pytest.approx(1 - 0.025 ** (1 / 20), rel=1e-12)
+    assert every.low == pytest.approx(0.025 ** (1 / 20), rel=1e-12)
 
 
 def test_wilson_by_hand() -> None:

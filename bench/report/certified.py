@@ -1,0 +1,244 @@
+"""What is proven next to what attacks found: the table certified, as data, as text and as figures.
+
+A certificate bounds a pipeline's accuracy from below, attacks bound it from above.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from bench.plan import CERTIFICATE
+from bench.report.curves import attacked, by, worst
+from bench.report.figures import PALETTE, drawn, named, wrapped
+from bench.report.frames import FLOAT, INT, TEXT, frame
+from bench.report.tables import Section, Table, eps_text, interval_text, percent, unit
+from bench.stats import Interval, clopper_pearson
+from bench.store import Record
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["CERTIFIED", "LEGEND", "certified", "figures", "sections"]
+
+CERTIFIED = {
+    "dataset": TEXT,
+    "norm": TEXT,
+    "model": TEXT,
+    "defense": TEXT,
+    "n": INT,
+    "eps": FLOAT,
+    "certified_accuracy": FLOAT,
+    "ci_low": FLOAT,
+    "ci_high": FLOAT,
+    "empirical_accuracy": FLOAT,
+    "attacks": INT,
+    "contradictions": INT,
+    "abstained": FLOAT,
+    "mean_radius": FLOAT,
+    "cell": TEXT,
+}
+"""Columns of certified in order, and their types."""
+LEGEND = (
+    """\
+Certified: the share of all images that are classified right with a radius of at least eps, a lower
+bound on the accuracy under any attack of the norm; at eps 0 those right and not abstained. A radius
+holds with probability at least 1 - alpha per image over the noise that was drawn to find it (alpha:
+a key of the defense). The interval is the exact one of Clopper and Pearson at 95 %, over the choice
+of test images.""",
+    """\
+Empirical: the share right under every attack that was run on the same images, an upper bound; empty
+where none was run at that eps. The truth lies between the two. A certificate speaks of the vote
+over all noise; the pipeline that was attacked takes fewer copies of an image, and one that it
+refuses without attack counts as an error there, so that it may stand a little below what is
+certified.""",
+    """\
+Abstained: the share of images without a certificate for any class. Mean radius: over all images, 0
+where wrong or abstained. Contradictions: images that an attack made the pipeline misclassify inside
+their certified radius; beyond alpha times the images (and once more for the test of the attacked
+vote) they tell of a bug.""",
+)
+PREFIX = "certified_"
+"""Every figure's file is called PREFIX, dataset, norm."""
+_INCHES, _LINE, _LETTERS = (7.6, 4.2), 0.19, 84
+
+
+@dataclass(frozen=True)
+class Bracket:
+    """A certificate's cell, and the complete cells of attacks on the same pipeline and images."""
+
+    of: Record
+    attacks: Sequence[Record]
+
+    @property
+    def radii(self) -> NDArray[np.float64]:
+        """Certified radii (n,), 0 where wrong or abstained."""
+        return np.asarray(self.of.samples["distance"], dtype=np.float64)
+
+    @property
+    def right(self) -> NDArray[np.bool_]:
+        """Whether (n,) the image is classified right and not abstained."""
+        return np.asarray(self.of.samples["clean_prediction"] == self.of.samples["label"])
+
+    def certified(self, eps: float) -> NDArray[np.bool_]:
+        """Whether (n,) the image is certified right at eps."""
+        return self.right & (self.radii >= eps)
+
+    def run_at(self, eps: float) -> list[Record]:
+        """The attacks whose grid reaches so far."""
+        return [cell for cell in self.attacks if float(cell.eps[-1]) >= eps]
+
+    def empirical(self, eps: float) -> float | None:
+        """Accuracy under all attacks at eps; None where none was run."""
+        cells = self.run_at(eps)
+        return float((worst(cells) > eps).mean()) if cells else None
+
+    def contradictions(self, eps: float) -> int | None:
+        """Images certified at eps that an attack broke there under any evaluation draw."""
+        cells = self.run_at(eps)
+        if not cells:
+            return None
+        outcomes = worst(cells)
+        broken = ((outcomes > 0) & (outcomes <= eps)).any(axis=1)
+        return int(np.sum(broken & self.certified(eps)))
+
+
+def brackets(records: Iterable[Record]) -> list[Bracket]:
+    """Every complete certificate, in order."""
+    records = list(records)
+    complete = [record for record in attacked(records) if not record.failure]
+    return [
+        Bracket(own, [cell for cell in complete if _pipeline(cell) == _pipeline(own)])
+        for own in records
+        if own.kind == CERTIFICATE and not own.failure
+    ]
+
+
+def _pipeline(record: Record) -> tuple[str, ...]:
+    data = (record.dataset, record.fingerprint, record.samples_digest, record.norm)
+    return (*data, record.model, record.defense, record.pipeline)
+
+
+def certified(records: Iterable[Record]) -> pd.DataFrame:
+    """One row per certificate and eps of its grid; empty where there is none."""
+    return frame((row for bracket in brackets(records) for row in _rows(bracket)), CERTIFIED)
+
+
+def _rows(bracket: Bracket) -> Iterable[dict[str, Any]]:
+    of = bracket.of
+    for eps in map(float, of.eps):
+        share = clopper_pearson(int(bracket.certified(eps).sum()), of.n)
+        yield {
+            "dataset": of.dataset,
+            "norm": of.norm,
+            "model": of.model,
+            "defense": of.defense,
+            "n": of.n,
+            "eps": eps,
+            "certified_accuracy": share.value,
+            "ci_low": share.low,
+            "ci_high": share.high,
+            "empirical_accuracy": bracket.empirical(eps),
+            "attacks": len(bracket.run_at(eps)),
+            "contradictions": bracket.contradictions(eps),
+            "abstained": float(np.mean(of.samples["clean_prediction"] < 0)),
+            "mean_radius": float(bracket.radii.mean()),
+            "cell": of.key,
+        }
+
+
+def sections(table: pd.DataFrame) -> list[Section]:
+    """A table per dataset, norm, sample size and grid, from the frame of `certified`: eps across,
+    two rows per pipeline.
+    """
+    cells = by(table.to_dict("records"), lambda row: row["cell"])
+    boards = by(cells, lambda rows: (*_setting(rows[0]), rows[0]["n"], _grid(rows)))
+    return [_section(board) for board in boards]
+
+
+def _setting(row: Any) -> tuple[str, str]:
+    return row["dataset"], row["norm"]
+
+
+def _grid(rows: Sequence[Any]) -> tuple[float, ...]:
+    return tuple(row["eps"] for row in rows)
+
+
+def _section(board: Sequence[Sequence[Any]]) -> Section:
+    of = board[0][0]
+    names = ("model", "defense", "bound", "abstained", "mean radius", "contradictions")
+    header = (*names, *map(eps_text, _grid(board[0])))
+    lines = tuple(line for rows in board for line in _lines(rows))
+    text = (
+        f"n = {of['n']:,} test images. Columns: eps ({of['norm']}, {unit(of['norm'])}). Entries: "
+        "percent of the images."
+    )
+    bold = frozenset(range(0, len(lines), 2))
+    align = "lll" + "r" * (len(header) - 3)
+    return Section(", ".join(_setting(of)), text, Table(header, lines, align=align, bold=bold))
+
+
+def _lines(rows: Sequence[Any]) -> Iterable[tuple[str, ...]]:
+    of = rows[0]
+    proven = [
+        interval_text(Interval(row["certified_accuracy"], row["ci_low"], row["ci_high"]))
+        for row in rows
+    ]
+    facts = (percent(of["abstained"]), f"{of['mean_radius']:.3f}", "")
+    yield (of["model"], of["defense"], "certified (lower)", *facts, *proven)
+    found = [row["contradictions"] for row in rows if not pd.isna(row["contradictions"])]
+    most = str(max(found)) if found else ""
+    seen = (percent(row["empirical_accuracy"]) for row in rows)
+    yield (of["model"], of["defense"], "empirical (upper)", "", "", most, *seen)
+
+
+def figures(records: Iterable[Record]) -> dict[str, str]:
+    """File name to SVG text, a figure per dataset and norm that has a certificate."""
+    settings = by(brackets(records), lambda bracket: (bracket.of.dataset, bracket.of.norm))
+    return {
+        f"{PREFIX}{named(members[0].of.dataset)}_{members[0].of.norm}.svg": drawn(
+            partial(_figure, members)
+        )
+        for members in settings
+    }
+
+
+def _figure(members: Sequence[Bracket]) -> Figure:
+    """Certified accuracy solid, the steps of its radii; empirical dashed; a colour per pipeline."""
+    from matplotlib.figure import Figure
+
+    drawing = Figure(figsize=_INCHES, layout="constrained")
+    axes = drawing.add_subplot()
+    for number, bracket in enumerate(members):
+        _draw(axes, bracket, PALETTE[number % len(PALETTE)])
+    of = members[0].of
+    axes.set_title(f"{of.dataset}: certified and empirical accuracy, {of.norm}", pad=10)
+    axes.set_xlabel(f"eps ({of.norm}, {unit(of.norm)}); solid: certified, dashed: under attacks")
+    axes.set_ylabel("accuracy on the test images (%)")
+    axes.set_ylim(-2, 102)
+    axes.set_yticks(range(0, 101, 20))
+    axes.grid(visible=True)
+    drawing.legend(loc="outside lower center", ncols=1)
+    drawing.set_figheight(_INCHES[1] + _LINE * len(members))
+    return drawing
+
+
+def _draw(axes: Axes, bracket: Bracket, colour: str) -> None:
+    of, last = bracket.of, float(bracket.of.eps[-1])
+    steps = np.unique(bracket.radii[bracket.right & (bracket.radii <= last)])
+    at = [0.0, *steps.tolist(), last]
+    proven = [100 * bracket.certified(eps).mean() for eps in at]
+    label = wrapped(f"{of.model} / {of.defense}, n = {of.n:,}", _LETTERS)
+    # right up to a radius and no further: the step down is just after it
+    axes.step(at, proven, where="pre", color=colour, linewidth=2.2, label=label)
+    seen = [(eps, bracket.empirical(eps)) for eps in map(float, of.eps)]
+    run = [(eps, 100 * value) for eps, value in seen if value is not None]
+    if run:
+        axes.plot(*zip(*run, strict=True), "--o", color=colour, linewidth=1.3)
