@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
@@ -168,7 +167,7 @@ class Transfer(Sourced):
         for number, net in enumerate(sources, 1):
             check_source(net, x, setting.classes, f"source {number}")
         named = dict(zip(self._names(sources), sources, strict=True))
-        together = sources[0] if len(sources) == 1 else MeanProbability(sources)
+        together = sources[0] if len(sources) == 1 else nets.MeanProbability(sources)
         if len(sources) > 1:
             named["all"] = together
         if supplies.held_out is None:
@@ -236,23 +235,6 @@ def _shape(x: Tensor) -> nets.Shape:
     """(C, H, W) of images (N, C, H, W)."""
     channels, height, width = x.shape[1:]
     return channels, height, width
-
-
-class MeanProbability(nn.Module):
-    """Several nets as one: the logarithm of the mean of their probabilities.
-
-    Its cross-entropy is -log(sum_i alpha_i softmax_i(x)_y) with equal alpha, the loss of Liu et al.
-    (2017, section 4.1).
-    """
-
-    def __init__(self, nets: Sequence[nn.Module]):
-        super().__init__()
-        self.nets = nn.ModuleList(nets)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Log-probabilities (N, K), which are logits too."""
-        said = torch.stack([net(x).log_softmax(1) for net in self.nets])
-        return said.logsumexp(0) - math.log(len(self.nets))
 
 
 def points_on(

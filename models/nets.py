@@ -6,8 +6,9 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 
-import torch.nn.functional as F
+import torch
 from torch import Tensor, nn
 
 Shape = tuple[int, int, int]
@@ -89,14 +90,15 @@ class _PreActivation(nn.Module):
         self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
         self.norm2 = nn.BatchNorm2d(outputs)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
+        self.relu1, self.relu2 = nn.ReLU(), nn.ReLU()
         same = stride == 1 and inputs == outputs
         self.shortcut = None if same else nn.Conv2d(inputs, outputs, 1, stride, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Features (N, outputs, H / stride, W / stride)."""
-        active = F.relu(self.norm1(x))
+        active = self.relu1(self.norm1(x))
         around = x if self.shortcut is None else self.shortcut(active)
-        inner: Tensor = self.conv2(F.relu(self.norm2(self.conv1(active))))
+        inner: Tensor = self.conv2(self.relu2(self.norm2(self.conv1(active))))
         return inner + around
 
 
@@ -114,3 +116,20 @@ def resnet18(shape: Shape, classes: int) -> nn.Module:
         nn.Flatten(),
         nn.Linear(512, classes),
     )
+
+
+class MeanProbability(nn.Module):
+    """Several nets as one: the logarithm of the mean of their probabilities.
+
+    Its cross-entropy is -log(sum_i alpha_i softmax_i(x)_y) with equal alpha, the loss of Liu et al.
+    (2017, arXiv:1611.02770, section 4.1).
+    """
+
+    def __init__(self, nets: Sequence[nn.Module]):
+        super().__init__()
+        self.nets = nn.ModuleList(nets)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Log-probabilities (N, K), which are logits too."""
+        said = torch.stack([net(x).log_softmax(1) for net in self.nets])
+        return said.logsumexp(0) - math.log(len(self.nets))

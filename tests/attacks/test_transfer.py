@@ -19,8 +19,9 @@ from attacks.losses import CROSS_ENTROPY
 from attacks.noise import gaussian
 from attacks.oracles import Aim, GradientOracle, OnlyLabels
 from attacks.sourced import Labels, Source, Supplies, check_source
-from attacks.transfer import MeanProbability, Transfer, points_on
+from attacks.transfer import Transfer, points_on
 from attacks.work import Setting
+from models.nets import MeanProbability
 from models.registry import models
 from models.seeding import seeded
 from models.train import Settings

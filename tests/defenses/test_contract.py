@@ -8,7 +8,8 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from attacks.pipelines import refuses
+from attacks.draws import sample_ids
+from attacks.pipelines import evaluation_draws, is_random, said
 from defenses import get
 from defenses.base import Defended
 from defenses.registry import defenses
@@ -20,9 +21,11 @@ from models.train import Standard, TrainingFailed, accuracy
 
 @dataclass(frozen=True)
 class Row:
-    """A defense's spec, the objective it stores, the least clean accuracy of a short training, and
-    the model whose training takes four epochs. small: a model that is trained in a moment; is_net:
-    what the objective trains is a net, with a log entry per epoch.
+    """A defense's spec, the objective it stores, the least clean accuracy of a short training, the
+    model whose training takes four epochs, and one that is trained at once.
+
+    inner: where the trained net stands in the pipeline; nets: how many are trained; last: what the
+    last of them is called, where it is not the model.
     """
 
     spec: str
@@ -30,7 +33,9 @@ class Row:
     clean: float
     model: str = "cnn_small:epochs=4"
     small: str = "logreg:epochs=2"
-    is_net: bool = True
+    inner: str = ""
+    nets: int = 1
+    last: str = ""
 
 
 ROWS = {
@@ -84,19 +89,64 @@ ROWS = {
         "linf eps 0.15, warm-up 0.4",
         0.6,
     ),
-    "detector": Row(
-        "detector:attack=fgsm",
-        "0.5 L(x, clean) + 0.5 L(x_adv, adversarial); x_adv by fgsm, linf eps 0.15, on the "
-        "classifier",
-        0.8,
+    "noise": Row(
+        "noise", "L(x + n, y); n normal, standard deviation 0.25", 0.7, "mlp_relu:epochs=4"
     ),
-    "safetynet": Row(
-        "safetynet:images=200,attack=fgsm",
-        "RBF SVM with penalty 10 on codes of x and x_adv; x_adv by fgsm, linf eps 0.15, on the "
-        "classifier",
-        0.8,
-        small="mlp_relu:epochs=2",
-        is_net=False,
+    "noisy_input": Row("noisy_input", "L(x, y)", 0.7, "mlp_relu:epochs=4", inner="net"),
+    "averaging": Row(
+        "averaging:nets=2",
+        "L(x, y)",
+        0.75,
+        "mlp_relu:epochs=4",
+        nets=2,
+        last="mlp_relu:seed=1,epochs=4",
+    ),
+    "weight_decay": Row("weight_decay", "L(x, y) + 0.005 |w|^2", 0.7, "mlp_relu:epochs=4"),
+    "dropout": Row(
+        "dropout",
+        "L(x, y); 0.5 of the last linear layer's inputs dropped",
+        0.7,
+        "mlp_relu:epochs=4",
+    ),
+    "dropout left on": Row(
+        "dropout:on=true",
+        "L(x, y); 0.5 of the last linear layer's inputs dropped",
+        0.7,
+        "mlp_relu:epochs=4",
+        inner="net",
+    ),
+    "distillation": Row(
+        "distillation:temperature=20.0",
+        "L(x, teacher(x)) at temperature 20",
+        0.6,
+        "cnn_small:epochs=4",
+    ),
+    "kwta": Row(
+        "kwta",
+        "L(x, y); 0.1 of each layer's activations win",
+        0.6,
+        "mlp_relu:epochs=4",
+        "mlp_relu:epochs=2",
+    ),
+    "bitdepth": Row("bitdepth", "L(x, y)", 0.7, "mlp_relu:epochs=4", inner="net"),
+    "threshold": Row(
+        "threshold:train=transformed",
+        "L(t(x), y); t by threshold:train=transformed",
+        0.7,
+        "mlp_relu:epochs=4",
+        inner="net",
+    ),
+    "jpeg": Row("jpeg", "L(x, y)", 0.7, "mlp_relu:epochs=4", inner="net"),
+    "median": Row("median", "L(x, y)", 0.5, "mlp_relu:epochs=4", inner="net"),
+    "tv": Row(
+        "tv:iterations=5", "L(t(x), y); t by tv:iterations=5", 0.7, "mlp_relu:epochs=4", inner="net"
+    ),
+    "resizepad": Row(
+        "resizepad:train=transformed",
+        "L(t(x), y); t by resizepad:train=transformed",
+        0.5,
+        "mlp_relu:epochs=4",
+        inner="net",
     ),
 }
 MODEL = "cnn_small:epochs=4"
@@ -113,6 +163,11 @@ def weights(net):
 
 def equal(one, other):
     return all(torch.equal(one[name], other[name]) for name in one)
+
+
+def answer(pipeline, x, number=0):
+    """What a pipeline says, under an evaluation draw where it takes any."""
+    return said(pipeline, x, evaluation_draws(sample_ids(x), number))
 
 
 def deploy(row, shop):
@@ -134,24 +189,39 @@ def test_a_pipeline_predicts_logits_in_eval_mode(row, deployed, digits):
     x = digits.test.images(slice(0, 7))
     with torch.no_grad():
         for pipeline in (defended.predict, defended.surrogate):
-            logits = pipeline(x)
-            assert logits.shape == (7, 10 + refuses(pipeline))
+            logits = answer(pipeline, x)
+            assert logits.shape == (7, 10)
             assert logits.dtype == torch.float32
             assert logits.isfinite().all()
-            assert torch.equal(logits, pipeline(x)), "nothing is drawn"
-            assert refuses(pipeline) == bool(defenses.get(row.spec).rejection)
-    assert defended.random is False
+            assert torch.equal(logits, answer(pipeline, x)), "nothing else is drawn"
+            torch.testing.assert_close(answer(pipeline, x[3:5]), logits[3:5])
+            other = answer(pipeline, x, 1)
+            assert torch.equal(logits, other) is not is_random(pipeline)
+    assert defended.random is bool(defenses.get(row.spec).randomness)
+    assert is_random(defended.surrogate) is defended.random
     assert isinstance(defended.predict, nn.Module)
     assert not any(module.training for module in defended.predict.modules())
 
 
 def test_a_pipeline_has_learned(row, deployed, digits):
-    assert accuracy(deployed[0].predict, digits.test) >= row.clean
+    x, y = digits.test.images(slice(None)), digits.test.y
+    with torch.no_grad():
+        said = answer(deployed[0].predict, x)
+    assert (said.argmax(1) == y).float().mean() >= row.clean
+
+
+def test_an_exact_surrogate_has_the_values_of_the_pipeline(row, deployed, digits):
+    defended, _, _ = deployed
+    x = digits.test.images(slice(0, 16))
+    with torch.no_grad():
+        same = torch.equal(answer(defended.surrogate, x), answer(defended.predict, x))
+    assert same or not defended.exact
+    assert defended.surrogate is defended.predict or defenses.get(row.spec).masking
 
 
 def test_gradients_reach_the_images(row, deployed, digits):
     x = digits.test.images(slice(0, 4)).requires_grad_()
-    (gradient,) = torch.autograd.grad(deployed[0].surrogate(x).logsumexp(1).sum(), x)
+    (gradient,) = torch.autograd.grad(answer(deployed[0].surrogate, x).logsumexp(1).sum(), x)
     assert (gradient.flatten(1).abs().amax(1) > 0).all()
 
 
@@ -159,19 +229,16 @@ def test_provenance_says_what_was_trained(row, deployed):
     defended, shop, lines = deployed
     (trained,) = shop.trained
     facts = trained.facts()
-    assert facts["weights"] == checkpoint.digest(defended.predict.state_dict())
+    net = defended.predict.get_submodule(row.inner)
+    assert facts["weights"] == checkpoint.digest(net.state_dict())
     assert facts["objective"] == row.objective
-    assert canonical(facts), "plain values"
-    if not row.is_net:
-        assert facts["training_seconds"] > 0
-        assert lines[-1] == f"training {row.objective}"
-        return
-    assert [entry["epoch"] for entry in facts["training_log"]] == [1, 2, 3, 4]
+    assert [entry["epoch"] for entry in facts["training_log"]] == [1, 2, 3, 4] * row.nets
     assert all(math.isfinite(entry["loss"]) for entry in facts["training_log"])
     seconds = sum(entry["seconds"] for entry in facts["training_log"])
     assert facts["training_seconds"] == pytest.approx(seconds, abs=1e-3)
+    assert canonical(facts), "plain values"
     last = lines[-5:]  # sources come before
-    assert last[0] == f"training {row.model}: minimise {row.objective}"
+    assert last[0] == f"training {row.last or row.model}: minimise {row.objective}"
     assert [line.split(":")[0] for line in last[1:]] == [f"epoch {i}/4" for i in (1, 2, 3, 4)]
 
 
@@ -194,7 +261,9 @@ def test_training_is_repeatable(row, deployed, workshop):
 
 
 def test_another_seed_is_another_net(row, deployed, workshop):
-    other = deploy(row, workshop("cnn_small:epochs=1,seed=1", cache=deployed[1].cache))
+    other = deploy(
+        row, workshop(f"{row.model.partition(':')[0]}:epochs=1,seed=1", cache=deployed[1].cache)
+    )
     assert not equal(weights(other.predict), weights(deployed[0].predict))
 
 
