@@ -27,6 +27,8 @@ defenses = Registry(
         "static": "defenses.static:Static",
         "trades": "defenses.trades:Trades",
         "mart": "defenses.mart:Mart",
+        "robust_features": "defenses.features:RobustFeatures",
+        "nonrobust_features": "defenses.features:NonrobustFeatures",
     },
     loader=_load,
 )

@@ -13,7 +13,7 @@ from attacks.draws import Draws
 from attacks.fgsm import Fgsm
 from attacks.oracles import held
 from defenses.adversarial import AdversarialRecipe, exact
-from defenses.base import Defended, Larger, Workshop
+from defenses.base import Defended, OtherSplit, Workshop
 from models import checkpoint
 from models.split import Split
 from models.train import Standard
@@ -58,7 +58,9 @@ class Static(AdversarialRecipe):
             return self.augmented(source, split, eps, norm, workshop)
 
         objective = self.objective(eps, norm, workshop)
-        net = workshop.fit(objective, identity, larger=Larger(2, doubled))
+        net = workshop.fit(
+            objective, identity, instead=OtherSplit(lambda images: 2 * images, doubled)
+        )
         return Defended(predict=net, surrogate=net)
 
     def augmented(
