@@ -80,6 +80,18 @@ ROWS = {
         "linf eps 0.15, warm-up 0.4",
         0.6,
     ),
+    "robust_features": Row(
+        "robust_features:teacher=fast,steps=10",
+        "L(x, y) over robust images: min ||g(x_r) - g(x)||_2 in [0, 1] from another image, "
+        "10 l2 steps of 0.1",
+        0.6,
+    ),
+    "nonrobust_features": Row(
+        "nonrobust_features:kind=rand,steps=5",
+        "L(x, y) over rand images: min L(x', t), t uniform, ||x' - x||_linf <= 0.15, "
+        "5 linf steps of 0.03",
+        0.5,
+    ),
 }
 MODEL = "cnn_small:epochs=4"
 
