@@ -327,12 +327,12 @@ def judged(spec, shop, digits):
 def test_mislabelled_images_teach_the_classes(workshop, digits, tmp_path):
     """Far above chance (10 %) on the original test images, and not robust.
 
-    Measured over seeds 0 to 2 of the model (10 epochs): steps=10 per image.
+    Measured over seeds 0 to 2 of the model: D_rand 87.6 to 88.0 % clean, D_det 40.8 to 50.0 %;
+    under attack 2.6 to 7.4 %.
     """
     shop = workshop("cnn_small:epochs=10", cache=Cache(tmp_path))
     for kind, least in (("rand", 0.6), ("det", 0.25)):
         clean, robust = judged(f"nonrobust_features:kind={kind},steps=10", shop, digits)
-        print(kind, clean, robust)
         assert clean > least
         assert robust < 0.15
 
