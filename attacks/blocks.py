@@ -16,7 +16,9 @@ from attacks import norms
 from attacks.base import BlockAttack, ForeignAttack, Task
 from attacks.draws import Draws
 from attacks.instrument import Instrumented, Ledger, OutOfBudget
-from attacks.oracles import ORACLES, Aim, Answer, ModelError, Oracle, Predict, one_hot
+from attacks.oracles import Aim, Answer, ModelError, Predict, one_hot
+from attacks.pipelines import Witness
+from attacks.rows import rows_of
 from attacks.verify import padded
 from attacks.work import NEVER, POLICIES, Judge, Samples, Setting, Settled, Tally, stretch
 from models.seeding import seeded_everywhere
@@ -32,30 +34,39 @@ class Counted:
     A row whose sample may ask no more is not asked: it hears its label, and no slope.
     """
 
-    oracle: Oracle
+    witness: Witness
     shape: int
     ledger: Ledger
 
     def __call__(self, points: Tensor, rows: Tensor, aim: Aim, *, differentiate: bool) -> Answer:
         """See base.Ask."""
         task, samples = self.ledger.task, rows.cpu().numpy()
-        allowed = self.ledger.allows(samples)
+        each = self.witness.answers
+        allowed = self.ledger.allows(samples, each)
         mute = one_hot(task.y[rows], task.classes)
         logits, value = mute.clone(), aim.value(mute)
         gradient = torch.zeros_like(points)
         if allowed.any():
             index = torch.from_numpy(np.flatnonzero(allowed)).to(points.device)
-            told = self._told(points[index], aim.each(lambda t: t[index]), differentiate)
+            told = self._told(
+                points[index], rows[index], aim.each(lambda t: t[index]), differentiate
+            )
             logits[index], value[index], gradient[index] = told.logits, told.value, told.gradient
             asked = samples[allowed]
-            self.ledger.asked(asked)
+            self.ledger.asked(np.repeat(asked, each))
             if differentiate:
-                self.ledger.differentiated(asked)
+                self.ledger.differentiated(np.repeat(asked, each))
             self.ledger.see(points[index], asked, told.logits)
         return Answer(logits, value, gradient)
 
-    def _told(self, points: Tensor, aim: Aim, differentiate: bool) -> Answer:  # noqa: FBT001  see Ask
-        answer = self.oracle(
+    def _told(self, points: Tensor, rows: Tensor, aim: Aim, differentiate: bool) -> Answer:  # noqa: FBT001  see Ask
+        task = self.ledger.task
+        before = torch.from_numpy(self.ledger.forward).to(rows.device)[rows]
+        y, draws, before = (
+            rows_of(tree, lambda t, _: padded(t, self.shape))
+            for tree in (task.y[rows], rows_of(task.draws, lambda t, _: t[rows]), before)
+        )
+        answer = self.witness.oracle(y, draws, before)(
             padded(points, self.shape),
             aim.each(lambda t: padded(t, self.shape)),
             differentiate=differentiate,
@@ -103,7 +114,9 @@ class _Block:
     rows: NDArray[np.int64]
 
     def __post_init__(self) -> None:
-        self.tallies: dict[Any, Tally] = {r: self.samples.tally(int(r)) for r in self.rows}
+        self.tallies: dict[Any, Tally] = {
+            r: self.samples.tally(int(r), self.setting.draws) for r in self.rows
+        }
         self.is_minimal = self.attack.kind == "minimal"
 
     def run(self) -> None:
@@ -182,17 +195,17 @@ class _Block:
             tally.refused += int(outside[place])
             if is_minimal and not self.setting.exact:
                 stretch(self.judge, self.samples, self.setting, int(row), points[place], tally)
-            elif verdict[place] and is_minimal:
+            elif verdict[place].any() and is_minimal:
                 distance, within = self.samples.within(row, points[place], norm)
-                tally.near(points[place], distance, within, seen)
-            elif verdict[place]:
+                tally.near(points[place], distance, within, verdict[place], seen)
+            elif verdict[place].any():
                 above = np.arange(self.samples.rungs)
                 at = above >= rung if self.setting.policy == "ladder" else above == rung
                 by_now = tally.spent[rung] if first[0] == NEVER else seen[rung]
-                tally.fool(points[place], at, int(by_now))
+                tally.fool(points[place], at, verdict[place], int(by_now))
             elif not tally.found and not is_minimal and not outside[place]:
                 tally.x_adv = points[place]
-        fooled = {row: bool(verdict[place]) for place, (row, _) in enumerate(work)}
+        fooled = {row: bool(self.tallies[row].fooled[rung]) for row, rung in work}
         return fooled, ledger.forward.tolist()
 
     def _ledger(self, work: list[tuple[int, int]], rows: NDArray[np.int64], task: Task) -> Ledger:
@@ -210,16 +223,17 @@ class _Block:
         return Ledger(task, balls, room, self.is_minimal)
 
     def _craft(self, task: Task, ledger: Ledger, attempt: int) -> Tensor:
-        if isinstance(self.attack, BlockAttack):
-            oracle = ORACLES[self.attack.access](self.model)
-            return self.attack.craft(Counted(oracle, self.setting.shape, ledger), task)
-        asked = Instrumented(self.model, ledger, self.setting.shape, self.attack.access)
+        setting, own = self.setting, self.attack
+        witness = Witness(self.model, own.access, setting.classes, own.eot, setting.eot)
+        if isinstance(own, BlockAttack):
+            return own.craft(Counted(witness, setting.shape, ledger), task)
+        asked = Instrumented(witness, ledger, setting.shape)
         ids = task.draws.ids.cpu().numpy().tobytes()
         start = f"{self.setting.seed}|{attempt}|".encode() + ids
         seed = int.from_bytes(hashlib.blake2b(start, digest_size=7).digest(), "big")
         with seeded_everywhere(seed), torch.enable_grad():
             try:
-                return self.attack.craft(asked, task)
+                return own.craft(asked, task)
             except OutOfBudget:
                 return ledger.best
 

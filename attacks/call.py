@@ -14,6 +14,7 @@ from attacks.base import Attack, at_least
 from attacks.draws import sample_ids
 from attacks.loop import sweep
 from attacks.oracles import ModelError, Predict, frozen
+from attacks.pipelines import EOT, evaluation_draws, is_random, merged, refuses
 from attacks.sourced import Labels, Sourced, Supplies
 from attacks.threat import ThreatModel
 from attacks.verify import judge_of, look_like_probabilities, predictions, reached
@@ -47,26 +48,36 @@ def attack(
     radius = _radius(threat, len(x)).to(x.device)
     if len(x) == 0:
         return x.clone()
+    ids = sample_ids(x).to(x.device)
     with frozen(model):
-        logits = predictions(model, x, shape)
+        draws = evaluation_draws(ids, 0) if is_random(model) else None
+        logits = predictions(model, x, shape, draws=draws)
+        classes = logits.shape[1] - refuses(model)
         check_answers(logits, y, recipe.access)
         if targets is not None:
-            check_labels("targets", targets, *logits.shape)
+            check_labels("targets", targets, len(logits), classes)
             _check_apart(targets, y)
-        recipe.check(threat.norm, logits.shape[1], targeted=targets is not None)
+        recipe.check(threat.norm, classes, targeted=targets is not None)
         if options.query_budget is not None:
-            recipe.check_budget(options.query_budget, logits.shape[1])
-        open_ = torch.nonzero(~reached(logits, y, targets) & (radius > 0))[:, 0]
+            recipe.check_budget(options.query_budget, classes)
+        right = ~reached(merged(logits, y, classes), y, targets)
+        open_ = torch.nonzero(right & (radius > 0))[:, 0]
         x_adv = x.clone()
         samples = Samples(
             x=x[open_],
             y=y[open_],
-            ids=sample_ids(x[open_]).to(x.device),
+            ids=ids[open_],
             radii=radius[open_].cpu().double().numpy()[:, None],
             targets=None if targets is None else targets[open_],
         )
         setting = Setting(
-            threat.norm, logits.shape[1], options.seed, shape, budget=options.query_budget
+            threat.norm,
+            classes,
+            options.seed,
+            shape,
+            exact=draws is None,
+            budget=options.query_budget,
+            eot=EOT,
         )
         judge = judge_of(model, samples, setting)
         eps = float(radius.max())

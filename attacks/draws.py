@@ -117,6 +117,12 @@ class Draws:
         """Integers (N,) int64 in [0, high), high one or (N,), biased by less than high / 2**31."""
         return ((self.key(purpose, *counters) >> 33) & (2**31 - 1)) % high
 
+    def fork(self, purpose: str, *counters: int | Tensor) -> Draws:
+        """Draws of their own for a purpose and counters: independent of these and of one
+        another.
+        """
+        return Draws(self.seed, self.key(purpose, *counters), torch.zeros_like(self.restart))
+
     def at(self, restart: Tensor) -> Draws:
         """The same draws at other restarts (N,)."""
         return replace(self, restart=restart)

@@ -14,7 +14,9 @@ from torch import Tensor, nn
 
 from attacks import norms
 from attacks.base import Task
-from attacks.oracles import ModelError, Predict, one_hot
+from attacks.oracles import ModelError, one_hot
+from attacks.pipelines import Witness
+from attacks.rows import rows_of
 from attacks.verify import reached
 from attacks.work import NEVER
 
@@ -55,11 +57,11 @@ class Ledger:
         self.first = np.full(tuple(self.balls.shape), NEVER)
         self.best, self.nearest = self.task.x.clone(), np.full(count, np.inf)
 
-    def allows(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Whether (m,) the samples of these rows may make the queries asked for."""
+    def allows(self, rows: NDArray[np.int64], each: int) -> NDArray[np.bool_]:
+        """Whether (m,) the samples of these rows may make the queries asked for, `each` a row."""
         if self.room is None:
             return np.ones(len(rows), np.bool_)
-        wanted = self.forward + np.bincount(rows, minlength=len(self.forward))
+        wanted = self.forward + each * np.bincount(rows, minlength=len(self.forward))
         allowed: NDArray[np.bool_] = (wanted <= self.room)[rows]
         return allowed
 
@@ -136,10 +138,10 @@ class Instrumented(nn.Module):
     finite.
     """
 
-    def __init__(self, model: Predict, ledger: Ledger, shape: int, access: str):
+    def __init__(self, witness: Witness, ledger: Ledger, shape: int):
         super().__init__()
-        # In a tuple, so that nn.Module does not take it for one of its own.
-        self.hidden, self.ledger, self.shape, self.access = (model,), ledger, shape, access
+        # The model is inside, so that nn.Module does not take it for one of its own.
+        self.witness, self.ledger, self.shape = witness, ledger, shape
         anchor = torch.zeros(1, device=ledger.task.x.device)
         self.anchor = nn.Parameter(anchor, requires_grad=False)
         self.eval()
@@ -155,26 +157,32 @@ class Instrumented(nn.Module):
         x = x.to(task.x.device, task.x.dtype)
         points = x.detach()
         rows = _owners(points, task.x)
-        if not self.ledger.allows(rows).all():
+        access, each = self.witness.access, self.witness.answers
+        if not self.ledger.allows(rows, each).all():
             raise OutOfBudget
-        self.ledger.asked(rows)
-        with torch.set_grad_enabled(torch.is_grad_enabled() and self.access == "gradient"):
+        before = self.ledger.forward[rows]
+        self.ledger.asked(np.repeat(rows, each))
+        with torch.set_grad_enabled(torch.is_grad_enabled() and access == "gradient"):
             parts = [
-                self._part(x[first : first + self.shape], rows[first : first + self.shape])
-                for first in range(0, len(x), self.shape)
+                self._part(x[part], rows[part], before[part])
+                for part in (slice(i, i + self.shape) for i in range(0, len(x), self.shape))
             ]
             logits = torch.cat(parts)
         said = logits.detach()
         _check_finite(points, said)
         self.ledger.see(points, rows, said)
-        if self.access == "labels":
+        if access == "labels":
             return one_hot(said.argmax(1), task.classes)
         return logits
 
-    def _part(self, x: Tensor, rows: NDArray[np.int64]) -> Tensor:
-        marked: Tensor = _Mark.apply(x, self.ledger, rows)
-        logits: Tensor = self.hidden[0](marked)
-        return logits.float()
+    def _part(self, x: Tensor, rows: NDArray[np.int64], before: NDArray[np.int64]) -> Tensor:
+        """The mean of the model's answers, each of which passes back through the mark."""
+        task = self.ledger.task
+        index, counter = (torch.from_numpy(each).to(x.device) for each in (rows, before))
+        draws = rows_of(task.draws, lambda t, _: t[index])
+        answers = self.witness.models(task.y[index], draws, counter)
+        said = [model(_Mark.apply(x, self.ledger, rows)).float() for model in answers]
+        return said[0] if len(said) == 1 else torch.stack(said).mean(0)
 
 
 def _owners(points: Tensor, x: Tensor) -> NDArray[np.int64]:

@@ -37,7 +37,7 @@ def sweep(
         case BlockAttack() | ForeignAttack():
             yield from crafted(attack, model, judge, samples, setting)
         case StepAttack():
-            yield from Stream(attack, ORACLES[attack.access](model), judge, samples, setting).run()
+            yield from Stream(attack, model, judge, samples, setting).run()
         case _:
             raise TypeError(f"{attack.to_spec()} is none of the kinds of attack the loop runs")
 
@@ -57,7 +57,7 @@ def _staged(
         still = np.ones((len(rows), samples.rungs), dtype=np.bool_)
         if samples.open is not None:
             still &= samples.open[rows]
-        tallies = [samples.tally(int(row)) for row in rows]
+        tallies = [samples.tally(int(row), setting.draws) for row in rows]
         for number, stage in enumerate(stages):
             own = dataclasses.replace(setting, seed=setting.seed + number * _APART)
             standing = np.flatnonzero(still.any(1))

@@ -5,16 +5,17 @@ per row.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from attacks.losses import Loss
 
-Predict = Callable[[Tensor], Tensor]
+Predict = Callable[..., Tensor]
+"""Images (N, ...) to logits; a pipeline that draws takes draws, too (see attacks.pipelines)."""
 
 
 class ModelError(ValueError):
@@ -225,19 +226,22 @@ _TRIES = 3
 class Patient:
     """A black box that may raise now and then: asked again, up to three times in a row.
 
-    raised counts the calls that raised, by what they raised; they are no queries.
+    raised counts the calls that raised, by what they raised; they are no queries. It draws and
+    refuses as the box does (see attacks.pipelines).
     """
 
     def __init__(self, predict: Predict):
         self.predict = predict
+        self.is_random = bool(getattr(predict, "is_random", False))
+        self.refuses = bool(getattr(predict, "refuses", False))
         self.raised: dict[str, int] = {}
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def __call__(self, *asked: Any) -> Tensor:
         """The answer; raises ModelError where there is none three times in a row."""
         last, name = None, ""
         for _ in range(_TRIES):
             try:
-                return self.predict(x)
+                return self.predict(*asked)
             except Exception as err:  # noqa: BLE001  whatever a service may raise: counted, named
                 last = err
                 name = f"{type(err).__name__}: {' '.join(str(err).split())}"[:200]
@@ -247,20 +251,19 @@ class Patient:
 
 @dataclass(frozen=True)
 class MeanOracle:
-    """The mean of several answers of another oracle: expectation over a random model's draws
+    """The mean of the answers of several oracles: expectation over a random model's draws
     (Athalye et al. 2018, arXiv:1802.00420); each costs a query.
     """
 
-    oracle: Oracle
-    draws: int
+    oracles: Sequence[Oracle]
 
     def __call__(
         self, points: Tensor, aim: Aim, *, differentiate: bool, classes: Tensor | None = None
     ) -> Answer:
         """See Oracle."""
         said = [
-            self.oracle(points, aim, differentiate=differentiate, classes=classes)
-            for _ in range(self.draws)
+            oracle(points, aim, differentiate=differentiate, classes=classes)
+            for oracle in self.oracles
         ]
         logits, value, gradient = (
             torch.stack(parts).mean(0)

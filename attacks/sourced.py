@@ -13,7 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from attacks.base import Attack, Kind
+from attacks.draws import Draws
 from attacks.oracles import ModelError, Predict, frozen
+from attacks.pipelines import is_random
 from attacks.verify import predictions
 from attacks.work import Setting
 from models.recipes import Classifier
@@ -45,7 +47,11 @@ class Labels:
         self.asked = 0
 
         def classify(x: Tensor) -> Tensor:
-            return predictions(predict, x, shape, classes=classes).argmax(1)
+            draws = Draws.of(x, 0).fork("label") if is_random(predict) else None
+            # Of an image that is refused the class is told, too: the adversary's best case.
+            return predictions(predict, x, shape, classes=classes, draws=draws)[:, :classes].argmax(
+                1
+            )
 
         self._classify = classify
 

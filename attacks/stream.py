@@ -23,7 +23,8 @@ from torch import Tensor
 from attacks import norms
 from attacks.base import StepAttack, Task
 from attacks.draws import Draws
-from attacks.oracles import DIFFERENTIATING, Answer, MeanOracle, ModelError, Oracle, Query
+from attacks.oracles import DIFFERENTIATING, Answer, ModelError, Predict, Query
+from attacks.pipelines import Witness
 from attacks.rows import rows_of
 from attacks.verify import padded, reached
 from attacks.work import (
@@ -55,10 +56,12 @@ class _Rows:
     shape.
 
     limit (N,): forward queries that the row may make; radii, first (N, R): of a minimal attack, the
-    sample's rungs and the queries made when a success inside each was first seen.
+    sample's rungs and the queries made when a success inside each was first seen. draws: the rows'
+    own, for a model that draws.
     """
 
     state: Any
+    draws: Draws
     x: Tensor
     y: Tensor
     targets: Tensor | None
@@ -89,15 +92,15 @@ class Stream:
     """One attack on its samples; run yields each of them once."""
 
     def __init__(
-        self, attack: StepAttack, oracle: Oracle, judge: Judge, samples: Samples, setting: Setting
+        self, attack: StepAttack, model: Predict, judge: Judge, samples: Samples, setting: Setting
     ):
         self.attack, self.judge = attack, judge
-        self.oracle = oracle if attack.eot == 1 else MeanOracle(oracle, attack.eot)
+        self.witness = Witness(model, attack.access, setting.classes, attack.eot, setting.eot)
         self.samples, self.setting = samples, setting
         self.is_minimal = attack.kind == "minimal"
         self.attempts = attack.attempts(setting.classes, targeted=samples.targets is not None)
         self.policy = POLICIES[setting.policy]
-        self.each = attack.points * attack.eot
+        self.each = attack.points * self.witness.answers
         self.device = samples.x.device
         self.queue: list[Work] = []
         self.tallies: dict[int, Tally] = {}
@@ -167,6 +170,7 @@ class Stream:
         state = self.attack.start(task)
         return _Rows(
             state=state,
+            draws=task.draws,
             x=task.x,
             y=task.y,
             targets=targets,
@@ -202,7 +206,7 @@ class Stream:
         query, sane = self._checked(self.attack.ask(rows.state), rows.x)
         active = rows.live & query.wanted & (~rows.fooled | self.is_minimal)
         active = active & (rows.forward + self.each <= rows.limit)
-        answer = self._answer(query, active)
+        answer = self._answer(query, active, rows)
         count = query.points.shape[1]
         targets = None if rows.targets is None else rows.targets.repeat_interleave(count)
         hit = reached(answer.logits.flatten(0, 1), rows.y.repeat_interleave(count), targets)
@@ -234,7 +238,7 @@ class Stream:
             new = within & (rows.first == NEVER)
             rows.first = torch.where(new, rows.forward[:, None], rows.first)
         gradients = answer.gradient.shape[1] if self.attack.access == "jacobian" else 1
-        rows.backward = rows.backward + asked * (gradients * self.attack.eot)
+        rows.backward = rows.backward + asked * (gradients * self.witness.answers)
         rows.state = self.attack.tell(rows.state, answer)
 
     def _checked(self, query: Query, x: Tensor) -> tuple[Query, Tensor]:
@@ -257,23 +261,24 @@ class Stream:
         distance = norms.size(delta, self.setting.norm).view(hit.shape)
         return torch.where(hit & boxed, -distance, -torch.inf)
 
-    def _answer(self, query: Query, active: Tensor) -> Answer:
+    def _answer(self, query: Query, active: Tensor, rows: _Rows) -> Answer:
         """The oracle's answer in calls of the constant shape; the gradient is the first point's."""
         differentiate = self.attack.access in DIFFERENTIATING
         if differentiate and self.device.type == "cpu":
             differentiate = bool((active & query.differentiate).any())
         points = query.points
-        first = self.oracle(
-            points[:, 0], query.aim, differentiate=differentiate, classes=query.classes
-        )
-        further = [
-            self.oracle(points[:, i], query.aim, differentiate=False, classes=query.classes)
-            for i in range(1, points.shape[1])
+        said = [
+            self.witness.oracle(rows.y, rows.draws, rows.forward, i)(
+                points[:, i],
+                query.aim,
+                differentiate=differentiate and i == 0,
+                classes=query.classes,
+            )
+            for i in range(points.shape[1])
         ]
-        said = [first, *further]
         logits = torch.stack([answer.logits for answer in said], 1)
         value = torch.stack([answer.value for answer in said], 1)
-        return Answer(logits, value, first.gradient)
+        return Answer(logits, value, said[0].gradient)
 
     def _collect(self, rows: _Rows) -> Iterator[Settled]:
         """Reads on the host which rows are over, frees them and says what comes next."""
@@ -328,7 +333,7 @@ class Stream:
         )
         samples = np.array([w.sample for w in pen.work], dtype=np.int64)
         verdict = self.judge(torch.stack(pen.points), samples, radius)
-        for work, seen, point, value, success in zip(
+        for work, seen, point, value, fell in zip(
             pen.work, pen.seen, pen.points, pen.values, verdict, strict=True
         ):
             tally = self._tally(work.sample)
@@ -336,18 +341,21 @@ class Stream:
             if self.is_minimal and not self.setting.exact:
                 stretch(self.judge, self.samples, self.setting, work.sample, point, tally)
                 yield from self._failed(work, point, -np.inf)
-            elif not success:
+            elif not fell.any():
                 tally.refused += self.setting.exact
                 yield from self._failed(work, point, value)
             elif self.is_minimal:
                 distance, within = self.samples.within(work.sample, point, self.setting.norm)
-                tally.near(point, distance, within, seen)
+                tally.near(point, distance, within, fell, seen)
                 yield from self._failed(work, point, -np.inf)
             else:
                 rungs = np.arange(self.samples.rungs)
                 at = rungs >= work.rung if self.setting.policy == "ladder" else rungs == work.rung
-                tally.fool(point, at, int(tally.spent[work.rung]))
-                yield from self._next(work, fooled=True)
+                tally.fool(point, at, fell, int(tally.spent[work.rung]))
+                if tally.fooled[work.rung]:
+                    yield from self._next(work, fooled=True)
+                else:
+                    yield from self._failed(work, point, value)
 
     def _failed(self, work: Work, point: Tensor, value: float) -> Iterator[Settled]:
         """The attempt brought nothing more; the next one, or the next rung."""
@@ -384,5 +392,5 @@ class Stream:
 
     def _tally(self, sample: int) -> Tally:
         if sample not in self.tallies:
-            self.tallies[sample] = self.samples.tally(sample)
+            self.tallies[sample] = self.samples.tally(sample, self.setting.draws)
         return self.tallies[sample]

@@ -263,7 +263,7 @@ def points_on(
     the nearest success, moved into the ball.
     """
     samples = Samples(x, y, sample_ids(x).to(x.device), np.array([radius]))
-    setting = replace(setting, exact=False)
+    setting = replace(setting, exact=False, draws=1)
     is_minimal = attack.kind == "minimal"
     judge = judge_of(source, samples, setting) if is_minimal else _never
     points = x.clone()
@@ -276,7 +276,7 @@ def points_on(
 
 
 def _never(points: Tensor, index: Any, radius: Tensor) -> Any:  # noqa: ARG001  a judge's signature
-    return np.zeros(len(points), dtype=np.bool_)
+    return np.zeros((len(points), 1), dtype=np.bool_)
 
 
 @dataclass(frozen=True)

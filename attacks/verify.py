@@ -10,31 +10,48 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from attacks import norms
+from attacks.draws import Draws
 from attacks.oracles import ModelError, Predict
+from attacks.pipelines import evaluation_draws, is_random, merged, refuses, said
+from attacks.rows import rows_of
 from attacks.work import Judge, Samples, Setting
 
 
-def predictions(predict: Predict, x: Tensor, shape: int, *, classes: int | None = None) -> Tensor:
+def predictions(
+    predict: Predict,
+    x: Tensor,
+    shape: int,
+    *,
+    classes: int | None = None,
+    draws: Draws | None = None,
+) -> Tensor:
     """Logits (N, K) float32 of images x (N, ...), always `shape` rows at a time, the last call
-    padded.
+    padded; a column more from a pipeline that refuses. draws: of the N samples, for one that draws.
 
     Raises ModelError for output that is not (rows, K), is not finite, or (with classes) has another
     K.
     """
+    columns = None if classes is None else classes + refuses(predict)
     parts: list[Tensor] = []
     with torch.no_grad():
         for first in range(0, len(x), shape):
             rows = x[first : first + shape]
-            logits = predict(padded(rows, shape))
-            _check_shape(logits, shape, classes)
+            logits = said(predict, padded(rows, shape), _of_rows(draws, first, shape))
+            _check_shape(logits, shape, columns)
             parts.append(logits[: len(rows)].float())
-    joined = torch.cat(parts) if parts else torch.zeros(0, classes or 0, device=x.device)
+    joined = torch.cat(parts) if parts else torch.zeros(0, columns or 0, device=x.device)
     wrong = int((~joined.isfinite().all(1)).sum())
     if wrong:
         raise ModelError(
             f"the model returned NaN or infinite logits for {wrong} of {len(x)} images"
         )
     return joined
+
+
+def _of_rows(draws: Draws | None, first: int, shape: int) -> Draws | None:
+    """The draws of the rows of one call."""
+    part: Draws | None = rows_of(draws, lambda t, _: padded(t[first : first + shape], shape))
+    return part
 
 
 def _check_shape(logits: object, rows: int, classes: int | None) -> None:
@@ -92,16 +109,23 @@ def score(
 
 
 def judge_of(predict: Predict, samples: Samples, setting: Setting) -> Judge:
-    """The judge that asks the deployed pipeline and checks ball and box, `shape` rows at a time."""
+    """The judge that asks the deployed pipeline and checks ball and box, `shape` rows at a time,
+    once per evaluation draw.
+    """
 
     def judge(points: Tensor, index: NDArray[np.int64], radius: Tensor) -> NDArray[np.bool_]:
         rows = torch.from_numpy(index).to(points.device)
-        logits = predictions(predict, points, setting.shape, classes=setting.classes)
+        x, y, ids = samples.x[rows], samples.y[rows], samples.ids[rows]
         targets = None if samples.targets is None else samples.targets[rows]
-        success = score(
-            logits, points, samples.x[rows], samples.y[rows], radius, setting.norm, targets
-        )
-        verdict: NDArray[np.bool_] = success.cpu().numpy()
+        columns = []
+        for number in range(setting.draws):
+            draws = evaluation_draws(ids, number) if is_random(predict) else None
+            logits = predictions(
+                predict, points, setting.shape, classes=setting.classes, draws=draws
+            )
+            logits = merged(logits, y, setting.classes)
+            columns.append(score(logits, points, x, y, radius, setting.norm, targets))
+        verdict: NDArray[np.bool_] = torch.stack(columns, 1).cpu().numpy()
         return verdict
 
     return judge

@@ -79,10 +79,11 @@ class Samples:
         )
         return distance, inside
 
-    def tally(self, sample: int) -> Tally:
-        """What is known of a sample before it is attacked."""
+    def tally(self, sample: int, draws: int) -> Tally:
+        """What is known of a sample before it is attacked; draws: it is judged under."""
         spent = np.zeros(self.rungs, np.int64) if self.spent is None else self.spent[sample].copy()
-        return Tally(np.zeros(self.rungs, np.bool_), spent, np.full(self.rungs, NEVER))
+        fell = np.zeros((self.rungs, draws), np.bool_)
+        return Tally(fell, spent, np.full(self.rungs, NEVER))
 
     def take(
         self,
@@ -118,7 +119,8 @@ class Work(NamedTuple):
 
 @dataclass(frozen=True)
 class Settled:
-    """A sample's result: fooled (R,) bool per rung, the image that fooled the lowest one.
+    """A sample's result: fell (R, draws) bool per rung and evaluation draw, the image that fooled
+    the lowest one.
 
     spent (R,): forward queries made at each rung, restarts and stages together (a minimal attack's
     one run counts at every rung); first (R,): how many of them had been made when the first success
@@ -130,7 +132,7 @@ class Settled:
     """
 
     sample: int
-    fooled: NDArray[np.bool_]
+    fell: NDArray[np.bool_]
     spent: NDArray[np.int64]
     first: NDArray[np.int64]
     x_adv: Tensor
@@ -140,14 +142,19 @@ class Settled:
     refused: int = 0
     found: bool = False
 
+    @property
+    def fooled(self) -> NDArray[np.bool_]:
+        """Whether (R,) each rung fell under every draw."""
+        return np.asarray(self.fell.all(1))
+
 
 @dataclass
 class Tally:
-    """What is known of a sample so far; value and distance belong to x_adv, spent and first are
-    those of Settled.
+    """What is known of a sample so far; value and distance belong to x_adv, fell, spent and first
+    are those of Settled.
     """
 
-    fooled: NDArray[np.bool_]
+    fell: NDArray[np.bool_]
     spent: NDArray[np.int64]
     first: NDArray[np.int64]
     x_adv: Tensor | None = None
@@ -159,15 +166,23 @@ class Tally:
     refused: int = 0
     found: bool = False
 
-    def fool(self, point: Tensor, rungs: NDArray[np.bool_], queries: int) -> None:
-        """A success at these rungs (R,) after so many queries; the image of the lowest rung is
-        kept.
+    @property
+    def fooled(self) -> NDArray[np.bool_]:
+        """See Settled."""
+        return np.asarray(self.fell.all(1))
+
+    def fool(
+        self, point: Tensor, rungs: NDArray[np.bool_], draws: NDArray[np.bool_], queries: int
+    ) -> None:
+        """A success at these rungs (R,) under these draws after so many queries; the image of the
+        lowest rung is kept.
         """
-        new = rungs & ~self.fooled
-        if not self.found or (new.any() and new.argmax() < _first(self.fooled)):
+        before = np.asarray(self.fell.any(1))
+        new = rungs & ~before
+        if not self.found or (new.any() and new.argmax() < _first(before)):
             self.x_adv = point
         self.first[new] = queries
-        self.fooled |= rungs
+        self.fell |= rungs[:, None] & draws
         self.found = True
 
     def near(
@@ -175,26 +190,28 @@ class Tally:
         point: Tensor,
         distance: float,
         rungs: NDArray[np.bool_],
+        draws: NDArray[np.bool_],
         seen: NDArray[np.int64],
     ) -> None:
-        """A success at a distance, inside these rungs (R,), after `seen` (R,) queries (NEVER: by
-        now); the nearest image is kept.
+        """A success at a distance, inside these rungs (R,) and under these draws, after `seen` (R,)
+        queries (NEVER: by now); the nearest image is kept.
         """
         if distance < self.distance:
             self.x_adv, self.distance = point, distance
-        new = rungs & ~self.fooled
+        new = rungs & ~self.fell.any(1)
         self.first[new] = np.where(seen == NEVER, self.spent, seen)[new]
-        self.fooled |= rungs
+        self.fell |= rungs[:, None] & draws
         self.found = True
 
     def add(self, stage: Settled) -> None:
         """What a further attack found at the rungs that stood until now."""
-        lower = stage.fooled.any() and int(stage.fooled.argmax()) < _first(self.fooled)
+        before, now = np.asarray(self.fell.any(1)), np.asarray(stage.fell.any(1))
+        lower = now.any() and int(now.argmax()) < _first(before)
         if self.x_adv is None or lower or (stage.found and not self.found):
             self.x_adv = stage.x_adv
         self.spent = np.maximum(self.spent, stage.spent)
-        self.first = np.where(self.fooled, self.first, stage.first)
-        self.fooled |= stage.fooled
+        self.first = np.where(before, self.first, stage.first)
+        self.fell |= stage.fell
         self.found |= stage.found
         self.forward += stage.forward
         self.backward += stage.backward
@@ -205,7 +222,7 @@ class Tally:
         """The result; x is the image, for a sample of which nothing better is known."""
         point = x if self.x_adv is None else self.x_adv
         counts = (self.forward, self.backward, self.verify, self.refused)
-        return Settled(sample, self.fooled, self.spent, self.first, point, *counts, self.found)
+        return Settled(sample, self.fell, self.spent, self.first, point, *counts, self.found)
 
 
 def _first(flags: NDArray[np.bool_]) -> int:
@@ -213,7 +230,9 @@ def _first(flags: NDArray[np.bool_]) -> int:
 
 
 Judge = Callable[[Tensor, NDArray[np.int64], Tensor], NDArray[np.bool_]]
-"""Points (M, ...), their samples (M,), their radii (M,) -> whether (M,) each is a success."""
+"""Points (M, ...), their samples (M,), their radii (M,) -> whether (M, draws) each is a success
+under each evaluation draw; a pipeline that draws nothing has one.
+"""
 
 Policy = Callable[[int, int, bool], int | None]
 """(rung, rungs, fooled) -> the next rung of that sample, or None when it is settled."""
@@ -237,7 +256,8 @@ class Setting:
     """How a sweep runs. shape: rows per model call; in_flight: rows in use at most; exact: the
     oracle is the deployed pipeline itself, so that its word is worth a judge's time at once (else
     only each restart's end is judged); budget: forward queries at most for a sample at one radius,
-    restarts and stages together (one run of a minimal attack serves them all).
+    restarts and stages together (one run of a minimal attack serves them all). eot: answers of a
+    model that draws averaged per query, at least; draws: those that it is judged under.
     """
 
     norm: str
@@ -248,6 +268,8 @@ class Setting:
     in_flight: int | None = None
     exact: bool = True
     budget: int | None = None
+    eot: int = 1
+    draws: int = 1
 
 
 def stretch(
@@ -266,6 +288,6 @@ def stretch(
     fell = judge(moved, np.full(count, sample), radius)
     tally.verify += count - 1
     rungs = np.arange(count)
-    for rung in np.flatnonzero(fell):
+    for rung in np.flatnonzero(fell.any(1)):
         at = rungs >= rung if setting.policy == "ladder" else rungs == rung
-        tally.fool(moved[rung], at, int(tally.spent[rung]))
+        tally.fool(moved[rung], at, fell[rung], int(tally.spent[rung]))

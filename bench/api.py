@@ -10,25 +10,27 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from attacks.base import Attack
 from attacks.call import check_images
 from attacks.foreign.callables import wrap
-from attacks.oracles import frozen
+from attacks.oracles import DIFFERENTIATING, frozen
+from attacks.pipelines import EOT, evaluation_draws, is_random, refuses, said
 from attacks.registry import attacks as attack_table
-from bench import data, runner
+from bench import data, resolution, runner
 from bench.datasets import budget
 from bench.errors import BenchError, RequestError
 from bench.executors import LocalExecutor
 from bench.plan import Cell, Part
+from bench.report.curves import share, worst
 from bench.report.export import samples as samples_frame
 from bench.report.frames import tidy
-from bench.runner import Job, Silent, Sources
+from bench.resolution import Job, Sources
+from bench.runner import Silent
 from bench.spec import Request, checked_grid, fraction, parse_grid, valid
-from bench.stats import Interval, wilson
+from bench.stats import Interval
 from bench.store import Record, Store
 from defenses.none import NoDefense
 from models.nets import Shape
@@ -103,8 +105,7 @@ class Run:
         highest = min(float(record.eps[-1]) for record in self.records)
         if not 0 <= radius <= highest:
             raise RequestError(f"eps must be from 0 to the grid's largest, {highest!r}, got {eps}")
-        worst = np.min([record.samples["min_eps"] for record in self.records], axis=0)
-        return wilson(int((worst > radius).sum()), len(worst))
+        return share(worst(self.records) > radius)
 
 
 def evaluate(  # noqa: PLR0913  one keyword per setting
@@ -150,17 +151,17 @@ def evaluate(  # noqa: PLR0913  one keyword per setting
         batch_size=batch_size,
         query_budget=query_budget,
     )
-    where = runner.device_of(device) if device else _device(model)
+    where = resolution.device_of(device) if device else _device(model)
     if where != _device(model):
         model = copy.deepcopy(model).to(where)
     root = None if data_root is None else Path(data_root)
     chosen = _dataset(model, dataset, root)
     grid, reference = _grid(eps, chosen, norm)
     recipes = [recipe for one in named for recipe in _recipes(one, norm, chosen.classes)]
-    data_part = runner.data_part_of(chosen, n, reference)
+    data_part = resolution.data_part_of(chosen, n, reference)
     identity = {
         "class": type(model).__qualname__,
-        **runner.known_by(model, chosen, data_part.n, where),
+        **resolution.known_by(model, chosen, data_part.n, where),
     }
     model_part = Part(type(model).__name__, identity)
     given = Given(module=model)
@@ -168,17 +169,20 @@ def evaluate(  # noqa: PLR0913  one keyword per setting
     cells: dict[str, Cell] = {}
     sources: dict[str, Sources] = {}
     for recipe in recipes:
+        part = resolution.attack_part_of(recipe, norm, chosen, grid, query_budget, root=root)
+        is_mean = is_random(model) and recipe.access in DIFFERENTIATING
         cell = Cell(
             data=data_part,
             model=model_part,
             defense=Part(defense.to_spec(), defense.identity()),
-            attack=runner.attack_part_of(recipe, norm, chosen, grid, query_budget, root=root),
+            attack=replace(part, mode="eot") if is_mean else part,
             norm=norm,
             eps=grid,
             seed=seed,
             sweep=sweep,
-            numerics=runner.numerics_of(where),
+            numerics=resolution.numerics_of(where),
             query_budget=query_budget,
+            eot=EOT if is_mean else 1,
         )
         cells[cell.key] = cell
         sources[cell.key] = Sources(chosen, given, defense, recipe)
@@ -205,7 +209,7 @@ def _recipes(named: Named, norm: str, classes: int) -> list[Attack]:
         return [named]
     if not isinstance(named, str):
         return [wrap(named)]
-    specs = runner.named_attacks([named], norm, classes)
+    specs = resolution.named_attacks([named], norm, classes)
     return [valid(attack_table.get, text) for text in specs]
 
 
@@ -222,7 +226,9 @@ def _dataset(
     chosen = data.assemble("tensors", "tensors", own_split(*dataset))
     try:
         with frozen(model), torch.no_grad():
-            logits = model(chosen.test.images(slice(0, 1), _device(model)))
+            x = chosen.test.images(slice(0, 1), _device(model))
+            ids = torch.from_numpy(chosen.ids[:1]).to(x.device)
+            logits: Any = said(model, x, evaluation_draws(ids, 0))
     except RuntimeError as err:
         shape = tuple(chosen.test.x.shape[1:])
         raise RequestError(
@@ -230,12 +236,13 @@ def _dataset(
         ) from err
     if not isinstance(logits, Tensor) or logits.dim() != 2:
         raise RequestError("the model must return logits (N, K)")
-    if chosen.classes > logits.shape[1]:
+    classes = logits.shape[1] - refuses(model)
+    if chosen.classes > classes:
         raise RequestError(
-            f"labels must be in 0..{logits.shape[1] - 1}, got {chosen.classes - 1} for a model of "
-            f"{logits.shape[1]} classes"
+            f"labels must be in 0..{classes - 1}, got {chosen.classes - 1} for a model of "
+            f"{classes} classes"
         )
-    return replace(chosen, classes=logits.shape[1])
+    return replace(chosen, classes=classes)
 
 
 def own_split(x: object, y: object) -> Split:

@@ -18,7 +18,7 @@ from bench.errors import BenchError, RequestError
 
 if TYPE_CHECKING:
     from bench.plan import Cell
-    from bench.runner import Job
+    from bench.resolution import Job
     from bench.spec import Request
     from bench.store import Record, Store
 
@@ -127,6 +127,17 @@ def run(  # noqa: PLR0913  one parameter per flag
     baseline: Annotated[
         bool | None, typer.Option("--baseline/--no-baseline", help="Run the undefended model too.")
     ] = None,
+    oblivious: Annotated[
+        bool | None,
+        typer.Option(
+            "--oblivious/--no-oblivious",
+            help="Attack each defense with images made on the undefended model, too.",
+        ),
+    ] = None,
+    eot: Annotated[
+        int | None,
+        typer.Option(help="Answers of a random defense averaged per query. [default: 10]"),
+    ] = None,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Forget the stored cells of this request first.")
     ] = False,
@@ -156,6 +167,8 @@ def run(  # noqa: PLR0913  one parameter per flag
         "query_budget": query_budget,
         "data_root": data_root,
         "baseline": baseline,
+        "oblivious": oblivious,
+        "eot": eot,
     }
     request = _request(flags, config)
     job = _resolved(request, out)
@@ -216,7 +229,7 @@ def _resolved(request: Request, out: Path) -> Job:
 
     # Before torch is imported, and before anything is written.
     Store.probe(out)
-    from bench.runner import resolve
+    from bench.resolution import resolve
 
     return resolve(request)
 
@@ -380,6 +393,10 @@ def show(name: Annotated[str, typer.Argument(help="A name that `bench list` prin
             "kind": described.sort,
             "norms": ", ".join(described.norms),
             "access": described.access,
+            "random": described.traits["randomness"],
+            "hides gradients": described.traits["masking"],
+            "refuses": described.traits["rejection"],
+            "adaptive attack": described.traits["adaptive"],
             "paper": described.paper,
         }
         print("".join(f"{key}: {value}\n" for key, value in facts.items() if value))

@@ -14,7 +14,7 @@ from bench import __version__
 from bench.datasets import datasets
 from bench.errors import DataError
 from bench.evaluation import dataset_of
-from bench.runner import threads
+from bench.resolution import threads
 from bench.sources import data_root as root_of
 from models.checkpoint import cache_folder
 

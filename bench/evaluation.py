@@ -11,7 +11,7 @@ import contextlib
 import functools
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,17 +21,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from attacks import loop, norms
+from attacks import loop
 from attacks.base import Attack
 from attacks.call import check_answers, check_labels
 from attacks.oracles import DIFFERENTIATING, ModelError, Patient, Predict, frozen
+from attacks.pipelines import DRAWS, evaluation_draws
 from attacks.registry import attacks
 from attacks.sourced import Labels, Source, Sourced, Supplies
-from attacks.verify import judge_of, predictions
-from attacks.work import NEVER, Samples, Setting, Settled
+from attacks.verify import judge_of
+from attacks.work import Samples, Setting, Settled
 from bench import data
-from bench.plan import BLOCK, Cell, Todo
-from bench.store import Arrays
+from bench.outcomes import Block, Images, span
+from bench.plan import BLOCK, CERTIFICATE, OBLIVIOUS, Cell, Todo
 from bench.supplies import Stock
 from bench.units import Done, Event, Failed, Moved, Noted, Prepared, Unit
 from defenses.base import Defended, Workshop
@@ -75,10 +76,10 @@ def behaviour(predict: Predict, dataset: data.Dataset, n: int, shape: int, devic
     """A digest of what a given model says of the evaluated images: its weights and its file may be
     the same while it is not. Empty for a model that has no proper answer.
     """
-    images = _Images.of(dataset, n, torch.device(device))
+    images = Images.of(dataset, n, torch.device(device))
     try:
         with frozen(predict):
-            return digest({"logits": predictions(predict, images.x, shape)})
+            return digest({"logits": images.answers(predict, shape)})
     except Exception:  # noqa: BLE001  the same boundary: the cell will fail and say why
         return ""
 
@@ -109,44 +110,29 @@ def _failed(key: str, err: Exception) -> Failed:
 
 
 @dataclass(frozen=True)
-class _Images:
-    """The evaluated images on the device; positions (n,) are their places in the test set."""
-
-    positions: NDArray[np.int64]
-    x: Tensor
-    y: Tensor
-    ids: Tensor
-
-    @classmethod
-    def of(cls, dataset: data.Dataset, n: int, device: torch.device) -> _Images:
-        positions = dataset.subset(n)
-        index = torch.from_numpy(positions)
-        ids = torch.from_numpy(dataset.ids[positions])
-        x, y = dataset.test.images(index, device), dataset.test.y[index]
-        return cls(positions, x, y.to(device), ids.to(device))
-
-
-@dataclass(frozen=True)
 class _Pipeline:
     """A deployed pipeline, the images it is judged on, and what it says of them clean.
 
-    clean (n, K): logits without attack; facts: of its training, for provenance; stock: what attacks
-    are handed beyond it.
+    clean (n, K): logits without attack, under the first evaluation draw; right (n, draws): whether
+    each draw gets it right; facts: of its training, for provenance; stock: what attacks are handed
+    beyond it; workshop: where the undefended model comes from.
     """
 
-    images: _Images
+    images: Images
     classes: int
     defended: Defended
     clean: Tensor
+    right: NDArray[np.bool_]
     facts: dict[str, Any]
     stock: Stock
+    workshop: Workshop
 
     @classmethod
     def deployed(cls, unit: Unit, say: Callable[[str], None]) -> _Pipeline:
         """Trains or loads the pipeline and asks it for the clean predictions."""
         cell, device = unit.todo[0].cell, torch.device(unit.device)
         dataset = dataset_of(unit.data, unit.data_root) if isinstance(unit.data, str) else unit.data
-        images = _Images.of(dataset, cell.data.n, device)
+        images = Images.of(dataset, cell.data.n, device)
         model = models.get(unit.model) if isinstance(unit.model, str) else unit.model
         defense = defenses.get(unit.defense) if isinstance(unit.defense, str) else unit.defense
         reference = cell.data.reference
@@ -167,72 +153,119 @@ class _Pipeline:
         facts: dict[str, Any] = {}
         for trained in workshop.trained:
             facts |= trained.facts()
-        predict, shape = defended.predict, cell.numerics.shape
+        facts |= defended.facts() | {"training_seconds": round(sum(workshop.seconds), 3)}
+        predict, shape, classes = defended.predict, cell.numerics.shape, dataset.classes
         patient = Patient(predict)
         with frozen(predict):
-            logits = predictions(patient, images.x, shape, classes=dataset.classes)
-            again = predictions(patient, images.x[:shape], shape, classes=dataset.classes)
+            said = [
+                images.answers(patient, shape, draw=draw, classes=classes)
+                for draw in range(DRAWS if defended.random else 1)
+            ]
+            again = images.first(shape).answers(patient, shape, classes=classes)
+        logits = said[0]
         check_labels("labels", images.y, *logits.shape)
         if not torch.allclose(again, logits[:shape], rtol=_SAME, atol=_SAME):
             raise ModelError("the model answers differently each time (dropout left on? noise?)")
         stock = Stock(
             dataset, unit.data_root, device, workshop.numerics, workshop.cache, workshop.say
         )
-        return cls(images, dataset.classes, defended, logits, facts, stock)
+        right = torch.stack([one.argmax(1) == images.y for one in said], 1).cpu().numpy()
+        return cls(images, classes, defended, logits, right, facts, stock, workshop)
 
     def attacked(
         self, item: Todo, named: str | Attack, in_flight: int | None
     ) -> Iterator[Moved | Done | Noted]:
         """One cell: every missing block, in one stream of samples."""
         cell, key = item.cell, item.cell.key
+        if cell.attack.kind == CERTIFICATE:
+            yield from self._certified(item)
+            return
         recipe: Attack = attacks.get(named) if isinstance(named, str) else named
         recipe.check(cell.norm, self.classes)
-        places = np.concatenate([np.arange(*_span(number, cell.data.n)) for number in item.blocks])
-        blocks = {number: _Block(self, cell, number) for number in item.blocks}
         check_answers(self.clean, self.images.y, recipe.access)
-        right = (self.clean.argmax(1) == self.images.y).cpu().numpy()
-        todo = places[right[places]]
-        start = time.perf_counter()
-        moved = len(places) - len(todo)
+        blocks = {number: self._block(cell, number) for number in item.blocks}
         for number, block in blocks.items():
-            block.settle_wrong(right)
+            block.settle_wrong(self.right)
             if block.is_complete:
                 yield Done(key, number, block.arrays, 0.0)
-        asked = self._asked(recipe)
-        found: Iterable[Settled] = self._settled(recipe, asked, cell, todo, in_flight)
-        if isinstance(recipe, Sourced):
-            handed = self.stock.supplies(recipe)
-            start = time.perf_counter()
+        asked = self._asked(recipe, cell.attack.mode)
+        is_free = cell.attack.mode == OBLIVIOUS
+        handed = self.stock.supplies(recipe) if isinstance(recipe, Sourced) else None
+        start = time.perf_counter()
+        if isinstance(recipe, Sourced) and handed is not None:
             source = self._source(recipe, handed, asked, cell)
             yield Noted(key, source.provenance())
-            asked = replace(asked, surrogate=source.model)
-            # Queries of its own model cost an adversary nothing: no budget holds them.
-            free = replace(cell, query_budget=None)
-            found = map(_by_looks, self._settled(recipe.inner, asked, free, todo, in_flight))
+            asked = replace(asked, surrogate=source.model, exact=False)
+            recipe, is_free = recipe.inner, True
+        places = np.concatenate([np.arange(*span(number, cell.data.n)) for number in item.blocks])
+        todo = places[self.right[places].any(1)]
+        yield Moved(key, len(places) - len(todo))
+        # Queries of its own model cost an adversary nothing: no budget holds them.
+        held = replace(cell, query_budget=None) if is_free else cell
+        found = self._settled(recipe, asked, held, todo, in_flight)
+        told = map(_by_looks, found) if is_free else found
         with frozen(asked.surrogate), frozen(self.defended.predict) as check:
-            for settled in found:
-                place = int(todo[settled.sample])
-                block = blocks[place // BLOCK]
-                block.settle(place, settled, self.images.x[place])
-                moved += 1
-                if block.is_complete:
-                    check()
-                    now = time.perf_counter()
-                    yield Done(key, place // BLOCK, block.arrays, now - start)
-                    start = now
-                if block.is_complete or moved >= _MOST_UNTOLD:
-                    yield Moved(key, moved)
-                    moved = 0
-        yield Moved(key, moved)
+            yield from self._gathered(key, blocks, todo, told, check, start)
         if isinstance(asked.predict, Patient) and asked.predict.raised:
             yield Noted(key, {"raised": asked.predict.raised})
 
-    def _asked(self, recipe: Attack) -> Defended:
-        """The pipeline as an attack may ask it: a black box may raise now and then."""
+    def _gathered(
+        self,
+        key: str,
+        blocks: Mapping[int, Block],
+        todo: NDArray[np.int64],
+        found: Iterable[Settled],
+        check: Callable[[], None],
+        start: float,
+    ) -> Iterator[Moved | Done]:
+        """Settled samples into their blocks; a block that is complete is told at once."""
+        moved = 0
+        for settled in found:
+            place = int(todo[settled.sample])
+            block = blocks[place // BLOCK]
+            block.settle(place, settled, self.images.x[place])
+            moved += 1
+            if block.is_complete:
+                check()
+                now = time.perf_counter()
+                yield Done(key, place // BLOCK, block.arrays, now - start)
+                start = now
+            if block.is_complete or moved >= _MOST_UNTOLD:
+                yield Moved(key, moved)
+                moved = 0
+        yield Moved(key, moved)
+
+    def _block(self, cell: Cell, number: int) -> Block:
+        return Block(self.images, self.clean.argmax(1), self.right.shape[1], cell, number)
+
+    def _asked(self, recipe: Attack, mode: str) -> Defended:
+        """The pipeline as an attack may ask it: oblivious ones see the undefended classifier, a
+        black box may raise now and then.
+        """
+        if mode == OBLIVIOUS:
+            inside = self.defended.inside
+            plain = self.workshop.of(self.workshop.model).undefended() if inside is None else inside
+            return replace(self.defended, surrogate=plain, exact=False)
         if recipe.access in DIFFERENTIATING:
             return self.defended
         predict = Patient(self.defended.predict)
         return replace(self.defended, predict=predict, surrogate=predict)
+
+    def _certified(self, item: Todo) -> Iterator[Moved | Done]:
+        """The certificate's cell: every missing block."""
+        if self.defended.certify is None:
+            raise ValueError("this pipeline has no certificate")
+        with frozen(self.defended.predict):
+            for number in item.blocks:
+                start = time.perf_counter()
+                block = self._block(item.cell, number)
+                rows = slice(*span(number, item.cell.data.n))
+                draws = evaluation_draws(self.images.ids[rows], 0)
+                with torch.no_grad():
+                    prediction, radius = self.defended.certify(self.images.x[rows], draws)
+                block.certify(prediction.cpu().numpy(), radius.cpu().double().numpy())
+                yield Done(item.cell.key, number, block.arrays, time.perf_counter() - start)
+                yield Moved(item.cell.key, len(radius))
 
     def _source(self, recipe: Sourced, handed: Supplies, asked: Defended, cell: Cell) -> Source:
         """The model that an attack is made on; the pipeline tells it labels alone."""
@@ -254,9 +287,10 @@ class _Pipeline:
         x, y = self.images.x, self.images.y
         radii = np.array([float(e) for e in cell.eps if e > 0])
         if not len(places) or not len(radii):
+            none = np.zeros(0, dtype=np.int64)
+            fell = np.zeros((0, self.right.shape[1]), dtype=np.bool_)
             for sample, place in enumerate(places):
-                none = np.zeros(0, dtype=np.int64)
-                yield Settled(sample, none > 0, none, none, x[place], 0, 0, 0)
+                yield Settled(sample, fell, none, none, x[place], 0, 0, 0)
             return
         index = torch.from_numpy(places).to(x.device)
         samples = Samples(x[index], y[index], self.images.ids[index], radii, groups=places // BLOCK)
@@ -267,8 +301,10 @@ class _Pipeline:
             shape=cell.numerics.shape,
             policy=cell.sweep,
             in_flight=in_flight,
-            exact=asked.surrogate is asked.predict,
+            exact=not asked.random and (asked.exact or asked.surrogate is asked.predict),
             budget=cell.query_budget,
+            eot=cell.eot,
+            draws=self.right.shape[1],
         )
         judge = judge_of(asked.predict, samples, setting)
         yield from loop.sweep(recipe, asked.surrogate, judge, samples, setting)
@@ -280,62 +316,3 @@ def _by_looks(settled: Settled) -> Settled:
     """
     looks = np.where(settled.first > 0, settled.verify, settled.first)
     return replace(settled, first=looks)
-
-
-def _span(number: int, n: int) -> tuple[int, int]:
-    return number * BLOCK, min((number + 1) * BLOCK, n)
-
-
-class _Block:
-    """The arrays of one block while its samples are being settled."""
-
-    def __init__(self, pipeline: _Pipeline, cell: Cell, number: int):
-        first, last = _span(number, cell.data.n)
-        self.first, self.norm, self.eps = first, cell.norm, [e for e in cell.eps if e > 0]
-        size, images = last - first, pipeline.images
-        self.open = size
-        self.grid = np.array([float(e) for e in cell.eps])
-        self.arrays: Arrays = {
-            "index": images.positions[first:last],
-            "id": images.ids[first:last].cpu().numpy(),
-            "label": images.y[first:last].cpu().numpy(),
-            "clean_prediction": pipeline.clean[first:last].argmax(1).cpu().numpy(),
-            "min_eps": np.full(size, np.inf),
-            "distance": np.full(size, np.nan),
-            "forward": np.zeros(size, dtype=np.int64),
-            "backward": np.zeros(size, dtype=np.int64),
-            "verify": np.zeros(size, dtype=np.int64),
-            "refused": np.zeros(size, dtype=np.int64),
-            "queries": np.full((size, len(cell.eps)), NEVER, dtype=np.int64),
-        }
-        if cell.sweep == "independent":
-            self.arrays["fooled"] = np.zeros((size, len(cell.eps)), dtype=np.uint8)
-
-    @property
-    def is_complete(self) -> bool:
-        return self.open == 0
-
-    def settle_wrong(self, right: NDArray[np.bool_]) -> None:
-        """Misclassified without attack: fooled at 0, and no query spent."""
-        wrong = ~right[self.first : self.first + len(self.arrays["index"])]
-        self.arrays["min_eps"][wrong] = 0
-        self.arrays["distance"][wrong] = 0
-        self.arrays["queries"][wrong] = 0
-        if "fooled" in self.arrays:
-            self.arrays["fooled"][wrong] = 1
-        self.open -= int(wrong.sum())
-
-    def settle(self, place: int, settled: Settled, x: Tensor) -> None:
-        """Notes a sample's result."""
-        row = place - self.first
-        self.open -= 1
-        for name in ("forward", "backward", "verify", "refused"):
-            self.arrays[name][row] = getattr(settled, name)
-        if "fooled" in self.arrays:
-            self.arrays["fooled"][row, len(self.grid) - len(self.eps) :] = settled.fooled
-        self.arrays["queries"][row, len(self.grid) - len(self.eps) :] = settled.first
-        if settled.fooled.any():
-            self.arrays["min_eps"][row] = float(self.eps[int(settled.fooled.argmax())])
-        if settled.found:
-            delta = settled.x_adv.double() - x.double()
-            self.arrays["distance"][row] = float(norms.size(delta[None], self.norm))

@@ -12,12 +12,16 @@ COLUMNS: Mapping[str, Callable[[Description], str]] = {
     "kind": lambda entry: entry.sort,
     "norms": lambda entry: " ".join(entry.norms),
     "access": lambda entry: entry.access,
+    "random": lambda entry: entry.traits["randomness"],
+    "hides gradients": lambda entry: entry.traits["masking"],
+    "refuses": lambda entry: entry.traits["rejection"],
+    "adaptive attack": lambda entry: entry.traits["adaptive"],
     "keys": lambda entry: ", ".join(name for name, _, _ in entry.keys),
     "what it is": lambda entry: entry.summary,
     "paper": lambda entry: entry.paper,
 }
 """What stands beside a name, from left to right."""
-_WRAPPED = ("keys", "what it is", "paper")
+_WRAPPED = ("random", "hides gradients", "refuses", "keys", "what it is", "paper")
 _NARROWEST = 16
 
 

@@ -14,6 +14,10 @@ from models.registry import canonical
 
 BLOCK = 256
 """Samples per stored block; a block is committed whole or not at all."""
+OBLIVIOUS = "oblivious"
+"""The mode of an attack made on the undefended classifier, which does not know of the defense."""
+CERTIFICATE = "certificate"
+"""The kind of a cell that holds what is proven, not what an attack found."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,7 @@ class Cell:
     """One (dataset, model, defense, attack, mode, norm, seed) on n samples over an eps grid.
 
     Texts are for people, identities for the key. query_budget: forward queries at most per sample
-    and radius.
+    and radius; eot: answers of a random pipeline averaged per query.
     """
 
     data: DataPart
@@ -78,6 +82,7 @@ class Cell:
     sweep: str
     numerics: Numerics
     query_budget: int | None = None
+    eot: int = 1
     key: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -95,6 +100,8 @@ class Cell:
         }
         if self.query_budget is not None:
             parts["query_budget"] = self.query_budget
+        if self.eot != 1:
+            parts["eot"] = self.eot
         object.__setattr__(self, "key", digest(parts))
 
     @property

@@ -91,6 +91,8 @@ class Request:
     batch_size: int | None = None
     query_budget: int | None = None
     baseline: bool = True
+    oblivious: bool = True
+    eot: int = 10
     data_root: Path | None = None
 
     def __post_init__(self) -> None:
@@ -100,7 +102,7 @@ class Request:
             raise RequestError(f"sweep must be one of {', '.join(SWEEPS)}, got {self.sweep!r}")
         if not DEVICES.fullmatch(self.device):
             raise RequestError(f"device must be auto, cpu, cuda or cuda:N, got {self.device!r}")
-        counts = ("n", "batch_size", "query_budget")
+        counts = ("n", "batch_size", "query_budget", "eot")
         for name, value in ((name.replace("_", "-"), getattr(self, name)) for name in counts):
             if value is not None and value < 1:
                 raise RequestError(f"{name} must be at least 1, got {value}")
@@ -175,7 +177,8 @@ def request_of(settings: Mapping[str, Any]) -> Request:
         elif key == "data_root":
             values[key] = Path(str(value))
         else:
-            kinds = {"n": int, "batch_size": int, "query_budget": int, "baseline": bool}
+            counts = dict.fromkeys(("n", "batch_size", "query_budget", "eot"), int)
+            kinds: dict[str, type] = counts | dict.fromkeys(("baseline", "oblivious"), bool)
             values[key] = _of_kind(name, value, kinds.get(key, str))
     return Request(**values)
 

@@ -1,11 +1,15 @@
 """Intervals and paired tests for accuracies.
 
-An interval covers the choice of test images alone: neither the weakness of an attack (a robust
-accuracy is an upper bound on the true one) nor the spread over training seeds.
+A Wilson interval covers the choice of test images alone, a Student interval over trainings their
+seeds alone; neither covers the weakness of an attack (a robust accuracy is an upper bound on the
+true one).
 """
 
 from __future__ import annotations
 
+import math
+import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,17 +36,19 @@ class Interval:
         return self.low <= other.high and other.low <= self.high
 
 
-def wilson(successes: int, n: int, alpha: float = ALPHA) -> Interval:
-    """The share successes / n with its Wilson score interval of confidence 1 - alpha."""
+def wilson(successes: float, n: int, alpha: float = ALPHA) -> Interval:
+    """The share successes / n with its Wilson score interval of confidence 1 - alpha; successes may
+    be a sum of shares.
+    """
     low, high = wilson_bounds(successes, n, alpha)
-    return Interval(int(successes) / int(n), float(low), float(high))
+    return Interval(float(successes) / int(n), float(low), float(high))
 
 
 def wilson_bounds(
     successes: ArrayLike, n: int, alpha: float = ALPHA
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Lower and upper Wilson bounds, elementwise, in the shape of successes."""
-    counts: NDArray[np.int64] = np.asarray(successes, dtype=np.int64)
+    counts: NDArray[np.float64] = np.asarray(successes, dtype=np.float64)
     if n < 1:
         raise ValueError(f"n must be at least 1, got {n}")
     if not 0 < alpha < 1:
@@ -57,16 +63,35 @@ def wilson_bounds(
     return np.where(counts == 0, 0.0, low), np.where(counts == n, 1.0, high)
 
 
-def mcnemar(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
+def student(shares: Sequence[float], alpha: float = ALPHA) -> Interval:
+    """The mean of k independent shares with its Student t interval of confidence 1 - alpha, cut to
+    [0, 1]: mean +- t(k - 1) s / sqrt(k); bounds nan for one share, which has no spread.
+    """
+    if len(shares) < 1 or not all(0 <= share <= 1 for share in shares):
+        raise ValueError(f"shares must be one or more numbers in [0, 1], got {list(shares)}")
+    mean = float(statistics.mean(shares))
+    if len(shares) == 1:
+        return Interval(mean, math.nan, math.nan)
+    from scipy.stats import t
+
+    spread = statistics.stdev(shares) / len(shares) ** 0.5
+    wide = float(t.ppf(1 - alpha / 2, len(shares) - 1)) * spread
+    return Interval(mean, max(mean - wide, 0.0), min(mean + wide, 1.0))
+
+
+def mcnemar(
+    first: NDArray[np.bool_] | NDArray[np.float64], second: NDArray[np.bool_] | NDArray[np.float64]
+) -> float:
     """The p-value of the exact two-sided test that two pipelines are equally often right.
 
     McNemar 1947, with the binomial distribution. first, second (n,): whether each was right on the
-    same samples, in the same order.
+    same samples, in the same order; of one that draws the share of its draws, with which it is the
+    sign test: on how many samples either is more often right.
     """
     if first.shape != second.shape:
         raise ValueError(f"outcomes must be paired, got shapes {first.shape} and {second.shape}")
-    only_first = int(np.sum(first & ~second))
-    only_second = int(np.sum(second & ~first))
+    only_first = int(np.sum(first > second))
+    only_second = int(np.sum(second > first))
     if only_first + only_second == 0:
         return 1.0
     from scipy.stats import binomtest

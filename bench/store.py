@@ -14,7 +14,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,10 @@ min_eps (inf: never fooled; 0: wrong without attack), distance (of the image tha
 norm, for a minimal attack also where it lies beyond the grid; nan: none), forward, backward,
 verify, refused (claimed successes that the re-check did not accept, and points that were none);
 queries (n, number of eps), the forward queries made at that eps when the first success was seen (0:
-wrong without attack; -1: never); under an independent sweep fooled (n, number of eps) uint8 too.
+wrong without attack; -1: never); under an independent sweep fooled (n, number of eps) uint8 too. Of
+a pipeline that draws: draws (n, draws), min_eps under each evaluation draw, of which min_eps is the
+smallest. Of a certificate: min_eps is the first eps that it does not cover, distance the radius
+that it does, clean_prediction -1 where it abstains.
 """
 
 
@@ -66,7 +69,8 @@ class Record:
 
     failure is the one-line reason where the cell failed, else empty. reference is None where no eps
     was named. kind is the attack's: budget, minimal or ensemble. pipeline is a digest of the
-    defended model: texts may agree where weights do not.
+    defended model: texts may agree where weights do not. identity: what model, defense and attack
+    are, every key of each with its value, those left out of the texts, too.
     """
 
     key: str
@@ -94,6 +98,13 @@ class Record:
     failure: str
     seconds: float
     samples: Arrays
+    identity: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def outcomes(self) -> NDArray[np.float64]:
+        """min_eps (n, draws) under each evaluation draw; one column where nothing is drawn."""
+        own = self.samples.get("draws", self.samples["min_eps"][:, None])
+        return np.asarray(own, dtype=np.float64)
 
     @property
     def shown(self) -> tuple[Any, ...]:
@@ -333,6 +344,7 @@ class Store:
             failure="" if complete else row["failure"],
             seconds=sum(seconds for _, _, seconds, *_ in blocks),
             samples={name: np.concatenate([part[name] for part in parts]) for name in names},
+            identity=json.loads(row["identity"]),
         )
 
 

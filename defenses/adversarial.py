@@ -17,23 +17,18 @@ from attacks import loop
 from attacks.base import Attack, StepAttack, Task
 from attacks.draws import Draws, sample_ids
 from attacks.oracles import held
-from attacks.pgd import Pgd
 from attacks.threat import NORMS, ThreatModel
 from defenses import registry
 from defenses.base import Defended, Defense, Workshop
+from defenses.validation import CHECK, ROWS, checked, predicted, share_right, under_check
 from models.split import Split
 from models.train import Batch, Objective, Standard, TrainingFailed
-
-CHECK = Pgd(steps=10)
-"""The attack that validation trusts more than the one trained with."""
 
 Collapse = Literal["fail", "stop", "note"]
 """What a gap between own attack and check does: training fails; it is an alarm in the log, and
 training stops where accuracy under the check has fallen, too; it is an alarm and no more.
 """
 
-_CHECKED = 500
-_ROWS = 128
 _GAP, _SHARE = 0.2, 0.5
 _LATE = 0.5
 """The share of the updates before which one predicted class is a slow start, not a collapse."""
@@ -207,22 +202,16 @@ class InBall(ABC):
 
     def _accuracies(self, net: nn.Module, validation: Split) -> tuple[float, float, int]:
         """Accuracy under the check, under the own attack, and the number of classes predicted."""
-        device = next(net.parameters()).device
-        few = slice(0, _CHECKED)
-        x, y = validation.images(few, device), validation.y[few].to(device)
-        check = CHECK if self.norm in CHECK.norms else self.attack
-        x_adv = check(net, x, y, ThreatModel(self.norm, self.eps), seed=self.seed, shape=_ROWS)
-        ids = sample_ids(x).to(device)
-        right, own, kinds = 0, 0, set[int]()
-        for first in range(0, len(x), _ROWS):
-            rows = slice(first, first + _ROWS)
+        x, y = checked(net, validation)
+        threat = ThreatModel(self.norm, self.eps)
+        robust = under_check(net, x, y, threat, own=self.attack, seed=self.seed)
+        ids = sample_ids(x).to(x.device)
+        crafted = []
+        for rows in torch.split(torch.arange(len(x), device=x.device), ROWS):
             draws = Draws(self.seed, ids[rows], torch.zeros_like(ids[rows]))
-            crafted = self._crafted(net, x[rows], y[rows], self.eps, draws)
-            with torch.no_grad():
-                right += int((net(x_adv[rows]).argmax(1) == y[rows]).sum())
-                own += int((net(crafted).argmax(1) == y[rows]).sum())
-                kinds |= set(net(x[rows]).argmax(1).tolist())
-        return right / len(x), own / len(x), len(kinds)
+            crafted.append(self._crafted(net, x[rows], y[rows], self.eps, draws))
+        kinds = len(set(predicted(net, x).tolist()))
+        return robust, share_right(net, torch.cat(crafted), y), kinds
 
     def _crafted(self, net: nn.Module, x: Tensor, y: Tensor, eps: float, draws: Draws) -> Tensor:
         """Where the attack stands after its last step, the net frozen in eval mode meanwhile."""

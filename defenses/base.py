@@ -7,12 +7,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Protocol, Self
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from attacks.draws import Draws
 from attacks.oracles import Predict
+from attacks.pipelines import is_random
 from defenses import registry
 from models import checkpoint, train
 from models.nets import Shape
@@ -22,19 +24,48 @@ from models.split import Split
 from models.train import Objective, Standard, TrainingFailed
 
 
+class Certify(Protocol):
+    """A certificate: within the radius of an image no perturbation changes the prediction."""
+
+    def __call__(self, x: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
+        """Predictions (N,) int64, -1 where it abstains, and radii (N,) float64, 0 there."""
+        ...
+
+
 @dataclass(frozen=True)
 class Defended:
     """A deployed pipeline.
 
-    predict: images (N, C, H, W) in [0, 1] to logits (N, K), what decides; surrogate: what gradient
-    attacks are handed; random: whether predict draws random numbers; generator: the generator
-    inside, where there is one.
+    predict: images (N, C, H, W) in [0, 1] to logits (N, K), what decides; one that draws is a
+    attacks.pipelines.Randomised and takes draws, too; one that may refuse says so (its attribute
+    `refuses`) and returns a column more, the last meaning refused. surrogate: what gradient attacks
+    are handed, the pipeline itself or what stands in for what lets no gradient through; it draws
+    and refuses as predict does. exact: it answers as predict does, so that only its gradient
+    differs. inside: the undefended classifier in it, on which an oblivious adversary makes images;
+    where None that is the model trained without a defense. passes: of a net, per prediction.
+    generator: the generator inside; score: a detector's score (N,) of images, larger is more
+    suspicious; certify: a certificate for the norms that the recipe names.
     """
 
     predict: Predict
     surrogate: Predict
-    random: bool = False
+    exact: bool = False
+    inside: Predict | None = None
+    passes: int = 1
     generator: nn.Module | None = None
+    score: Predict | None = None
+    certify: Certify | None = None
+
+    @property
+    def random(self) -> bool:
+        """Whether predict draws random numbers."""
+        return is_random(self.predict)
+
+    def facts(self) -> dict[str, Any]:
+        """What it costs, as provenance stores it."""
+        net = self.predict
+        held = net.parameters() if isinstance(net, nn.Module) else ()
+        return {"parameters": sum(p.numel() for p in held), "passes": self.passes}
 
 
 @dataclass(frozen=True)
@@ -72,7 +103,7 @@ class Workshop:
 
     fingerprint: the dataset's; numerics: whatever else moves a trained weight's last bits (threads,
     versions); cache None trains anew each time. trained collects what was trained or read from the
-    cache, for provenance.
+    cache, for provenance; seconds those of every training, of other models, too.
     """
 
     model: Classifier
@@ -86,6 +117,7 @@ class Workshop:
     cache: checkpoint.Cache | None = None
     say: Callable[[str], None] = lambda _: None
     trained: list[Trained] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
 
     def net(self) -> nn.Module:
         """The model as its recipe builds it, in eval mode on the device."""
@@ -102,7 +134,9 @@ class Workshop:
         return self.given() if self.model.is_trained else self.fit(Standard(), "standard")
 
     def of(self, model: Classifier) -> Workshop:
-        """The same workshop for another model, whose trainings are not listed here."""
+        """The same workshop for another model, whose trainings are not listed here but whose
+        seconds count.
+        """
         return replace(self, model=model, trained=[])
 
     def fit(
@@ -153,6 +187,7 @@ class Workshop:
             weights, facts = stored
             net.load_state_dict(weights)
         seconds = sum(entry["seconds"] for entry in facts["log"])
+        self.seconds.append(seconds)
         weights_digest = checkpoint.digest(net.state_dict())
         self.trained.append(Trained(weights_digest, facts["objective"], facts["log"], seconds))
         return net.eval()
@@ -167,10 +202,26 @@ class Defense(ABC):
     """Base of every defense recipe.
 
     revision: raised when a change of the code changes the pipeline, so that stored outcomes are not
-    reused.
+    reused. The next four are said in a few words, empty where there is nothing to say; attacks are
+    derived from them. randomness: what draws random numbers at prediction; masking: what lets no
+    gradient through, or none that is any use; rejection: what may refuse an image. certifies: norms
+    in which it yields a certificate. is_baseline: nothing is defended.
     """
 
     revision: ClassVar[int] = 1
+    randomness: ClassVar[str] = ""
+    masking: ClassVar[str] = ""
+    rejection: ClassVar[str] = ""
+    certifies: ClassVar[tuple[str, ...]] = ()
+    is_baseline: ClassVar[bool] = False
+
+    @property
+    def adaptive(self) -> str:
+        """The mode of gradient attacks that know the defense: bpda hands them the surrogate in
+        place of what masks, eot the mean over its draws (Athalye et al. 2018, arXiv:1802.00420).
+        """
+        parts = [self.masking and "bpda", self.randomness and "eot"]
+        return "+".join(filter(None, parts)) or "white-box"
 
     @abstractmethod
     def deploy(self, workshop: Workshop) -> Defended:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from defenses.base import Defended, Defense, Workshop
 
@@ -10,6 +11,8 @@ from defenses.base import Defended, Defense, Workshop
 @dataclass(frozen=True)
 class NoDefense(Defense):
     """The undefended model: trained on clean images, or as it was given."""
+
+    is_baseline: ClassVar[bool] = True
 
     def deploy(self, workshop: Workshop) -> Defended:
         """See Defense."""

@@ -71,6 +71,15 @@ def parse(text: str) -> Spec:
     return Spec(name, tuple(options.items()))
 
 
+def without(text: str, key: str) -> str:
+    """The spec as written, less an option; those of specs inside it stay."""
+    name = parse(text).name
+    tail = text.strip()[len(name) + 1 :]
+    items = split_top(tail, ",") if tail else []
+    kept = [item for item in items if item.partition("=")[0].strip() != key]
+    return f"{name}:{','.join(kept)}" if kept else name
+
+
 def unwrapped(text: str) -> str:
     """The text without a pair of brackets that holds all of it; `[a]+[b]` keeps its own."""
     depth, closes = 0, -1

@@ -217,7 +217,12 @@ class Registry:
             norms=tuple(_declared(cls, "norms") or ()),
             access=str(getattr(cls, "access", "")),
             text=doc,
+            traits={trait: str(_declared(cls, trait) or "") for trait in TRAITS},
         )
+
+
+TRAITS = ("randomness", "masking", "rejection", "adaptive")
+"""What a defense says of itself, see defenses.base.Defense."""
 
 
 def _declared(cls: Any, name: str) -> Any:
@@ -235,7 +240,7 @@ def _attribute(target: str) -> Any:
 @dataclass(frozen=True)
 class Description:
     """A table entry for people: kind is the table's, sort the class's own (what an attack calls its
-    kind); keys are (name, type, default).
+    kind); keys are (name, type, default); traits are what a defense declares of itself.
     """
 
     name: str
@@ -247,6 +252,7 @@ class Description:
     norms: tuple[str, ...]
     access: str
     text: str
+    traits: Mapping[str, str]
 
 
 def canonical(value: Any) -> str:

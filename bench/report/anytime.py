@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from bench.report.curves import by
+from bench.report.curves import attacked, by
 from bench.report.frames import FLOAT, INT, TEXT, frame, reading_point
 from bench.report.tables import Section, Table, board, board_title, percent
 from bench.store import Record
@@ -55,7 +55,7 @@ def anytime(records: Iterable[Record]) -> pd.DataFrame:
     success was seen.
     """
     rows: list[dict[str, Any]] = []
-    for record in records:
+    for record in attacked(records):
         if not record.failure and "queries" in record.samples:
             rows.extend(_rows(record))
     return frame(rows, ANYTIME)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.plan import CERTIFICATE
 from bench.stats import Interval, wilson, wilson_bounds
 from bench.store import Record
 
@@ -27,9 +28,25 @@ def by(items: Iterable[Item], key: Callable[[Item], Hashable]) -> list[list[Item
 
 
 def worst(cells: Sequence[Record]) -> NDArray[np.float64]:
-    """The per-sample minimum of min_eps over complete cells on the same samples: shape (n,)."""
-    outcomes = np.array([cell.samples["min_eps"] for cell in cells], dtype=np.float64)
+    """The minimum of min_eps per sample and evaluation draw, (n, draws), over complete cells of one
+    pipeline on the same samples.
+    """
+    outcomes = np.array([cell.outcomes for cell in cells], dtype=np.float64)
     return np.asarray(outcomes.min(axis=0))
+
+
+def share(right: NDArray[np.bool_]) -> Interval:
+    """The mean over samples and draws (n, draws), and its Wilson interval over n samples.
+
+    Of a pipeline that draws a sample's share of right draws stands in place of 0 or 1: it varies
+    less than that, so the interval is no narrower than it must be.
+    """
+    return wilson(float(right.mean(axis=1).sum()), len(right))
+
+
+def attacked(records: Iterable[Record]) -> list[Record]:
+    """The cells that hold what attacks found, not what is proven."""
+    return [record for record in records if record.kind != CERTIFICATE]
 
 
 @dataclass(frozen=True)
@@ -66,6 +83,8 @@ class Curve:
     same in all of it. accuracy, low, high (number of eps,) as fractions, empty where the cell
     failed; clean at eps 0; attacks: how many complete cells are behind it; failure: why numbers are
     missing, else empty. refused and median_distance: see frames.tidy; None for a worst case.
+    draws: evaluation draws that accuracy is the mean over; worst_draw: the share of samples right
+    under all of them.
     """
 
     of: Record
@@ -81,6 +100,8 @@ class Curve:
     failure: str
     refused: float | None = None
     median_distance: float | None = None
+    draws: int = 1
+    worst_draw: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
 
     @property
     def eps(self) -> tuple[float, ...]:
@@ -103,7 +124,7 @@ def curves(records: Iterable[Record]) -> list[Curve]:
 
     A group holds the cells that differ in attack and mode alone.
     """
-    return [curve for cells in by(records, group) for curve in _curves(cells)]
+    return [curve for cells in by(attacked(records), group) for curve in _curves(cells)]
 
 
 def group(record: Record) -> Hashable:
@@ -146,10 +167,10 @@ def _curve(
     cells: list[Record], *, attack: str, mode: str, cell: str = "", failure: str = ""
 ) -> Curve:
     fooled_at = worst(cells)
-    n = len(fooled_at)
-    right = np.array([int(np.sum(fooled_at > float(eps))) for eps in cells[0].eps])
+    n, grid = len(fooled_at), [float(eps) for eps in cells[0].eps]
+    right = np.array([(fooled_at > eps).mean(axis=1).sum() for eps in grid])
     low, high = wilson_bounds(right, n)
-    clean = wilson(int(np.sum(fooled_at > 0)), n)
+    clean = share(fooled_at > 0)
     cost = Cost.of(cells)
     single = cells[0] if cell else None
     return Curve(
@@ -166,6 +187,8 @@ def _curve(
         failure=failure,
         refused=None if single is None else refused_share(single),
         median_distance=None if single is None else median_distance(single),
+        draws=fooled_at.shape[1],
+        worst_draw=np.array([(fooled_at > eps).all(axis=1).mean() for eps in grid]),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -11,8 +11,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from bench.report.curves import Cost, Curve, by, curves, share_failed, worst
-from bench.stats import ALPHA, Interval, mcnemar, wilson
+from bench.plan import OBLIVIOUS
+from bench.report.curves import Cost, Curve, attacked, by, curves, share, share_failed, worst
+from bench.stats import ALPHA, mcnemar
 from bench.store import Record
 
 __all__ = ["LEADERBOARD", "TIDY", "TIMING", "curves", "frame", "leaderboard", "tidy", "timing"]
@@ -46,6 +47,8 @@ TIDY = {
     "refused": FLOAT,
     "median_distance": FLOAT,
     "query_budget": INT,
+    "draws": INT,
+    "worst_draw_accuracy": FLOAT,
 }
 """Columns of accuracy_vs_eps in order, and their types; later ones are appended."""
 LEADERBOARD = {
@@ -68,6 +71,13 @@ LEADERBOARD = {
     "audit": TEXT,
     "note": TEXT,
     "query_budget": INT,
+    "oblivious_accuracy": FLOAT,
+    "adaptive_accuracy": FLOAT,
+    "draws": INT,
+    "worst_draw_accuracy": FLOAT,
+    "training_s": FLOAT,
+    "parameters": INT,
+    "passes": INT,
 }
 TIMING = {
     "dataset": TEXT,
@@ -103,7 +113,9 @@ def tidy(records: Iterable[Record]) -> pd.DataFrame:
     Accuracies are fractions; queries (samples through the model) and seconds are the whole cell's
     on each of its rows, and so are refused (the share of the images of which the re-check refused a
     claimed success) and median_distance (of a minimal attack's images, over the images right
-    without attack; inf where no more than half were fooled at all).
+    without attack; inf where no more than half were fooled at all). Of a pipeline that draws
+    accuracy is the mean over its evaluation draws (draws), and worst_draw_accuracy the share of
+    samples right under all of them.
     """
     return frame((row for curve in curves(records) for row in _tidy(curve)), TIDY)
 
@@ -135,19 +147,19 @@ def _tidy(curve: Curve) -> Iterable[dict[str, Any]]:
         "wall_s": curve.cost.seconds,
         "refused": curve.refused,
         "median_distance": curve.median_distance,
+        "draws": curve.draws,
     }
-    points = zip(curve.eps, curve.accuracy, curve.low, curve.high, strict=True)
-    return [
-        shared | {"eps": eps, "accuracy": value, "ci_low": low, "ci_high": high}
-        for eps, value, low, high in points
-    ]
+    names = ("eps", "accuracy", "ci_low", "ci_high", "worst_draw_accuracy")
+    points = zip(curve.eps, curve.accuracy, curve.low, curve.high, curve.worst_draw, strict=True)
+    return [shared | dict(zip(names, point, strict=True)) for point in points]
 
 
 @dataclass(frozen=True)
 class _Entry:
     """Where a (model, defense) stands at one eps.
 
-    cells: the complete ones behind it; right (n,): under all of them, empty where there are none.
+    cells: the complete ones behind it; right (n, draws): under all of them, empty where there are
+    none.
     """
 
     of: Record
@@ -159,12 +171,13 @@ class _Entry:
     def differs(self, other: _Entry) -> bool:
         """Whether the accuracies differ significantly; paired where both saw the same samples."""
         if self.of.samples_digest == other.of.samples_digest:
-            return mcnemar(self.right, other.right) < ALPHA
-        return not _share(self.right).overlaps(_share(other.right))
+            return mcnemar(self.right.mean(axis=1), other.right.mean(axis=1)) < ALPHA
+        return not share(self.right).overlaps(share(other.right))
 
-
-def _share(right: NDArray[np.bool_]) -> Interval:
-    return wilson(int(np.sum(right)), len(right))
+    def under(self, is_meant: Callable[[str], bool]) -> float | None:
+        """Accuracy under the cells of the modes that are meant alone; None where there is none."""
+        cells = [cell for cell in self.cells if is_meant(cell.mode)]
+        return float((worst(cells) > float(self.eps)).mean()) if cells else None
 
 
 def leaderboard(records: Iterable[Record]) -> pd.DataFrame:
@@ -176,9 +189,15 @@ def leaderboard(records: Iterable[Record]) -> pd.DataFrame:
     different eps are ranked apart. A tie group runs from its best row down to the last row before
     the first that differs from that best row (exact McNemar on the same samples, else disjoint
     intervals; level 0.05); its rows share one rank.
+
+    oblivious_accuracy: under the attacks made on the undefended model alone; adaptive_accuracy:
+    under all that were shown the pipeline or what stands in for it (transfer is neither). draws,
+    worst_draw_accuracy: see tidy. training_s, parameters and passes (of a net, per prediction) are
+    what the pipeline costs.
     """
     pipelines = by(
-        records, lambda r: (r.dataset, r.norm, r.model, r.defense, r.pipeline, r.query_budget)
+        attacked(records),
+        lambda r: (r.dataset, r.norm, r.model, r.defense, r.pipeline, r.query_budget),
     )
     entries = [_entry(cells) for cells in pipelines]
     rows: list[dict[str, Any]] = []
@@ -201,7 +220,7 @@ def _entry(cells: list[Record]) -> _Entry:
     if not used:
         reasons = list(dict.fromkeys(cell.failure for cell in failed))
         more = f" (and {len(reasons) - 1} more)" if len(reasons) > 1 else ""
-        return _Entry(largest, eps, [], np.zeros(0, bool), f"failed: {reasons[0]}{more}")
+        return _Entry(largest, eps, [], np.zeros((0, 1), bool), f"failed: {reasons[0]}{more}")
     notes = [share_failed(used + failed), refused(used), raised(used)]
     return _Entry(largest, eps, used, worst(used) > float(eps), "; ".join(filter(None, notes)))
 
@@ -273,15 +292,23 @@ def _row(entry: _Entry) -> dict[str, Any]:
     }
     if not entry.cells:
         return row
-    robust, cost = _share(entry.right), Cost.of(entry.cells)
+    robust, cost, facts = share(entry.right), Cost.of(entry.cells), entry.cells[0].provenance
+    draws = entry.right.shape[1]
     return row | {
         "robust_accuracy": robust.value,
         "ci_low": robust.low,
         "ci_high": robust.high,
-        "clean_accuracy": float(np.sum(worst(entry.cells) > 0)) / of.n,
+        "clean_accuracy": float(share(worst(entry.cells) > 0)),
         "forward_queries": cost.forward,
         "backward_queries": cost.backward,
         "wall_s": cost.seconds,
+        "oblivious_accuracy": entry.under(lambda mode: mode == OBLIVIOUS),
+        "adaptive_accuracy": entry.under(lambda mode: mode not in (OBLIVIOUS, "transfer")),
+        "draws": draws,
+        "worst_draw_accuracy": float(entry.right.all(axis=1).mean()) if draws > 1 else None,
+        "training_s": facts.get("training_seconds"),
+        "parameters": facts.get("parameters"),
+        "passes": facts.get("passes"),
     }
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
+from itertools import count, takewhile
 from typing import Any
 
-from bench.report import figures, frames, tables
+from bench.report import figures, frames, learning, tables, tradeoff
 from bench.report.curves import by
 from bench.report.tables import Section, Table
 from bench.store import Record
@@ -18,12 +19,23 @@ _TEMPLATE = "report.html.j2"
 
 
 @dataclass(frozen=True)
-class Setting:
-    """What the page shows of one dataset and norm; figure: SVG, empty where no cell is complete."""
+class Picture:
+    """An SVG under a title."""
 
     title: str
-    figure: str
+    svg: str
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What the page shows of one dataset and norm; figure: none where no cell is complete; more:
+    those that stand after the tables.
+    """
+
+    title: str
+    figure: Picture | None
     sections: Sequence[Section]
+    more: Sequence[Picture]
 
 
 def page(records: Sequence[Record], drawn: Mapping[str, str]) -> str:
@@ -56,14 +68,24 @@ def page(records: Sequence[Record], drawn: Mapping[str, str]) -> str:
 def _settings(records: Sequence[Record], drawn: Mapping[str, str]) -> list[Setting]:
     from markupsafe import Markup
 
+    numbers = count()
+
+    def pictures(title: str, names: Iterable[str]) -> list[Picture]:
+        shown = (drawn[name] for name in names if name in drawn)
+        # our own drawing, its texts escaped by the backend
+        return [Picture(title, Markup(_inline(svg, f"figure{next(numbers)}"))) for svg in shown]  # noqa: S704
+
     made: list[Setting] = []
     for members in by(frames.curves(records), lambda curve: (curve.of.dataset, curve.of.norm)):
         of = members[0].of
-        svg = drawn.get(figures.name(of.dataset, of.norm), "")
         title = f"{of.dataset}, {of.norm}"
-        # our own drawing, its texts escaped by the backend
-        picture = Markup(_inline(svg, f"figure{len(made)}"))  # noqa: S704
-        made.append(Setting(title, picture, tables.accuracy(members)))
+        first = pictures(f"Accuracy vs eps: {title}", [figures.name(of.dataset, of.norm)])
+        paid = (tradeoff.figure_name(of.dataset, of.norm, place) for place in count(1))
+        more = pictures(
+            f"Robust against clean accuracy: {title}", takewhile(lambda name: name in drawn, paid)
+        )
+        more += pictures(f"While training: {title}", [learning.figure_name(of.dataset, of.norm)])
+        made.append(Setting(title, next(iter(first), None), tables.accuracy(members), more))
     return made
 
 

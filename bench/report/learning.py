@@ -8,11 +8,13 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
 from bench.report import figures
 from bench.report.curves import by
 from bench.report.frames import FLOAT, INT, TEXT, frame
+from bench.report.seeds import seedless
 from bench.store import Record
 
 if TYPE_CHECKING:
@@ -64,11 +66,11 @@ def drawn(records: Sequence[Record]) -> dict[str, str]:
     """File name to SVG text, a figure per dataset and norm with a log."""
     table = learning(records)
     groups = by(table.to_dict("records"), lambda row: (row["dataset"], row["norm"]))
-    return {_file(rows): figures.drawn(partial(_figure, rows)) for rows in groups}
+    return {figure_name(*_setting(rows)): figures.drawn(partial(_figure, rows)) for rows in groups}
 
 
-def _file(rows: Sequence[Mapping[Any, Any]]) -> str:
-    dataset, norm = _setting(rows)
+def figure_name(dataset: str, norm: str) -> str:
+    """The file name of a dataset's and norm's figure."""
     return f"{PREFIX}{figures.named(dataset)}_{norm}.svg"
 
 
@@ -82,19 +84,32 @@ def _setting(rows: Sequence[Mapping[Any, Any]]) -> tuple[str, str]:
     return str(rows[0]["dataset"]), str(rows[0]["norm"])
 
 
+def _name(net: Sequence[Mapping[Any, Any]]) -> str:
+    """The defended model, less its seeds."""
+    return f"{seedless(net[0]['model'])} / {seedless(net[0]['defense'])}"
+
+
 def _figure(rows: Sequence[Mapping[Any, Any]]) -> Figure:
-    """Clean accuracy dashed, robust solid, a colour per trained model; alarms are crosses."""
+    """Clean accuracy dashed, robust solid where it was measured, a colour per defended model,
+    whose seeds share it; alarms are crosses.
+    """
     from matplotlib.figure import Figure
 
     drawing = Figure(figsize=_INCHES, layout="constrained")
     axes = drawing.add_subplot()
     nets = by(rows, lambda row: (row["model"], row["defense"], row["weights"]))
-    for number, net in enumerate(nets):
-        colour = figures.PALETTE[number % len(figures.PALETTE)]
+    names = list(dict.fromkeys(map(_name, nets)))
+    told: set[str] = set()
+    for net in nets:
+        colour = figures.PALETTE[names.index(_name(net)) % len(figures.PALETTE)]
         epochs = [row["epoch"] for row in net]
         clean, robust = ([100 * row[name] for row in net] for name in ("clean", "robust"))
-        label = figures.wrapped(f"{net[0]['model']} / {net[0]['defense']}", _LETTERS)
-        axes.plot(epochs, clean, color=colour, linestyle="--", marker=".", linewidth=1.0)
+        label = "" if _name(net) in told else figures.wrapped(_name(net), _LETTERS)
+        told.add(_name(net))
+        dashed = axes.plot(epochs, clean, color=colour, linestyle="--", marker=".", linewidth=1.0)
+        if np.isnan(robust).all():
+            dashed[0].set_label(label)
+            continue
         axes.plot(epochs, robust, color=colour, marker=".", linewidth=1.8, label=label)
         fired = [place for place, row in enumerate(net) if row["alarm"]]
         axes.plot(
@@ -104,8 +119,9 @@ def _figure(rows: Sequence[Mapping[Any, Any]]) -> Figure:
     axes.set_title(f"{dataset}: accuracy while training, {norm}", pad=10)
     axes.set_xlabel("epoch (dashed: clean; solid: under the check of validation; cross: alarm)")
     axes.set_ylabel("accuracy on validation images (%)")
+    axes.locator_params(axis="x", integer=True)
     axes.set_ylim(-2, 102)
     axes.grid(visible=True)
     drawing.legend(loc="outside lower center", ncols=1)
-    drawing.set_figheight(_INCHES[1] + _PER_LINE * len(nets))
+    drawing.set_figheight(_INCHES[1] + _PER_LINE * len(names))
     return drawing

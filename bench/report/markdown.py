@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
 from bench.report import anytime as curves_by_queries
 from bench.report import frames, strength, tables
+from bench.report import seeds as trainings
 from bench.report import transfer as sources
 from bench.report.curves import by
 from bench.report.tables import Section, Table
@@ -50,6 +51,12 @@ def transfer(records: Sequence[Record]) -> str:
     table = sources.transfer(records)
     made = [record for record in records if record.key in set(table["cell"])]
     return _document("Transfer", sources.sections(table), sources.LEGEND, made)
+
+
+def seeds(records: Sequence[Record]) -> str:
+    """The document seeds.md."""
+    sections = trainings.sections(trainings.seeds(records))
+    return _document("Training seeds", sections, trainings.LEGEND, records)
 
 
 def timing(records: Sequence[Record]) -> str:
@@ -118,40 +125,50 @@ def summary(records: Sequence[Record]) -> str:
     for board in by(rows, tables.board):
         sizes = " or ".join(tables.count(n) for n in dict.fromkeys(row["n"] for row in board))
         notes = [f"{r['model']} / {r['defense']}: {r['note']}" for r in board if r["note"]]
-        table = _fitted([_short(row) for row in board])
+        table = _fitted(_columns(board))
         parts.append("\n".join([f"{tables.board_title(board[0])}, n = {sizes}", "", table, *notes]))
     return "\n\n".join(parts)
 
 
-def _short(row: Mapping[Hashable, Any]) -> list[str]:
+_SHOWN: Mapping[str, Callable[[Mapping[Hashable, Any]], str]] = {
+    "model": lambda row: str(row["model"]),
+    "defense": lambda row: str(row["defense"]),
+    "clean": lambda row: tables.percent(row["clean_accuracy"]),
+    "oblivious": lambda row: tables.percent(row["oblivious_accuracy"]),
+    "robust [95 %]": tables.robust_text,
+    "attacks": lambda row: tables.count(row["attacks"]),
+    "queries": lambda row: tables.count(_queries(row)),
+    "seconds": lambda row: tables.seconds(row["wall_s"]),
+}
+
+
+def _queries(row: Mapping[Hashable, Any]) -> Any:
     failed = pd.isna(row["robust_accuracy"])
-    queries = None if failed else row["forward_queries"] + row["backward_queries"]
-    return [
-        row["model"],
-        row["defense"],
-        tables.percent(row["clean_accuracy"]),
-        tables.robust_text(row),
-        tables.count(row["attacks"]),
-        tables.count(queries),
-        tables.seconds(row["wall_s"]),
-    ]
+    return None if failed else row["forward_queries"] + row["backward_queries"]
 
 
-def _fitted(rows: list[list[str]]) -> str:
-    """The rows under a header; where too wide, without the middle of long model and defense names.
+def _columns(board: Sequence[Mapping[Hashable, Any]]) -> list[list[str]]:
+    """Header and rows, without a column that holds nothing."""
+    made = {name: [read(row) for row in board] for name, read in _SHOWN.items()}
+    filled = {name: cells for name, cells in made.items() if any(cells)}
+    return [list(filled), *map(list, zip(*filled.values(), strict=True))]
+
+
+def _fitted(table: list[list[str]]) -> str:
+    """Header and rows; where too wide, without the middle of long model and defense names.
 
     Built here because tabulate makes each column two wider than its header.
     """
-    names = ["model", "defense"]
-    header = [*names, "clean", "robust [95 %]", "attacks", "queries", "seconds"]
-    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    header, *rows = table
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     excess = sum(widths) + 3 * len(widths) + 1 - WIDTH
     if excess > 0:
         room = max(widths[0] + widths[1] - excess, 2 * _SHORTEST)
         model = min(widths[0], max(room // 2, room - widths[1]))
         widths[:2] = model, room - model
     lines = [header, ["-" * width for width in widths], *rows]
-    return "\n".join(f"| {' | '.join(map(_padded, line, widths, 'llrrrrr'))} |" for line in lines)
+    aligns = "ll" + "r" * (len(header) - 2)
+    return "\n".join(f"| {' | '.join(map(_padded, line, widths, aligns))} |" for line in lines)
 
 
 def _padded(text: str, width: int, align: str) -> str:

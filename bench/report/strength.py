@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from bench.report.curves import Cost, by, median_distance, refused_share
+from bench.report.curves import Cost, attacked, by, median_distance, refused_share
 from bench.report.frames import FLOAT, INT, TEXT, frame, reading_point
 from bench.report.tables import Section, Table, board, board_title, robust_text, seconds
 from bench.stats import wilson
@@ -99,7 +98,7 @@ def attacks(records: Iterable[Record]) -> pd.DataFrame:
     of a seed (other grids, devices) the strongest stands.
     """
     named = by(
-        records,
+        attacked(records),
         lambda r: (
             *(r.dataset, r.norm, r.model, r.defense, r.pipeline, r.attack, r.mode),
             r.query_budget,
@@ -131,9 +130,9 @@ def _read(cells: Sequence[Record]) -> _Runs:
     return _Runs(eps, [same[0] for same in by(there, lambda cell: cell.seed)])
 
 
-def _right(cell: Record, eps: Fraction) -> int:
-    """How many samples are right at eps; none where the cell failed."""
-    return 0 if cell.failure else int(np.sum(cell.samples["min_eps"] > float(eps)))
+def _right(cell: Record, eps: Fraction) -> float:
+    """How many samples are right at eps, in the mean over draws; none where the cell failed."""
+    return 0.0 if cell.failure else float((cell.outcomes > float(eps)).mean(axis=1).sum())
 
 
 def _row(runs: _Runs) -> dict[str, Any]:

@@ -26,6 +26,15 @@ Tie: rows with the same letter share a rank, as none of them differs significant
 of the letter (exact two-sided McNemar test on the same images at level 0.05; where the images
 differ, disjoint intervals).""",
     """\
+Oblivious: under the attacks whose images were made on the undefended model alone, by an adversary
+who does not know of the defense. Adaptive: under those that were shown the pipeline itself, or what
+stands in for the parts of it that hide gradients or draw (bpda, eot). Robust is the worst of all.
+Of a defense that draws, robust is the mean over fixed evaluation draws that no attack saw, and
+worst draw the share of images right under every one of them.""",
+    """\
+Training s, parameters, passes: what the defense costs; passes is the number of times a prediction
+runs a net.""",
+    """\
 Attacks: the complete cells behind the number. Queries: images through the model in all of them,
 forward and backward counted apart. Audit: the verdict on whether to believe the number; none: not
 audited.""",
@@ -174,13 +183,14 @@ def _entries(curve: Curve) -> list[str]:
 def leaderboard(frame: pd.DataFrame) -> list[Section]:
     """A table per dataset, norm and eps, from the leaderboard's frame."""
     boards = by(frame.to_dict("records"), board)
-    names = ("rank", "tie", "model", "defense", "robust", "clean", "n", "attacks")
-    header = (*names, "forward queries", "backward queries", "seconds", "audit", "note")
+    names = ("rank", "tie", "model", "defense", "robust", "clean", "oblivious", "adaptive")
+    costs = ("forward queries", "backward queries", "seconds", "training s", "parameters", "passes")
+    header = (*names, "worst draw", "n", "attacks", *costs, "audit", "note")
     return [
         Section(
             board_title(rows[0]),
             "",
-            Table(header, tuple(map(_board_row, rows)), align="rlll" + "r" * 7 + "ll"),
+            Table(header, tuple(map(_board_row, rows)), align="rlll" + "r" * 13 + "ll"),
         )
         for rows in boards
     ]
@@ -213,11 +223,17 @@ def _board_row(row: Mapping[Hashable, Any]) -> tuple[str, ...]:
         row["defense"],
         robust_text(row),
         percent(row["clean_accuracy"]),
+        percent(row["oblivious_accuracy"]),
+        percent(row["adaptive_accuracy"]),
+        percent(row["worst_draw_accuracy"]),
         count(row["n"]),
         count(row["attacks"]),
         count(row["forward_queries"]),
         count(row["backward_queries"]),
         seconds(row["wall_s"]),
+        seconds(row["training_s"]),
+        count(row["parameters"]),
+        count(row["passes"]),
         row["audit"],
         row["note"],
     )

@@ -17,7 +17,9 @@ from bench.report import (
     learning,
     markdown,
     queries,
+    seeds,
     strength,
+    tradeoff,
     transfer,
 )
 from bench.report.markdown import summary
@@ -31,7 +33,7 @@ FIGURES = "figures"
 def write(records: Sequence[Record], folder: Path) -> list[Path]:
     """Writes every derived file, removes figures that are no longer made; returns the files."""
     curves = frames.curves(records)
-    drawn = figures.figures(curves)
+    drawn = figures.figures(curves) | tradeoff.figures(records) | learning.drawn(records)
     progress = anytime.anytime(records)
     texts = {
         "accuracy_vs_eps.csv": csv(frames.tidy(records)),
@@ -49,10 +51,12 @@ def write(records: Sequence[Record], folder: Path) -> list[Path]:
     sources = transfer.transfer(records)
     if len(sources):
         texts |= {"transfer.csv": csv(sources), "transfer.md": markdown.transfer(records)}
+    spread = seeds.seeds(records)
+    if seeds.several(spread):
+        texts |= {"seeds.csv": csv(spread), "seeds.md": markdown.seeds(records)}
     trained = learning.learning(records)
     if len(trained):
         texts["learning.csv"] = csv(trained)
-        drawn |= learning.drawn(records)
     drawn |= queries.figures(progress)
     texts |= {f"{FIGURES}/{name}": text for name, text in drawn.items()}
     written = [place(folder / name, text.encode("utf-8")) for name, text in texts.items()]
@@ -81,7 +85,7 @@ def place(path: Path, content: bytes) -> Path:
 
 
 def _remove_stale(folder: Path, made: set[str]) -> None:
-    ours = (figures.PREFIX, learning.PREFIX, queries.PREFIX)
+    ours = (figures.PREFIX, tradeoff.PREFIX, learning.PREFIX, queries.PREFIX)
     for path in folder.glob("*.svg"):
         if path.name.startswith(ours) and path.name not in made:
             try:

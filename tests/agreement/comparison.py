@@ -14,7 +14,7 @@ from scipy.stats import wilcoxon
 from statsmodels.stats.multitest import multipletests
 
 from attacks.registry import attacks
-from bench import runner
+from bench import resolution, runner
 from bench.errors import BenchError
 from bench.executors import LocalExecutor
 from bench.plan import missing
@@ -200,7 +200,7 @@ def _under(pair: Pair, place: Place, seeds: int) -> Comparison:
     net = NETS[pair.net]
     try:
         names = [attacks.get(spec).to_spec() for spec in (pair.ours, pair.peer)]
-        job = runner.resolve(
+        job = resolution.resolve(
             Request(
                 datasets=(net.dataset,),
                 models=(MODEL,),

@@ -10,12 +10,13 @@ from torch import nn
 
 import bench
 from attacks.registry import attacks
-from bench import data, runner
+from bench import data, resolution
 from bench.api import CellFailed
 from bench.errors import RequestError
 from bench.executors import LocalExecutor
 from bench.report.frames import tidy
-from bench.runner import Silent, execute, resolve
+from bench.resolution import resolve
+from bench.runner import Silent, execute
 from bench.spec import Request
 from bench.store import Store
 from models.seeding import seeded
@@ -396,8 +397,8 @@ def test_a_device_that_is_not_there_is_refused():
     if torch.cuda.is_available():
         pytest.skip("there is one")
     with pytest.raises(RequestError, match="cuda is not available"):
-        runner.device_of("cuda")
-    assert runner.device_of("cpu") == "cpu"
+        resolution.device_of("cuda")
+    assert resolution.device_of("cpu") == "cpu"
 
 
 @pytest.mark.parametrize("change", ["shape", "threads"])
@@ -410,9 +411,9 @@ def test_other_shapes_and_threads_move_few_outcomes(change, digits, monkeypatch)
 
     before = outcome()
     if change == "shape":
-        monkeypatch.setitem(runner.SHAPES, "cpu", 48)
+        monkeypatch.setitem(resolution.SHAPES, "cpu", 48)
     else:
-        monkeypatch.setattr(runner, "threads", lambda: 2)
+        monkeypatch.setattr(resolution, "threads", lambda: 2)
     after = outcome()
     assert torch.get_num_threads() == 1
     grid = np.array([0, *eps, np.inf])

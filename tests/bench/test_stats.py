@@ -1,9 +1,11 @@
 """Intervals and tests against published values and values computed by hand."""
 
+import math
+
 import numpy as np
 import pytest
 
-from bench.stats import Interval, mcnemar, wilson, wilson_bounds
+from bench.stats import Interval, mcnemar, student, wilson, wilson_bounds
 
 GOLDEN = [  # successes, n, Wilson 95 %
     (0, 100, 0.0, 0.03699),
@@ -99,3 +101,32 @@ def test_mcnemar_is_exact(only_first: int, only_second: int, p: float) -> None:
 def test_mcnemar_refuses_what_is_not_paired() -> None:
     with pytest.raises(ValueError, match=r"outcomes must be paired, got shapes \(3,\) and \(4,\)"):
         mcnemar(np.ones(3, bool), np.ones(4, bool))
+
+
+def test_student_by_hand() -> None:
+    # t at 0.975 with 2 degrees of freedom, from a table; standard deviation 0.1
+    interval = student([0.8, 0.6, 0.7])
+    spread = 4.302652729696 * 0.1 / 3**0.5
+    assert interval.value == 0.7
+    assert interval.low == pytest.approx(0.7 - spread, rel=1e-10)
+    assert interval.high == pytest.approx(0.7 + spread, rel=1e-10)
+
+
+def test_student_stays_within_shares() -> None:
+    # two values a distance d apart: t(1) d / 2 is 12.706 / 2 times d
+    assert student([0.0, 1.0]) == Interval(0.5, 0.0, 1.0)
+    assert student([0.49, 0.51]).low == pytest.approx(0.5 - 12.7062047364 * 0.01, rel=1e-9)
+
+
+def test_student_of_equal_shares_is_a_point_and_of_one_has_no_bounds() -> None:
+    assert student([0.1, 0.1, 0.1]) == Interval(0.1, 0.1, 0.1)
+    alone = student([0.3])
+    assert alone.value == 0.3
+    assert math.isnan(alone.low)
+    assert math.isnan(alone.high)
+
+
+@pytest.mark.parametrize("shares", [[], [0.5, 1.5], [-0.1], [math.nan, 0.5]])
+def test_student_refuses(shares: list[float]) -> None:
+    with pytest.raises(ValueError, match=r"shares must be one or more numbers in \[0, 1\], got \["):
+        student(shares)

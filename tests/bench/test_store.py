@@ -54,6 +54,11 @@ def test_a_cell_is_shown_when_all_its_blocks_are_there(store):
     assert (record.n, record.seconds, record.failure) == (300, 1.5, "")
     assert (record.mode, record.kind) == ("white-box", "minimal")
     assert record.eps == (0, Fraction(1, 10))
+    assert {part: of["name"] for part, of in record.identity.items()} == {
+        "model": "cnn_small",
+        "defense": "none",
+        "attack": "pgd",
+    }
     assert np.array_equal(record.samples["index"], np.arange(300))
     assert record.samples["min_eps"].dtype == np.float64
 

@@ -17,7 +17,8 @@ from bench.errors import RequestError
 from bench.executors import LocalExecutor
 from bench.report.curves import Cost
 from bench.report.transfer import transfer
-from bench.runner import Silent, execute, resolve
+from bench.resolution import resolve
+from bench.runner import Silent, execute
 from bench.spec import Request
 from bench.store import Store
 from models.seeding import seeded

@@ -6,6 +6,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from attacks import loop, norms
+from attacks.pgd import Pgd
+from attacks.threat import ThreatModel
 from defenses import static
 from defenses.ensemble import Ensemble
 from defenses.registry import defenses
@@ -181,6 +183,17 @@ def test_it_is_plain_training_on_the_doubled_set(workshop, digits):
         doubled.fit(Standard(), "a test")
         assert shop.trained[0].weights == doubled.trained[0].weights
         assert len(shop.trained) == 1
+
+
+@pytest.mark.parametrize(("norm", "eps"), [("linf", 0.15), ("l2", 0.7)])
+def test_its_log_tells_accuracy_under_the_check(norm, eps, workshop, digits):
+    shop = workshop("cnn_small:epochs=1")
+    net = defenses.get("static:seed=3").at(norm, eps).deploy(shop).predict
+    (entry,) = shop.trained[0].log
+    x, y = digits.validation.images(slice(None)), digits.validation.y
+    x_adv = Pgd(steps=10)(net, x, y, ThreatModel(norm, eps), seed=3, shape=128)
+    assert entry["clean"] == entry["score"] == (net(x).argmax(1) == y).double().mean()
+    assert entry["robust"] == (net(x_adv).argmax(1) == y).double().mean()
 
 
 def test_a_cached_net_needs_no_examples(workshop, tmp_path, monkeypatch):

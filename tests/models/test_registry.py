@@ -20,7 +20,7 @@ from attacks.registry import attacks
 from defenses.advtrain import AdversarialTraining
 from defenses.registry import defenses
 from models import registry
-from models.grammar import Spec, UnknownName, number, parse
+from models.grammar import Spec, UnknownName, number, parse, without
 from models.recipes import CnnSmall, Logreg
 from models.registry import Registry, canonical, models
 
@@ -486,3 +486,20 @@ print("torch" in sys.modules)
 def test_the_module_that_tests_register_is_the_one_that_was_imported():
     assert toys.load("toy") is Toy
     assert registry.models is models
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("cnn", "cnn"),
+        ("cnn:seed=1", "cnn"),
+        ("cnn:epochs=2,seed=1", "cnn:epochs=2"),
+        ("cnn: seed = 1,epochs=2", "cnn:epochs=2"),
+        ("d:attack=[pgd:steps=2,seed=3],seed=1,lam=inf", "d:attack=[pgd:steps=2,seed=3],lam=inf"),
+        ("d:sources=[[cnn:seed=1]+mlp]", "d:sources=[[cnn:seed=1]+mlp]"),
+        ("net.py:make:seed=1", "net.py:make"),
+        ("cnn:unseed=1", "cnn:unseed=1"),
+    ],
+)
+def test_an_option_is_left_out_of_the_outermost_spec(text: str, left: str) -> None:
+    assert without(text, "seed") == left

@@ -7,7 +7,7 @@ from math import inf
 
 import pytest
 
-from bench.report import figures, frames, html
+from bench.report import figures, frames, html, learning, tradeoff
 from bench.store import Record
 
 MakeRecord = Callable[..., Record]
@@ -26,7 +26,8 @@ FACTS = {
 
 
 def page(cells: list[Record]) -> str:
-    return html.page(cells, figures.figures(frames.curves(cells)))
+    drawn = figures.figures(frames.curves(cells))
+    return html.page(cells, drawn | tradeoff.figures(cells) | learning.drawn(cells))
 
 
 class Reader(HTMLParser):
@@ -87,6 +88,24 @@ def test_the_page_is_well_formed_and_self_contained(record: MakeRecord) -> None:
     assert {link[1:] for link in reader.links} <= set(reader.ids)
     assert set(re.findall(r"url\(#([^)]*)\)", text)) <= set(reader.ids)
     assert "prefers-color-scheme: dark" in text
+
+
+def test_the_page_holds_every_figure_once(record: MakeRecord) -> None:
+    names = [("linf", d) for d in ("none", "fast", "madry")] + [("l2", "none"), ("l2", "fast")]
+    cells = [record([0, 0.1, inf], norm=m, defense=d, provenance=FACTS) for m, d in names]
+    text = page(cells)
+    assert re.findall(r'<figure role="img" aria-label="([^"]*)">', text) == [
+        "Accuracy vs eps: digits, linf",
+        "Robust against clean accuracy: digits, linf",
+        "While training: digits, linf",
+        "Accuracy vs eps: digits, l2",
+        "While training: digits, l2",
+    ]
+    assert text.count("<svg") == 5
+    reader = read(text)
+    assert len(reader.ids) == len(set(reader.ids))
+    assert {link[1:] for link in reader.links} <= set(reader.ids)
+    assert set(re.findall(r"url\(#([^)]*)\)", text)) <= set(reader.ids)
 
 
 def test_the_page_shows_everything(record: MakeRecord) -> None:

@@ -48,6 +48,19 @@ def test_seeds_are_models_of_their_own(record: MakeRecord) -> None:
     assert list(learning.learning(cells)["model"]) == ["cnn:seed=0", "cnn:seed=1", "cnn:seed=2"]
 
 
+def test_seeds_share_a_colour_and_a_name(record: MakeRecord, cells: list[Record]) -> None:
+    seeded = [
+        record([0], model=f"cnn:seed={s}", provenance={"training_log": PLAIN, "weights": f"w{s}"})
+        for s in (1, 2)
+    ]
+    rows = learning.learning([*seeded, cells[0]]).to_dict("records")
+    drawing = learning._figure(rows)
+    first, second, other = (line.get_color() for line in drawing.axes[0].lines[:3])
+    assert first == second != other
+    (legend,) = drawing.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["cnn / none", "cnn / fast"]
+
+
 def test_a_figure_per_dataset_and_norm(cells: list[Record], record: MakeRecord) -> None:
     other = record([0], norm="l2", provenance={"training_log": PLAIN})
     drawn = learning.drawn([*cells, other])
@@ -61,6 +74,13 @@ def test_the_lines_are_the_table(cells: list[Record]) -> None:
     (axes,) = learning._figure(rows).axes
     lines = [[list(map(float, axis)) for axis in line.get_data()] for line in axes.lines]
     assert lines == [[[1, 2], [75, 87.5]], [[1, 2], [25, 0]], [[2], [0]]]
+
+
+def test_a_training_without_robust_accuracy_draws_its_clean_curve(cells: list[Record]) -> None:
+    (axes,) = learning._figure(learning.learning(cells[2:3]).to_dict("records")).axes
+    (line,) = axes.lines
+    assert [list(map(float, axis)) for axis in line.get_data()] == [[1], [90]]
+    assert (line.get_label(), line.get_linestyle()) == ("cnn / none", "--")
 
 
 def test_they_are_written_where_something_was_trained(cells: list[Record], tmp_path: Path) -> None:

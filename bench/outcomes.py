@@ -1,0 +1,133 @@
+"""The evaluated images, and the arrays of a stored block while its samples are being settled."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from attacks import norms
+from attacks.oracles import Predict
+from attacks.pipelines import evaluation_draws, is_random
+from attacks.verify import predictions
+from attacks.work import NEVER, Settled
+from bench import data
+from bench.plan import BLOCK, Cell
+from bench.store import Arrays
+
+
+@dataclass(frozen=True)
+class Images:
+    """The evaluated images on the device; positions (n,) are their places in the test set."""
+
+    positions: NDArray[np.int64]
+    x: Tensor
+    y: Tensor
+    ids: Tensor
+
+    @classmethod
+    def of(cls, dataset: data.Dataset, n: int, device: torch.device) -> Images:
+        """The first n of the test order."""
+        positions = dataset.subset(n)
+        index = torch.from_numpy(positions)
+        ids = torch.from_numpy(dataset.ids[positions])
+        x, y = dataset.test.images(index, device), dataset.test.y[index]
+        return cls(positions, x, y.to(device), ids.to(device))
+
+    def answers(
+        self, predict: Predict, shape: int, *, draw: int = 0, classes: int | None = None
+    ) -> Tensor:
+        """What a pipeline says of the images (n, K), under an evaluation draw where it draws."""
+        draws = evaluation_draws(self.ids, draw) if is_random(predict) else None
+        return predictions(predict, self.x, shape, classes=classes, draws=draws)
+
+    def first(self, count: int) -> Images:
+        """The first of them."""
+        return Images(self.positions[:count], self.x[:count], self.y[:count], self.ids[:count])
+
+
+def span(number: int, n: int) -> tuple[int, int]:
+    """First and last place (beyond) of a block of n samples."""
+    return number * BLOCK, min((number + 1) * BLOCK, n)
+
+
+class Block:
+    """The arrays of one block while its samples are being settled."""
+
+    def __init__(self, images: Images, clean: Tensor, draws: int, cell: Cell, number: int):
+        first, last = span(number, cell.data.n)
+        self.first, self.norm, self.eps = first, cell.norm, [e for e in cell.eps if e > 0]
+        size = last - first
+        self.open = size
+        self.grid = np.array([float(e) for e in cell.eps])
+        self.radii = self.grid[self.grid > 0]
+        self.arrays: Arrays = {
+            "index": images.positions[first:last],
+            "id": images.ids[first:last].cpu().numpy(),
+            "label": images.y[first:last].cpu().numpy(),
+            "clean_prediction": clean[first:last].cpu().numpy(),
+            "min_eps": np.full(size, np.inf),
+            "distance": np.full(size, np.nan),
+            "forward": np.zeros(size, dtype=np.int64),
+            "backward": np.zeros(size, dtype=np.int64),
+            "verify": np.zeros(size, dtype=np.int64),
+            "refused": np.zeros(size, dtype=np.int64),
+            "queries": np.full((size, len(cell.eps)), NEVER, dtype=np.int64),
+        }
+        if draws > 1:
+            self.arrays["draws"] = np.full((size, draws), np.inf)
+        if cell.sweep == "independent":
+            self.arrays["fooled"] = np.zeros((size, len(cell.eps)), dtype=np.uint8)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every sample is settled."""
+        return self.open == 0
+
+    def settle_wrong(self, right: NDArray[np.bool_]) -> None:
+        """Misclassified without attack: fooled at 0, and where every draw does no query is
+        spent.
+        """
+        each = ~right[self.first : self.first + len(self.arrays["index"])]
+        if "draws" in self.arrays:
+            self.arrays["draws"][each] = 0
+        self.arrays["min_eps"][each.any(1)] = 0
+        wrong = each.all(1)
+        self.arrays["distance"][wrong] = 0
+        self.arrays["queries"][wrong] = 0
+        if "fooled" in self.arrays:
+            self.arrays["fooled"][wrong] = 1
+        self.open -= int(wrong.sum())
+
+    def settle(self, place: int, settled: Settled, x: Tensor) -> None:
+        """Notes a sample's result."""
+        row = place - self.first
+        self.open -= 1
+        for name in ("forward", "backward", "verify", "refused"):
+            self.arrays[name][row] = getattr(settled, name)
+        if "fooled" in self.arrays:
+            self.arrays["fooled"][row, len(self.grid) - len(self.eps) :] = settled.fell.any(1)
+        self.arrays["queries"][row, len(self.grid) - len(self.eps) :] = settled.first
+        if "draws" in self.arrays:
+            fell = [np.append(self.radii[each], np.inf).min() for each in settled.fell.T]
+            self.arrays["draws"][row] = np.minimum(self.arrays["draws"][row], fell)
+        lowest = np.append(self.radii[settled.fell.any(1)], np.inf).min()
+        self.arrays["min_eps"][row] = min(self.arrays["min_eps"][row], lowest)
+        if settled.found:
+            delta = settled.x_adv.double() - x.double()
+            self.arrays["distance"][row] = float(norms.size(delta[None], self.norm))
+
+    def certify(self, prediction: NDArray[np.int64], radius: NDArray[np.float64]) -> None:
+        """Notes a certificate: min_eps is the first radius of the grid that it does not cover,
+        distance the radius that it covers, 0 for a wrong prediction.
+        """
+        right = prediction == self.arrays["label"]
+        covered = np.where(right, radius, 0.0)
+        beyond = np.where(self.grid[None] > covered[:, None], self.grid[None], np.inf).min(1)
+        self.arrays["clean_prediction"][:] = prediction
+        self.arrays["min_eps"][:] = np.where(right, beyond, 0.0)
+        self.arrays["distance"][:] = covered
+        self.arrays.pop("draws", None)

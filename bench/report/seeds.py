@@ -1,0 +1,186 @@
+"""The spread over training seeds: what trainings that differ in their seed alone have in common,
+the table seeds, as data and as text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from statistics import mean
+from typing import Any
+
+import pandas as pd
+
+from bench.report import frames
+from bench.report.curves import by
+from bench.report.frames import FLOAT, INT, TEXT, frame
+from bench.report.tables import Section, Table, board, board_title, count, interval_text, percent
+from bench.report.tables import seconds as seconds_text
+from bench.stats import Interval, student
+from bench.store import Record
+from models.grammar import without
+
+__all__ = ["LEGEND", "SEEDS", "sections", "seedless", "seeds", "several"]
+
+SEEDS = {
+    "dataset": TEXT,
+    "norm": TEXT,
+    "eps": FLOAT,
+    "model": TEXT,
+    "defense": TEXT,
+    "seeds": INT,
+    "n": INT,
+    "robust_mean": FLOAT,
+    "robust_min": FLOAT,
+    "robust_max": FLOAT,
+    "robust_ci_low": FLOAT,
+    "robust_ci_high": FLOAT,
+    "clean_mean": FLOAT,
+    "clean_min": FLOAT,
+    "clean_max": FLOAT,
+    "clean_ci_low": FLOAT,
+    "clean_ci_high": FLOAT,
+    "training_s": FLOAT,
+    "note": TEXT,
+    "query_budget": INT,
+}
+"""Columns of seeds in order, and their types; model and defense stand without `seed=`."""
+LEGEND = (
+    """\
+One row per model and defense, their key seed= left out; seeds: how many trainings (seeds of the
+model, of the defense, or of both) it sums up. Robust: right under every attack at the eps above
+(the worst case of the leaderboard), clean: without attack; the mean over the seeds in percent with
+its 95 % interval (Student t over one accuracy per seed, cut to 0 and 100), and the least and the
+most accurate seed. Training s: the mean over the seeds.""",
+    """\
+Three uncertainties are apart. Training seeds: the intervals here cover them and nothing else, on
+the same test images; they come from few trainings, so they are wide, and take the accuracies to
+scatter normally about their mean. Where all seeds agree such an interval is a point, and for one
+seed there is none. Test images: the Wilson intervals of the leaderboard cover them, for one
+training. Weakness of the attacks: no interval covers it; every robust accuracy is an upper
+bound.""",
+)
+
+
+def seeds(records: Sequence[Record]) -> pd.DataFrame:
+    """One row per dataset, norm, eps, query budget, n, model and defense, seed= left out of both.
+
+    The accuracies of a seed are the leaderboard's; where one text stands for several weights, their
+    mean. Trainings without a number are named in note and count for nothing else.
+    """
+    rows = frames.leaderboard(records).to_dict("records")
+    trained = _training(records)
+    return frame((_row(members, trained) for members in by(rows, _setting)), SEEDS)
+
+
+def several(table: pd.DataFrame) -> bool:
+    """Whether any row sums up more than one seed."""
+    return bool((table["seeds"] > 1).any())
+
+
+def seedless(spec: str) -> str:
+    """The spec less its key seed; text that is no spec stays."""
+    try:
+        return without(spec, "seed")
+    except ValueError:
+        return spec
+
+
+def _setting(row: Mapping[Hashable, Any]) -> Hashable:
+    names = seedless(str(row["model"])), seedless(str(row["defense"]))
+    return board(row), row["n"], names
+
+
+def _pair(row: Mapping[Hashable, Any]) -> tuple[str, str]:
+    return str(row["model"]), str(row["defense"])
+
+
+def _training(records: Sequence[Record]) -> dict[Hashable, float]:
+    """Seconds of training by dataset, norm, model and defense, where they are known."""
+    known = frames.timing(records).dropna(subset=["training_s"])
+    return {
+        (row["dataset"], row["norm"], _pair(row)): float(row["training_s"])
+        for row in known.to_dict("records")
+    }
+
+
+def _row(members: list[dict[Hashable, Any]], trained: Mapping[Hashable, float]) -> dict[str, Any]:
+    """The row of leaderboard rows that differ in seeds alone."""
+    of = members[0]
+    trainings = by(members, _pair)
+    complete = [
+        kept for rows in trainings if (kept := [r for r in rows if pd.notna(r["robust_accuracy"])])
+    ]
+    failed = len(trainings) - len(complete)
+    row: dict[str, Any] = {
+        "dataset": of["dataset"],
+        "norm": of["norm"],
+        "eps": of["eps"],
+        "model": seedless(str(of["model"])),
+        "defense": seedless(str(of["defense"])),
+        "seeds": len(complete),
+        "n": of["n"],
+        "query_budget": of["query_budget"],
+        "note": "; ".join(filter(None, (_failed(failed, len(trainings)), _attacks(complete)))),
+    }
+    if not complete:
+        return row
+    times = [trained.get((of["dataset"], of["norm"], _pair(rows[0]))) for rows in complete]
+    known = [time for time in times if time is not None]
+    return (
+        row
+        | _spread("robust", [mean(r["robust_accuracy"] for r in rows) for rows in complete])
+        | _spread("clean", [mean(r["clean_accuracy"] for r in rows) for rows in complete])
+        | {"training_s": round(mean(known), 3) if known else None}
+    )
+
+
+def _failed(failed: int, trainings: int) -> str:
+    return f"{failed} of {trainings} seeds failed" if failed else ""
+
+
+def _attacks(complete: Sequence[Sequence[Mapping[Hashable, Any]]]) -> str:
+    """What keeps seeds from being compared: that not all met as many attacks."""
+    met = {int(row["attacks"]) for rows in complete for row in rows}
+    return f"the seeds met {min(met)} to {max(met)} attacks" if len(met) > 1 else ""
+
+
+def _spread(name: str, shares: Sequence[float]) -> dict[str, float]:
+    interval = student(shares)
+    return {
+        f"{name}_mean": interval.value,
+        f"{name}_min": min(shares),
+        f"{name}_max": max(shares),
+        f"{name}_ci_low": interval.low,
+        f"{name}_ci_high": interval.high,
+    }
+
+
+def sections(table: pd.DataFrame) -> list[Section]:
+    """A table per dataset, norm, eps and query budget, from the frame of `seeds`."""
+    names = ("model", "defense", "seeds", "n", "robust", "min", "max", "clean", "min", "max")
+    header = (*names, "training s", "note")
+    return [
+        Section(
+            board_title(rows[0]), "", Table(header, tuple(map(_line, rows)), "ll" + "r" * 9 + "l")
+        )
+        for rows in by(table.to_dict("records"), board)
+    ]
+
+
+def _line(row: Mapping[Hashable, Any]) -> tuple[str, ...]:
+    return (
+        row["model"],
+        row["defense"],
+        count(row["seeds"]),
+        count(row["n"]),
+        *_shares(row, "robust"),
+        *_shares(row, "clean"),
+        seconds_text(row["training_s"]),
+        row["note"],
+    )
+
+
+def _shares(row: Mapping[Hashable, Any], name: str) -> tuple[str, str, str]:
+    middle, low, high = (row[f"{name}_{what}"] for what in ("mean", "ci_low", "ci_high"))
+    spread = percent(middle) if pd.isna(low) else interval_text(Interval(middle, low, high))
+    return spread, percent(row[f"{name}_min"]), percent(row[f"{name}_max"])

@@ -1,0 +1,300 @@
+"""A request resolved: names become recipes, recipes become cells; whatever cannot be run is refused
+before any work.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from attacks import loop
+from attacks.base import Attack
+from attacks.oracles import DIFFERENTIATING
+from attacks.registry import attacks
+from attacks.sourced import Sourced
+from bench import data, plan, supplies
+from bench.datasets import budget
+from bench.errors import RequestError
+from bench.evaluation import behaviour, dataset_of, numerics
+from bench.plan import CERTIFICATE, OBLIVIOUS, AttackPart, Cell, DataPart, Numerics, Part, Todo
+from bench.spec import ALL, Request, parse_grid, valid
+from bench.units import Unit
+from defenses.base import Defense
+from defenses.registry import defenses
+from models import checkpoint, train
+from models.recipes import Classifier
+from models.registry import models
+
+SHAPES = {"cpu": 128}
+_SHAPE_ELSEWHERE = 512
+CERTIFIED = AttackPart(
+    "certify", {"name": "certify", "revision": 1}, "certified", CERTIFICATE, None
+)
+"""What stands in an attack's place in the cell of a certificate."""
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The things behind a cell's texts, as units need them: specs, or live objects."""
+
+    data: str | data.Dataset
+    model: str | Classifier
+    defense: str | Defense
+    attack: str | Attack
+
+
+@dataclass(frozen=True)
+class Job:
+    """A request resolved: its cells, what stands behind each (by key), and how they are run."""
+
+    cells: tuple[Cell, ...]
+    sources: Mapping[str, Sources]
+    data_root: Path | None
+    device: str
+    batch_size: int | None
+    cache: Path | None
+
+    def units(self, todo: Sequence[Todo]) -> list[Unit]:
+        """The work as units, one per pipeline."""
+        made = []
+        for group in plan.by_pipeline(todo):
+            source = self.sources[group[0].cell.key]
+            made.append(
+                Unit(
+                    data=source.data,
+                    data_root=self.data_root,
+                    model=source.model,
+                    defense=source.defense,
+                    attacks={item.cell.key: self.sources[item.cell.key].attack for item in group},
+                    todo=tuple(group),
+                    device=self.device,
+                    batch_size=self.batch_size,
+                    cache=self.cache,
+                )
+            )
+        return made
+
+
+def device_of(wanted: str) -> str:
+    """The device that `auto` means here, or the one asked for; refuses one that is not there."""
+    if wanted == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    there = wanted == "cpu" or torch.cuda.is_available()
+    if not there or (":" in wanted and int(wanted.partition(":")[2]) >= torch.cuda.device_count()):
+        raise RequestError(f"device {wanted} is not available here (bench doctor shows what is)")
+    return wanted
+
+
+def numerics_of(device: str) -> Numerics:
+    """Float32 on a type of device with its default compute shape and number of threads."""
+    kind = device.partition(":")[0]
+    return Numerics("fp32", kind, SHAPES.get(kind, _SHAPE_ELSEWHERE), threads(), loop.REVISION)
+
+
+def threads() -> int:
+    """Torch's threads where OMP_NUM_THREADS sets them, else half of them, at least one.
+
+    Threads on every core stall on each other as soon as the machine does anything else: an update
+    of a small net took 35 ms with 2 threads on 2 busy cores, 4 ms with one.
+    """
+    most = torch.get_num_threads()
+    return most if "OMP_NUM_THREADS" in os.environ else max(1, most // 2)
+
+
+def resolve(request: Request) -> Job:
+    """Loads the datasets, builds the recipes and plans the cells; refuses whatever cannot be run,
+    before any work.
+    """
+    device = device_of(request.device)
+    made: dict[str, tuple[Cell, Sources]] = {}
+    for text in request.datasets:
+        wanted = _Wanted.of(request, text, device)
+        for cell, sources in wanted.cells():
+            made.setdefault(cell.key, (cell, sources))
+    return Job(
+        cells=tuple(cell for cell, _ in made.values()),
+        sources={key: source for key, (_, source) in made.items()},
+        data_root=request.data_root,
+        device=device,
+        batch_size=request.batch_size,
+        cache=checkpoint.cache_folder(),
+    )
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """What a request asks of one dataset."""
+
+    request: Request
+    text: str
+    dataset: data.Dataset
+    eps: tuple[Fraction, ...]
+    reference: Fraction
+    data: DataPart
+    device: str
+
+    @classmethod
+    def of(cls, request: Request, text: str, device: str) -> _Wanted:
+        """The dataset loaded, its grid and its evaluated subset."""
+        dataset = dataset_of(text, request.data_root)
+        row = budget(dataset.kind, dataset.shape[0], request.norm)
+        eps, reference = parse_grid(request.eps or row.grid, request.norm), Fraction(row.reference)
+        part = data_part_of(dataset, request.n, reference)
+        return cls(request, text, dataset, eps, reference, part, device)
+
+    def cells(self) -> Iterator[tuple[Cell, Sources]]:
+        """Every cell: pipelines by attacks and seeds, the modes of each, then certificates."""
+        request, numerics = self.request, numerics_of(self.device)
+        attacked = [self._attack(text) for text in self._named()]
+        for model, name in itertools.product(request.models, request.rows):
+            model_part = _model_part(model, self.dataset, self.data.n, self.device)
+            defense: Defense = valid(defenses.get, name)
+            base = Cell(
+                data=self.data,
+                model=model_part,
+                defense=_defense_part(defense, request.norm, self.reference),
+                attack=CERTIFIED,
+                norm=request.norm,
+                eps=self.eps,
+                seed=request.seeds[0],
+                sweep=request.sweep,
+                numerics=numerics,
+            )
+            for (spec, attack, part), seed in itertools.product(attacked, request.seeds):
+                for mode in modes_of(attack, defense, oblivious=request.oblivious):
+                    eot = request.eot if "eot" in mode.split("+") else 1
+                    cell = replace(
+                        base,
+                        attack=replace(part, mode=mode, queries=_queries(attack, part, eot)),
+                        seed=seed,
+                        query_budget=request.query_budget,
+                        eot=eot,
+                    )
+                    yield cell, Sources(self.text, model, name, spec)
+            if request.norm in defense.certifies:
+                yield base, Sources(self.text, model, name, "")
+
+    def _named(self) -> list[str]:
+        return named_attacks(self.request.attacks, self.request.norm, self.dataset.classes)
+
+    def _attack(self, text: str) -> tuple[str, Attack, AttackPart]:
+        attack: Attack = valid(attacks.get, text)
+        request = self.request
+        part = attack_part_of(
+            attack,
+            request.norm,
+            self.dataset,
+            self.eps,
+            request.query_budget,
+            root=request.data_root,
+        )
+        return text, attack, part
+
+
+def modes_of(attack: Attack, defense: Defense, *, oblivious: bool) -> tuple[str, ...]:
+    """What an attack is handed of a defended pipeline, a mode for each cell: gradient attacks what
+    the defense declares, and before it the undefended classifier of an adversary who does not know
+    of the defense.
+    """
+    if isinstance(attack, Sourced) or attack.access not in DIFFERENTIATING:
+        return (attack.mode,)
+    if defense.is_baseline or not oblivious:
+        return (defense.adaptive,)
+    return OBLIVIOUS, defense.adaptive
+
+
+def _queries(attack: Attack, part: AttackPart, eot: int) -> int | None:
+    """Forward queries at most where a query is the mean of so many answers."""
+    return None if part.queries is None else part.queries * max(eot, attack.eot) // attack.eot
+
+
+def data_part_of(dataset: data.Dataset, n: int | None, reference: Fraction | None) -> DataPart:
+    """The evaluated subset as plain values; refuses an n that the test set does not hold."""
+    positions = dataset.subset(n)
+    digest = plan.digest(dataset.ids[positions].tolist())
+    return DataPart(dataset.name, dataset.fingerprint, len(positions), digest, reference)
+
+
+def known_by(net: nn.Module, dataset: data.Dataset, n: int, device: str) -> dict[str, str]:
+    """What a given model is known by: the digests of its weights and of its clean answers."""
+    shape = numerics_of(device).shape
+    with numerics(threads()):
+        said = behaviour(net.to(device), dataset, n, shape, device)
+    return {"weights": checkpoint.digest(net.state_dict()), "behaviour": said}
+
+
+def _model_part(text: str, dataset: data.Dataset, n: int, device: str) -> Part:
+    """A model as plain values: one to be trained is known by how, one that is given is built
+    once and known by its weights.
+    """
+    model: Classifier = valid(models.get, text)
+    identity = model.identity()
+    if model.is_trained:
+        net = valid(lambda _: model.build(dataset.shape, dataset.classes), text)
+        return Part(model.to_spec(), {**identity, **known_by(net, dataset, n, device)})
+    if dataset.train is None or dataset.validation is None:
+        raise RequestError(
+            f"{dataset.name} has no training split for {text}: add train=, or weights= to the model"
+        )
+    settings = vars(model.settings(len(dataset.train), dataset.shape[0]))
+    how = {name: repr(value) for name, value in settings.items()}
+    return Part(model.to_spec(), {**identity, "settings": how, "training": train.REVISION})
+
+
+def _defense_part(defense: Defense, norm: str, reference: Fraction) -> Part:
+    """A defense as plain values: shown as asked for, known by what the run fills in."""
+    filled = valid(lambda _: defense.at(norm, float(reference)), "")
+    return Part(defense.to_spec(), filled.identity())
+
+
+def named_attacks(texts: Sequence[str], norm: str, classes: int) -> list[str]:
+    """The specs of attacks, `all` replaced by the names of the table that know the norm, are
+    defined for so few classes and need nothing but the model; plug-ins are among them.
+    """
+    specs: list[str] = []
+    for text in texts:
+        specs += _every_attack(norm, classes) if text == ALL else [text]
+    return list(dict.fromkeys(specs))
+
+
+def _every_attack(norm: str, classes: int) -> list[str]:
+    fitting = []
+    for name in attacks.names():
+        attack: Attack = attacks.get(name)
+        fits = norm in attack.norms and classes >= attack.least_classes(targeted=False)
+        if fits and not attack.needs:
+            fitting.append(name)
+    return fitting
+
+
+def attack_part_of(
+    attack: Attack,
+    norm: str,
+    dataset: data.Dataset,
+    eps: Sequence[Fraction],
+    budget: int | None,
+    *,
+    root: Path | None,
+) -> AttackPart:
+    """An attack as plain values; refuses a norm or a number of classes it is not defined for, a
+    query budget below its minimum, and needs that cannot be supplied.
+    """
+    classes = dataset.classes
+    valid(lambda _: attack.check(norm, classes), norm)
+    radii = [float(e) for e in eps if e > 0]
+    queries = attack.cost(radii, norm, classes)
+    if budget is not None:
+        valid(lambda _: attack.check_budget(budget, classes), norm)
+    if budget is not None and not isinstance(attack, Sourced):
+        runs = 1 if attack.kind == "minimal" else len(radii)
+        queries = runs * budget if queries is None else min(queries, runs * budget)
+    identity = {**attack.identity(), **supplies.identity(attack, dataset, root)}
+    counted = (queries, attack.shared_queries)
+    return AttackPart(attack.to_spec(), identity, attack.mode, attack.kind, *counted)
