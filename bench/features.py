@@ -19,11 +19,13 @@ from bench.datasets import budget
 from bench.errors import RequestError
 from bench.evaluation import numerics
 from bench.report.features import Scatter
-from bench.runner import device_of, provenance, threads
+from bench.resolution import device_of, threads
+from bench.runner import provenance
 from bench.spec import Request, fraction, valid
 from defenses import usefulness
 from defenses.base import Defense, Workshop
 from defenses.constructed import Construction, Penultimate
+from defenses.features import net_of
 from defenses.registry import defenses
 from defenses.usefulness import Ball, Groups
 from models.checkpoint import Cache, cache_folder
@@ -99,11 +101,9 @@ class Bench:
 
     def net(self, workshop: Workshop, defense: Defense) -> nn.Module:
         """The net that is deployed; refuses a pipeline that is none, and one without features."""
-        found = valid(lambda _: defense.deploy(workshop), "").surrogate
-        if not isinstance(found, nn.Module):
-            raise RequestError(f"features need a net, {defense.to_spec()} yields a pipeline")
-        valid(lambda _: Penultimate(found), "")
-        return found
+        net: nn.Module = valid(lambda _: net_of(defense, workshop), "")
+        valid(lambda _: Penultimate(net), "")
+        return net
 
 
 def build(

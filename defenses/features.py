@@ -84,10 +84,7 @@ class RobustFeatures(FeatureDefense):
 
     def source(self, workshop: Workshop) -> nn.Module:
         """See FeatureDefense: the teacher."""
-        net = self.teacher.deploy(workshop.of(workshop.model)).surrogate
-        if not isinstance(net, nn.Module):
-            raise TypeError(f"teacher must yield a net, {self.teacher.to_spec()} does not")
-        return net
+        return net_of(self.teacher, workshop.of(workshop.model))
 
 
 @dataclass(frozen=True)
@@ -168,6 +165,14 @@ class OnConstructed(Standard):
     def text(self) -> str:
         """See models.train.Objective."""
         return f"L(x, y) over {self.how}"
+
+
+def net_of(defense: Defense, workshop: Workshop) -> nn.Module:
+    """The net that a defense deploys; refuses one that deploys more than a net."""
+    made = defense.deploy(workshop)
+    if not isinstance(made.predict, nn.Module) or made.random:
+        raise ValueError(f"features are those of a plain net, {defense.to_spec()} deploys none")
+    return made.predict
 
 
 def _through_cache(recipe: Construction, source: nn.Module, workshop: Workshop) -> constructed.Part:

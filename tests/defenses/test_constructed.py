@@ -11,6 +11,7 @@ from attacks import norms
 from attacks.pgd import Pgd
 from attacks.threat import ThreatModel
 from defenses import constructed, features
+from defenses.base import Defended, Defense
 from defenses.constructed import Construction, Penultimate
 from defenses.registry import defenses
 from models import checkpoint
@@ -298,6 +299,18 @@ def test_a_ball_that_nobody_names_is_refused():
         det.construction()
     with pytest.raises(ValueError, match="eps= is needed, none is known for norm=linf"):
         defenses.get("nonrobust_features:kind=det,norm=linf").at("l2", 1.0)
+
+
+def test_a_teacher_that_is_no_net_is_refused(workshop):
+    class Piped(Defense):
+        def deploy(self, workshop):
+            return Defended(predict=len, surrogate=len)
+
+        def to_spec(self):
+            return "piped"
+
+    with pytest.raises(ValueError, match="features are those of a plain net, piped deploys none"):
+        features.net_of(Piped(), workshop("logreg"))
 
 
 def test_images_are_made_once_and_nothing_is_left_of_the_pieces(workshop, tmp_path, monkeypatch):
