@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from bench import __version__
+from bench import __version__, features_cli
 from bench.errors import BenchError, RequestError
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+app.add_typer(features_cli.app)
 
 Out = Annotated[
     Path, typer.Option(help="Folder of the store, tables and figures.", show_default=True)

@@ -21,6 +21,7 @@ datasets = Registry(
         "cifar10": "bench.sources:Cifar10",
         "imagefolder": "bench.sources:ImageFolder",
         "npz": "bench.sources:Npz",
+        "constructed": "bench.constructed:Constructed",
     },
 )
 

@@ -89,10 +89,12 @@ class Trained:
 
 
 @dataclass(frozen=True)
-class Larger:
-    """A training split made of the given one, so many times its size; made only when needed."""
+class OtherSplit:
+    """A training split made of the given one; made only when needed. size: how many images it has
+    where the given one has so many.
+    """
 
-    times: int
+    size: Callable[[int], int]
     make: Callable[[Split], Split]
 
 
@@ -144,19 +146,19 @@ class Workshop:
         return replace(self, model=model, trained=[])
 
     def fit(
-        self, objective: Objective, identity: Any, *, larger: Larger | None = None
+        self, objective: Objective, identity: Any, *, instead: OtherSplit | None = None
     ) -> nn.Module:
         """The model trained for an objective, from the cache where it is there; an interrupted
         training goes on from its last epoch. identity: the objective's, for keys, and
-        that of the larger set, where there is one.
+        that of the split trained on instead, where there is one.
 
         Raises TrainingFailed for training that diverged or collapsed, ValueError where there is no
         training data.
         """
         train_split, validation = self.splits()
         net = self.net()
-        times = 1 if larger is None else larger.times
-        settings = self.model.settings(len(train_split) * times, self.shape[0])
+        images = len(train_split) if instead is None else instead.size(len(train_split))
+        settings = self.model.settings(images, self.shape[0])
         parts = {
             "data": self.fingerprint,
             "model": self.model.identity(),
@@ -170,9 +172,9 @@ class Workshop:
         key = checkpoint.key(canonical(parts))
         stored = self.cache.get(key) if self.cache else None
         if stored is None:
+            split = train_split if instead is None else instead.make(train_split)
             self.say(f"training {self.model.to_spec()}: minimise {objective.text}")
             keep = self.cache.partial(key) if self.cache else None
-            split = train_split if larger is None else larger.make(train_split)
             data = split, validation
             try:
                 log = train.fit(net, *data, objective, settings, say=self.say, keep=keep)
@@ -270,6 +272,14 @@ class Defense(ABC):
         reference eps.
         """
         return self
+
+    @classmethod
+    def from_spec(cls, text: str) -> Self:
+        """The defense that a spec names."""
+        recipe = registry.defenses.get(text)
+        if not isinstance(recipe, cls):
+            raise TypeError(f"{text!r} must name a defense, got {type(recipe).__name__}")
+        return recipe
 
     def to_spec(self) -> str:
         """The shortest spec of this defense."""

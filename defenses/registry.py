@@ -43,6 +43,8 @@ defenses = Registry(
         "median": "defenses.median:MedianFilter",
         "tv": "defenses.tv:TotalVariation",
         "resizepad": "defenses.resizepad:ResizePad",
+        "robust_features": "defenses.features:RobustFeatures",
+        "nonrobust_features": "defenses.features:NonrobustFeatures",
     },
     loader=_load,
 )

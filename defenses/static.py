@@ -12,7 +12,7 @@ from attacks.base import Attack, StepAttack
 from attacks.fgsm import Fgsm
 from attacks.threat import ThreatModel
 from defenses.adversarial import AdversarialRecipe, exact
-from defenses.base import Defended, Larger, Workshop
+from defenses.base import Defended, OtherSplit, Workshop
 from defenses.crafting import Ball
 from defenses.validation import checked, under_check
 from models import checkpoint
@@ -58,7 +58,9 @@ class Static(AdversarialRecipe):
             return self.augmented(source, split, eps, norm, workshop)
 
         objective = self.objective(eps, norm, workshop)
-        net = workshop.fit(objective, identity, larger=Larger(2, doubled))
+        net = workshop.fit(
+            objective, identity, instead=OtherSplit(lambda images: 2 * images, doubled)
+        )
         return Defended(predict=net, surrogate=net)
 
     def augmented(
