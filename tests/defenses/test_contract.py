@@ -149,6 +149,7 @@ ROWS = {
         0.5,
         "mlp_relu:epochs=4",
         inner="net",
+    ),
     "robust_features": Row(
         "robust_features:teacher=fast,steps=10",
         "L(x, y) over robust images: min ||g(x_r) - g(x)||_2 in [0, 1] from another image, "
