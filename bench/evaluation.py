@@ -30,7 +30,7 @@ from attacks.registry import attacks
 from attacks.sourced import Labels, Source, Sourced, Supplies
 from attacks.verify import judge_of
 from attacks.work import Samples, Setting, Settled
-from bench import data
+from bench import data, detection
 from bench.outcomes import Block, Images, span
 from bench.plan import BLOCK, CERTIFICATE, OBLIVIOUS, Cell, Todo
 from bench.supplies import Stock
@@ -206,8 +206,21 @@ class _Pipeline:
         told = map(_by_looks, found) if is_free else found
         with frozen(asked.surrogate), frozen(self.defended.predict) as check:
             yield from self._gathered(key, blocks, todo, told, check, start)
-        if isinstance(asked.predict, Patient) and asked.predict.raised:
-            yield Noted(key, {"raised": asked.predict.raised})
+        if facts := self._seen(recipe, asked, cell):
+            yield Noted(key, facts)
+
+    def _seen(self, recipe: Attack, asked: Defended, cell: Cell) -> dict[str, Any]:
+        """What else is known after an attack: how often a black box raised, and what a detector
+        makes of the images of a gradient attack.
+        """
+        if isinstance(asked.predict, Patient):
+            return {"raised": asked.predict.raised} if asked.predict.raised else {}
+        if asked.score is None or cell.attack.mode == "transfer":
+            return {}
+        eps = float(cell.eps[-1] if cell.data.reference is None else cell.data.reference)
+        images, setting = self.images, self._setting(cell, asked)
+        told = detection.facts(asked, recipe, asked.surrogate, images.x, images.y, eps, setting)
+        return {"detection": told}
 
     def _gathered(
         self,
@@ -294,20 +307,24 @@ class _Pipeline:
             return
         index = torch.from_numpy(places).to(x.device)
         samples = Samples(x[index], y[index], self.images.ids[index], radii, groups=places // BLOCK)
-        setting = Setting(
+        setting = replace(self._setting(cell, asked), in_flight=in_flight)
+        judge = judge_of(asked.predict, samples, setting)
+        yield from loop.sweep(recipe, asked.surrogate, judge, samples, setting)
+
+
+    def _setting(self, cell: Cell, asked: Defended) -> Setting:
+        """How the loop runs a cell."""
+        return Setting(
             norm=cell.norm,
             classes=self.classes,
             seed=cell.seed,
             shape=cell.numerics.shape,
             policy=cell.sweep,
-            in_flight=in_flight,
             exact=not asked.random and (asked.exact or asked.surrogate is asked.predict),
             budget=cell.query_budget,
             eot=cell.eot,
             draws=self.right.shape[1],
         )
-        judge = judge_of(asked.predict, samples, setting)
-        yield from loop.sweep(recipe, asked.surrogate, judge, samples, setting)
 
 
 def _by_looks(settled: Settled) -> Settled:

@@ -210,7 +210,7 @@ class Registry:
         return Description(
             name=name,
             kind=self.kind,
-            sort=str(_declared(cls, "kind") or ""),
+            sort="" if "kind" in hints else str(_declared(cls, "kind") or ""),
             summary=re.sub(r"\s*\([^()]*\d{4}[^()]*\)", "", summary),
             paper=paper.group(1) if paper else "",
             keys=tuple(keys),
