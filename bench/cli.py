@@ -15,6 +15,7 @@ import typer
 
 from bench import __version__, features_cli
 from bench.errors import BenchError, RequestError
+from bench.features_cli import INTERRUPTED
 
 if TYPE_CHECKING:
     from bench.plan import Cell
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
-INTERRUPTED = 130
 app = typer.Typer(
     name="bench",
     help="How accurate is a classifier when an attacker may move each input by eps?",

@@ -24,7 +24,7 @@ from bench.runner import provenance
 from bench.spec import Request, fraction, valid
 from defenses import usefulness
 from defenses.base import Defense, Workshop
-from defenses.constructed import Construction, Penultimate
+from defenses.constructed import TARGETED, Construction, Penultimate
 from defenses.features import net_of
 from defenses.registry import defenses
 from defenses.usefulness import Ball, Groups
@@ -111,14 +111,12 @@ def build(
 ) -> dict[str, Any]:
     """Constructs a set into a folder and returns its manifest; see constructed.build."""
     bench = Bench.of(request, say)
-    given = (
-        settings.eps if settings.kind in ("robust", "nonrobust") else str(bench.eps(settings.eps))
-    )
+    eps = bench.eps(settings.eps) if settings.kind in TARGETED else None
     recipe: Construction = valid(
         lambda _: Construction(
             settings.kind,
             norm=request.norm,
-            eps=None if given is None else float(fraction(given)),
+            eps=eps,
             alpha=settings.alpha,
             images=settings.images,
             seed=settings.seed,

@@ -32,7 +32,8 @@ made of; start: place of the one it started from; loss_start, loss: of the objec
 and as reached.
 """
 
-_TARGETED = ("rand", "det")
+TARGETED = ("rand", "det")
+"""Kinds that move images to another class inside a ball."""
 _NORMS = ("linf", "l2", "l1")
 _STEPS, _ALPHA, _SHARE = 100, 0.1, 0.2
 _ROWS = {"cpu": 256}
@@ -113,7 +114,7 @@ class Construction:
     @property
     def is_targeted(self) -> bool:
         """Whether images are moved to another class, rather than made anew from features."""
-        return self.kind in _TARGETED
+        return self.kind in TARGETED
 
     @property
     def step(self) -> float:
@@ -267,9 +268,9 @@ def build(
         raise ValueError("this dataset has no training split to construct images of")
     split, known = workshop.train, key(recipe, source, workshop)
     rows = _ROWS.get(workshop.device.type, _ROWS_ELSEWHERE)
-    pieces = torch.split(recipe.chosen(len(split)), rows)
+    indices = torch.split(recipe.chosen(len(split)), rows)
     found: list[Part] = []
-    for number, index in enumerate(pieces):
+    for number, index in enumerate(indices):
         place = keep(number) if keep else None
         part = _kept(place, known)
         if part is None:
@@ -277,9 +278,9 @@ def build(
             if place:
                 place.write(part, {"key": known})
         found.append(part)
-        if (number + 1) * 10 // len(pieces) > number * 10 // len(pieces):
+        if (number + 1) * 10 // len(indices) > number * 10 // len(indices):
             done = sum(len(p["y"]) for p in found)
-            workshop.say(f"constructed {done:,} of {sum(map(len, pieces)):,} images")
+            workshop.say(f"constructed {done:,} of {sum(map(len, indices)):,} images")
     return joined(found)
 
 
