@@ -157,7 +157,11 @@ class Vote(Randomised):
 
 
 class SoftVote(Randomised):
-    """What gradient attacks are handed for a vote; see Smoothing. Logits (N, K + 1)."""
+    """What gradient attacks are handed for a vote; see Smoothing. Logits (N, K + 1).
+
+    The last column is constant, the share of votes that would decide between two classes: an image
+    on which the label leads by less counts as the label's, so that losses push beyond abstention.
+    """
 
     refuses: ClassVar[bool] = True
     refusal: Tensor
