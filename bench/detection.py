@@ -94,7 +94,8 @@ def facts(
     adversarial images that are refused at the threshold deployed; passed: the share of all images
     of which the attack's is misclassified and accepted. roc (see `counts`), auc and tpr: of the
     scores of adversarial images against all clean ones; fpr: the rate the threshold was set at,
-    none where the pipeline does not say; seen: the detector was trained with this very attack.
+    none where the pipeline does not say; seen: the detector was trained with this very attack, made
+    on the classifier as here.
     """
     if defended.score is None or not refuses(defended.predict):
         raise ValueError("detection is measured of a pipeline that has a score and refuses")
@@ -113,7 +114,7 @@ def facts(
     return {
         "eps": eps,
         "images": len(x),
-        "seen": attack.to_spec() == trained_on,
+        "seen": source is defended.inside and attack.to_spec() == trained_on,
         "trained_on": trained_on,
         "fpr": getattr(defended.predict, "fpr", None),
         "clean_refused": _share(said.argmax(1) == setting.classes),

@@ -62,10 +62,10 @@ class Refusing(nn.Module):
 
     scale makes a standard deviation of the clean scores weigh 0.3 of a logit: steep enough for an
     attack on all columns to feel, and so flat that ten of them do not saturate its cross-entropy
-    (on digits attacks were weaker at ten times the slope, and at a third). Where
-    rounding would let column and logits tie, the column's value is the next float above, or the
-    largest logit itself, and its gradient that of the formula. trained_on: the spec of the attack
-    that the detector knows; fpr: the share of clean images it may refuse.
+    (on digits attacks were weaker at three times the slope, and at a third). Where rounding would
+    let column and logits tie, the column's value is the next float above, or the largest logit
+    itself, and its gradient that of the formula. trained_on: the spec of the attack that the
+    detector knows; fpr: the share of clean images it may refuse.
     """
 
     refuses: ClassVar[bool] = True
@@ -78,9 +78,8 @@ class Refusing(nn.Module):
         super().__init__()
         self.detector = detector
         self.fpr, self.trained_on = fpr, trained_on
-        place = next(detector.parameters()).device
-        self.register_buffer("threshold", torch.tensor(threshold, device=place))
-        self.register_buffer("scale", torch.tensor(scale, device=place))
+        self.register_buffer("threshold", torch.tensor(threshold))
+        self.register_buffer("scale", torch.tensor(scale))
 
     def forward(self, x: Tensor) -> Tensor:
         """Columns (N, K + 1), the last one refusing."""
@@ -120,9 +119,10 @@ def _fraction(fpr: float) -> Fraction:
     return Fraction(fpr).limit_denominator(round(1 / _LEAST_FPR))
 
 
-def calibrated(detector: Detector, validation: Split, fpr: float) -> tuple[float, float]:
-    """Threshold and scale (see Refusing) from clean images."""
-    device = next(detector.parameters()).device
+def calibrated(
+    detector: Detector, validation: Split, fpr: float, device: torch.device
+) -> tuple[float, float]:
+    """Threshold and scale (see Refusing) from clean images; the detector is on the device."""
     with torch.no_grad():
         rows = torch.split(torch.arange(len(validation)), ROWS)
         scores = torch.cat([detector(validation.images(few, device))[1] for few in rows])
@@ -163,12 +163,12 @@ class DetectorRecipe(CraftingRecipe):
         own = workshop.of(workshop.model)
         classifier = own.undefended()
         detector = self.detector(own, classifier).to(workshop.device).eval()
-        at, scale = calibrated(detector, validation, self.fpr)
+        at, scale = calibrated(detector, validation, self.fpr, workshop.device)
 
         def refusing(watch: Detector) -> Refusing:
             trained_on = self.inner.to_spec()
             made = Refusing(watch, threshold=at, scale=scale, fpr=self.fpr, trained_on=trained_on)
-            return made.eval()
+            return made.to(workshop.device).eval()
 
         predict = refusing(detector)
         standin = detector.standin()

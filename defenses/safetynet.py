@@ -86,11 +86,12 @@ class SafetyNet(DetectorRecipe):
         def fit() -> Made:
             ball = Ball(norm, eps, workshop.classes)
             x_adv = ball.of_split(self.inner, classifier, few, self.seed, workshop.device)
-            clean, moved = (
-                torch.cat([units(rows.to(workshop.device))[1] for rows in torch.split(x, ROWS)])
-                for x in (few.images(slice(None)), x_adv)
-            )
-            return self._fitted(clean, moved)
+            with torch.no_grad():
+                clean, moved = (
+                    torch.cat([units(rows.to(workshop.device))[1] for rows in torch.split(x, ROWS)])
+                    for x in (few.images(slice(None)), x_adv)
+                )
+                return self._fitted(clean, moved)
 
         identity = {**self.made_of(classifier), "library": library()}
         return Quantised.of(units, workshop.made(text, identity, fit))

@@ -40,13 +40,13 @@ DETECTION = {
     "cell": TEXT,
 }
 """Columns of detection in order, and their types. seen: 1 where the detector was trained with this
-very attack.
+very attack, made on the classifier.
 """
 LEGEND = (
     """\
 One row per attack and mode. Oblivious: the attack's images were made on the undefended classifier
 inside; any other mode: on the whole pipeline, detector and all. Seen: the detector was trained with
-this very attack.""",
+this very attack, made on the classifier.""",
     """\
 Fooling: how many of the images the attack turned into adversarial ones, which the classifier gets
 wrong though it is right on the clean image; only these have to be detected. AUC: the probability,
@@ -140,7 +140,7 @@ def figure_name(of: Record) -> str:
 
 def _figure(cells: Sequence[tuple[Record, Mapping[str, Any]]]) -> Figure:
     """A colour per defended model and attack; dashed where the attack knows the detector, thick
-    where the detector knows the attack.
+    where the detector was trained with it.
     """
     from matplotlib.figure import Figure
 

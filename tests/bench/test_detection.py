@@ -134,6 +134,11 @@ def test_an_adaptive_attack_gets_past(watched):
     assert found["seen"] is False
 
 
+def test_what_knows_the_detector_is_not_seen(watched):
+    found = facts(watched, attacks.get("fgsm"), watched.surrogate, X, Y, 0.2, SETTING)
+    assert (found["trained_on"], found["seen"]) == ("fgsm", False)
+
+
 def test_a_minimal_attack_is_moved_on_to_eps(watched):
     attack = attacks.get("deepfool")
     found = facts(watched, attack, watched.inside, X, Y, 0.2, SETTING)

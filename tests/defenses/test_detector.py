@@ -97,10 +97,6 @@ def test_bad_values_are_refused(spec, message):
 class Said(Detector):
     """Logits (N, 3) and scores that are the images' own numbers."""
 
-    def __init__(self):
-        super().__init__()
-        self.one = nn.Parameter(torch.ones(()))
-
     def forward(self, x):
         return x[:, :3], x[:, 3]
 
@@ -149,20 +145,16 @@ def test_an_adversary_sees_a_refusal_as_the_label():
 
 def test_calibration_by_hand():
     class Brightness(Detector):
-        def __init__(self):
-            super().__init__()
-            self.one = nn.Parameter(torch.ones(()))
-
         def forward(self, x):
             return x.flatten(1)[:, :2], x.mean((1, 2, 3))
 
     pixels = torch.arange(200.0).div(200)[torch.randperm(200, generator=torch.Generator())]
     split = Split(pixels[:, None, None, None].expand(-1, 1, 2, 2), torch.zeros(200).long())
-    at, scale = calibrated(Brightness(), split, 0.05)
+    at, scale = calibrated(Brightness(), split, 0.05, torch.device("cpu"))
     assert at == pytest.approx(189 / 200), "ten of 200 lie above"
     assert scale == pytest.approx(0.3 / float(pixels.std()), rel=1e-5)
     same = Split(torch.zeros(200, 1, 2, 2), split.y)
-    assert calibrated(Brightness(), same, 0.05) == (0.0, pytest.approx(0.3))
+    assert calibrated(Brightness(), same, 0.05, split.x.device) == (0.0, pytest.approx(0.3))
 
 
 # --- quantised activations -----------------------------------------------------------------------
@@ -295,6 +287,18 @@ def test_a_model_of_the_users_own_needs_a_net_for_the_detector(workshop, tmp_pat
         recipe.deploy(workshop(f"{tmp_path}/net.py:make"))
     with pytest.raises(ValueError, match="net must be one to train, got"):
         replace(recipe, net=models.get(f"{tmp_path}/net.py:make"))
+
+
+def test_a_net_of_its_own_is_written_as_it_is_read():
+    spec = "detector:net=[mlp:epochs=1],attack=fgsm"
+    assert defenses.get(spec).to_spec() == spec
+    assert defenses.get("detector:net=none").to_spec() == "detector"
+    assert defenses.get(spec).identity() != defenses.get("detector:attack=fgsm").identity()
+
+
+def test_how_detectors_are_attacked():
+    assert defenses.get("detector").adaptive == "white-box"
+    assert defenses.get("safetynet").adaptive == "bpda"
 
 
 # --- deployed ------------------------------------------------------------------------------------
