@@ -311,7 +311,6 @@ class _Pipeline:
         judge = judge_of(asked.predict, samples, setting)
         yield from loop.sweep(recipe, asked.surrogate, judge, samples, setting)
 
-
     def _setting(self, cell: Cell, asked: Defended) -> Setting:
         """How the loop runs a cell."""
         return Setting(

@@ -159,7 +159,7 @@ class _Wanted:
             base = Cell(
                 data=self.data,
                 model=model_part,
-                defense=_defense_part(defense, request.norm, self.reference),
+                defense=self._defense(defense),
                 attack=CERTIFIED,
                 norm=request.norm,
                 eps=self.eps,
@@ -180,6 +180,14 @@ class _Wanted:
                     yield cell, Sources(self.text, model, name, spec)
             if request.norm in defense.certifies:
                 yield base, Sources(self.text, model, name, "")
+
+    def _defense(self, defense: Defense) -> Part:
+        """A defense as plain values: shown as asked for, known by what the run fills in."""
+        norm, reference = self.request.norm, float(self.reference)
+        filled: Defense = valid(lambda _: defense.at(norm, reference), "")
+        if (validation := self.dataset.validation) is not None:
+            valid(lambda _: filled.check_data(self.dataset.shape, len(validation)), "")
+        return Part(defense.to_spec(), filled.identity())
 
     def _named(self) -> list[str]:
         return named_attacks(self.request.attacks, self.request.norm, self.dataset.classes)
@@ -246,12 +254,6 @@ def _model_part(text: str, dataset: data.Dataset, n: int, device: str) -> Part:
     settings = vars(model.settings(len(dataset.train), dataset.shape[0]))
     how = {name: repr(value) for name, value in settings.items()}
     return Part(model.to_spec(), {**identity, "settings": how, "training": train.REVISION})
-
-
-def _defense_part(defense: Defense, norm: str, reference: Fraction) -> Part:
-    """A defense as plain values: shown as asked for, known by what the run fills in."""
-    filled = valid(lambda _: defense.at(norm, float(reference)), "")
-    return Part(defense.to_spec(), filled.identity())
 
 
 def named_attacks(texts: Sequence[str], norm: str, classes: int) -> list[str]:

@@ -281,6 +281,9 @@ class Defense(ABC):
             raise TypeError(f"{text!r} must name a defense, got {type(recipe).__name__}")
         return recipe
 
+    def check_data(self, shape: Shape, validation: int) -> None:  # noqa: B027  most work with any
+        """Refuses images of a shape, or so few validation images, that it cannot work with."""
+
     def to_spec(self) -> str:
         """The shortest spec of this defense."""
         return registry.defenses.describe(self)

@@ -11,7 +11,7 @@ from typing import Any, Self, cast
 import torch
 from torch import Tensor, nn
 
-from attacks import loop
+from attacks import loop, norms
 from attacks.base import Attack, StepAttack, Task
 from attacks.draws import Draws
 from attacks.oracles import held
@@ -19,6 +19,7 @@ from attacks.threat import NORMS
 from defenses import registry
 from defenses.base import Defense
 from defenses.validation import ROWS
+from models.nets import Shape
 from models.split import Split
 
 
@@ -71,6 +72,16 @@ class CraftingRecipe(Defense):
         eps = reference if self.eps is None else self.eps
         filled: Self = replace(cast(Any, self), norm=self.norm or norm, eps=eps)
         return filled
+
+    def check_data(self, shape: Shape, validation: int) -> None:  # noqa: ARG002  see Defense
+        """Refuses an eps larger than the box."""
+        norm = self.norm or "linf"
+        widest = float(norms.size(torch.ones(1, *shape), norm))
+        if self.eps is not None and self.eps > widest:
+            raise ValueError(
+                f"eps must be at most {widest:g} under {norm} (the width of the box [0, 1] for "
+                f"images {tuple(shape)}), got {self.eps}"
+            )
 
     def filled(self, classes: int) -> tuple[float, str]:
         """eps and norm; refuses what the run did not fill in, and too few classes."""

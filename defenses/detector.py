@@ -20,6 +20,7 @@ from defenses.crafting import CraftingRecipe
 from defenses.straight import straight_through
 from defenses.validation import ROWS
 from models import checkpoint
+from models.nets import Shape
 from models.split import Split
 
 _LEAST_FPR = 1e-6
@@ -145,6 +146,11 @@ class DetectorRecipe(CraftingRecipe):
         self.check_ball()
         if not _LEAST_FPR <= self.fpr < 1:
             raise ValueError(f"fpr must be in [{_LEAST_FPR}, 1), got {self.fpr}")
+
+    def check_data(self, shape: Shape, validation: int) -> None:
+        """See CraftingRecipe; refuses too few validation images for fpr, too."""
+        super().check_data(shape, validation)
+        check_enough(validation, self.fpr)
 
     def made_of(self, classifier: nn.Module) -> dict[str, Any]:
         """Whatever changes the detector, which the threshold does not."""

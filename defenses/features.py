@@ -16,6 +16,7 @@ from defenses.base import Defended, Defense, OtherSplit, Workshop
 from defenses.constructed import Construction
 from defenses.madry import Madry
 from models import checkpoint
+from models.nets import Shape
 from models.split import Split
 from models.train import Standard
 
@@ -75,6 +76,10 @@ class RobustFeatures(FeatureDefense):
     def at(self, norm: str, reference: float | None) -> Self:
         """See Defense: what the teacher left open."""
         return replace(self, teacher=self.teacher.at(norm, reference))
+
+    def check_data(self, shape: Shape, validation: int) -> None:
+        """See Defense: what the teacher refuses."""
+        self.teacher.check_data(shape, validation)
 
     def construction(self) -> Construction:
         """See FeatureDefense."""

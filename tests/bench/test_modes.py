@@ -286,6 +286,21 @@ def test_a_certificate_is_a_cell_of_its_own_and_no_attack(file):
     assert "certificate" not in {cell.attack.kind for cell in resolve(under_linf).cells}
 
 
+@pytest.mark.parametrize(
+    ("spec", "norm", "message"),
+    [
+        ("advtrain:eps=9", "l2", "eps must be at most 8 under l2 .* got 9.0"),
+        ("static:eps=65", "l1", "eps must be at most 64 under l1 .* got 65.0"),
+        ("robust_features:teacher=[madry:eps=9]", "l2", "eps must be at most 8 under l2"),
+        ("detector:fpr=0.001", "linf", "fpr=0.001 needs at least 1,000 .* got 129"),
+        ("safetynet:fpr=0.005", "linf", "fpr=0.005 needs at least 200 .* got 129"),
+    ],
+)
+def test_what_the_data_cannot_bear_is_refused_before_any_work(spec, norm, message):
+    with pytest.raises(RequestError, match=message):
+        resolve(Request(models=(MODEL,), defenses=(spec,), norm=norm, n=10))
+
+
 def test_answers_to_average_are_at_least_one():
     with pytest.raises(RequestError, match="eot must be at least 1, got 0"):
         Request(eot=0)
