@@ -14,7 +14,7 @@ _SEEDS = 2**64
 @dataclass(frozen=True)
 class Averaging(Defense):
     """Averaging of models: the mean of the probabilities of nets trained from different seeds
-    (Goodfellow et al. 2014, arXiv:1412.6572, section 10).
+    (Goodfellow et al. 2014, arXiv:1412.6572, section 9).
 
     nets: how many, 12 in the paper; their seeds are the model's own and the next ones. Each is
     trained on clean images, the first is the undefended model. Attacks see the mean, as in the

@@ -11,9 +11,9 @@ from defenses.base import Defended, Defense, Workshop
 @dataclass(frozen=True)
 class Noise(Defense):
     """Noise while training: minimise L(x + n, y), n random (Goodfellow et al. 2014,
-    arXiv:1412.6572, section 7).
+    arXiv:1412.6572, section 6).
 
-    kind: of the noise, per component: normal with standard deviation sigma, uniform in
+    law: of the noise, per component: normal with standard deviation sigma, uniform in
     [-sigma, sigma), or sign, -sigma or sigma; the last two are the paper's controls, which leave it
     no more robust. sigma: 0 is standard training bit for bit. clip: whether x + n is moved into
     [0, 1]; the paper does not. seed: of the noise, which is drawn anew for each image and epoch.
@@ -22,7 +22,7 @@ class Noise(Defense):
     """
 
     sigma: float = 0.25
-    kind: Kind = "normal"
+    law: Kind = "normal"
     clip: bool = False
     seed: int = 0
 
@@ -31,6 +31,6 @@ class Noise(Defense):
 
     def deploy(self, workshop: Workshop) -> Defended:
         """See Defense."""
-        objective = Noisy(self.sigma, self.kind, self.seed, self.clip)
+        objective = Noisy(self.sigma, self.law, self.seed, self.clip)
         net = workshop.fit(objective, {"defense": self.identity()})
         return Defended(predict=net, surrogate=net)

@@ -28,7 +28,9 @@ class Threshold(TransformRecipe):
     arXiv:1704.01155, depth 1 bit).
 
     level: in (0, 1), 1/2 in the paper. train: clean, as in the paper, the undefended net;
-    transformed, one trained on binary images.
+    transformed, one trained on binary images. Under linf no attack moves a component across the
+    level that is further than eps from it: on images of almost nothing but 0 and 1 some robustness
+    below eps 1/2 is real, and above it none is left.
     """
 
     masking: ClassVar[str] = "a threshold has zero gradient"

@@ -164,6 +164,14 @@ def test_length_by_hand():
     assert length(torch.tensor([[3.0], [4.0]])).tolist() == [5.0]
 
 
+def test_total_variation_of_a_flat_image_has_a_gradient():
+    x = torch.full((1, 1, 4, 4), 0.5).requires_grad_()
+    made = Denoised(0.1, 20)(x)
+    (gradient,) = torch.autograd.grad(made.sum(), x)
+    torch.testing.assert_close(made, x)
+    torch.testing.assert_close(gradient, torch.ones_like(x), msg="the mean stays")
+
+
 # --- random size and place -----------------------------------------------------------------------
 
 
