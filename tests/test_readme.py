@@ -11,6 +11,7 @@ import typer.main
 
 from attacks.registry import attacks
 from bench import cli, listing
+from defenses.registry import defenses
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8") if (ROOT / "README.md").is_file() else ""
@@ -67,9 +68,15 @@ def test_the_attacks_are_those_of_the_table():
     assert shown == listing.markdown("attacks", attacks)
 
 
+def test_the_defenses_are_those_of_the_table():
+    shown = TEXT.split("<!-- defenses -->")[1].split("<!-- end defenses -->")[0].strip()
+    # Stale? Put there what `bench list defenses --markdown` prints.
+    assert shown == listing.markdown("defenses", defenses)
+
+
 def test_there_is_something_to_check():
-    assert len(PYTHON) == 5
-    assert len(ON_DIGITS) == 5
+    assert len(PYTHON) == 6
+    assert len(ON_DIGITS) == 8
     assert len(LINES) > len(ON_DIGITS)
 
 
