@@ -7,6 +7,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
 import attacks
@@ -44,6 +46,18 @@ def test_equal_scores_are_refused_together_or_not_at_all():
     scores = torch.tensor([0.0] * 10 + [1.0] * 10)
     assert threshold(scores, 0.25) == 1.0, "ten of twenty would be more than a quarter"
     assert threshold(scores, 0.5) == 0.0
+
+
+@given(
+    st.lists(st.integers(-3, 3).map(float), min_size=20, max_size=60),
+    st.sampled_from([0.05, 0.1, 0.2, 1 / 3, 0.9]),
+)
+def test_it_is_the_least_score_that_refuses_no_more_than_the_share(values, fpr):
+    def refused(at):
+        return sum(value > at for value in values)
+
+    fitting = [at for at in values if refused(at) <= fpr * len(values) + 1e-9]
+    assert threshold(torch.tensor(values), fpr) == min(fitting)
 
 
 @pytest.mark.parametrize(
@@ -345,6 +359,27 @@ def test_the_threshold_alone_trains_nothing_anew(made, workshop, cache):
     other = replace(made.recipe, fpr=0.2).deploy(shop)
     assert lines == []
     assert other.predict.threshold < made.defended.predict.threshold
+
+
+def test_whatever_changes_the_machine_changes_its_key(workshop, tmp_path):
+    lines = []
+    cache = Cache(tmp_path)
+
+    base = defenses.get("safetynet:images=40,attack=fgsm").at("linf", 0.15)
+
+    def fits(recipe, **changes):
+        lines.clear()
+        recipe.deploy(workshop("mlp_relu:epochs=1", cache=cache, say=lines.append, **changes))
+        return any(line.startswith("training RBF SVM") for line in lines)
+
+    assert fits(base)
+    assert not fits(base)
+    assert not fits(replace(base, fpr=0.1))
+    changes = ({"images": 41}, {"c": 2.0}, {"levels": 3}, {"layers": 1}, {"seed": 1}, {"eps": 0.1})
+    assert all(fits(replace(base, **change)) for change in changes)
+    assert fits(replace(base, attack=Fgsm(random=0.5)))
+    assert fits(base, numerics={"threads": 2})
+    assert fits(base, fingerprint="other")
 
 
 def test_an_attack_on_the_whole_gets_past_the_detector(made):
