@@ -220,6 +220,7 @@ class Workshop:
         else:
             weights, facts = stored
         digest = checkpoint.digest(weights)
+        self.seconds.append(facts["seconds"])
         self.trained.append(Trained(digest, text, facts["log"], facts["seconds"]))
         return weights
 
