@@ -205,6 +205,7 @@ class Registry:
                 default = _default(field)
                 text = "required" if default is dataclasses.MISSING else self._text(default)
                 keys.append((field.name, type_name(hints[field.name]), text))
+        is_key = any(key == "kind" for key, *_ in keys)
         summary = doc.split("\n\n")[0].replace("\n", " ")
         paper = re.search(r"\(([^()]*\d{4}[^()]*)\)", summary)
         return Description(
