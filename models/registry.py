@@ -211,9 +211,7 @@ class Registry:
         return Description(
             name=name,
             kind=self.kind,
-            sort=""
-            if any(key == "kind" for key, *_ in keys)
-            else str(_declared(cls, "kind") or ""),
+            sort="" if is_key else str(_declared(cls, "kind") or ""),
             summary=re.sub(r"\s*\([^()]*\d{4}[^()]*\)", "", summary),
             paper=paper.group(1) if paper else "",
             keys=tuple(keys),
