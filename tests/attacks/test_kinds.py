@@ -303,7 +303,7 @@ def test_a_mean_over_draws_is_the_mean(access: str) -> None:
     x = images(5)
     aim = Aim(MARGIN, torch.arange(5), torch.ones(5))
     plain = ORACLES[access](Curved())(x, aim, differentiate=True)
-    mean = MeanOracle(ORACLES[access](Alternating()), 2)(x, aim, differentiate=True)
+    mean = MeanOracle([ORACLES[access](Alternating())] * 2)(x, aim, differentiate=True)
     for name in ("logits", "value", "gradient"):
         torch.testing.assert_close(getattr(mean, name), 2 * getattr(plain, name))
     assert plain.gradient.abs().max() > 0
