@@ -108,14 +108,20 @@ def furthest(x: Tensor, norm: str) -> Tensor:
 
 
 def random_point(
-    x: Tensor, radius: Tensor, norm: str, draws: Draws, purpose: str, *counters: int | Tensor
+    x: Tensor,
+    radius: Tensor,
+    norm: str,
+    draws: Draws,
+    purpose: str,
+    *counters: int | Tensor,
+    box: bool = True,
 ) -> Tensor:
-    """A point drawn uniformly from the ball around x, then moved into the box (which keeps it in
-    the ball).
+    """A point drawn uniformly from the ball around x, then (with box) moved into the box, which
+    keeps it in the ball.
     """
     flat = x.flatten(1)
     delta = _row(norm).random(flat, radius[:, None], draws, purpose, counters)
-    return _row(norm).place(flat, delta, radius[:, None], _WALLS[True]).view_as(x)
+    return _row(norm).place(flat, delta, radius[:, None], _WALLS[box]).view_as(x)
 
 
 def dual(norm: str) -> str:

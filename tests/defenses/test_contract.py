@@ -59,7 +59,7 @@ ROWS = {
     ),
     "fast": Row(
         "fast",
-        "L(x_adv, y); x_adv by pgd:steps=1,rel_alpha=1.25, linf eps 0.15, warm-up 0",
+        "L(x_adv, y); x_adv by one step of 1.25 eps from a random start, linf eps 0.15, warm-up 0",
         0.7,
     ),
     "free": Row(

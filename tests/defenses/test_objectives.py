@@ -15,6 +15,7 @@ from attacks.losses import CROSS_ENTROPY
 from attacks.pgd import Pgd
 from defenses.adversarial import InBall
 from defenses.advtrain import Weighted
+from defenses.crafting import Ball
 from defenses.goodfellow import Mixed
 from defenses.mart import Aware, boosted
 from defenses.nearby import Nearby
@@ -25,6 +26,7 @@ from models import nets
 from models.seeding import seeded
 from models.split import Split
 from models.train import Batch, TrainingFailed
+from tests.problems import Curved
 
 EPS = 0.1
 COMMON = {"eps": EPS, "norm": "linf", "warmup": 0.0, "seed": 0, "classes": 3}
@@ -163,12 +165,20 @@ def test_madry_is_advtrain_with_an_infinite_weight(workshop):
     assert one.trained[0].weights == other.trained[0].weights
 
 
-def test_fast_is_madry_with_one_long_step(workshop):
-    one, other = workshop("cnn_small:epochs=2"), workshop("cnn_small:epochs=2")
-    defenses.get("fast").at("linf", 0.15).deploy(one)
-    spec = "madry:attack=[pgd:steps=1,rel_alpha=1.25],warmup=0"
-    defenses.get(spec).at("linf", 0.15).deploy(other)
-    assert one.trained[0].weights == other.trained[0].weights
+def test_fast_steps_from_anywhere_in_the_ball_the_box_or_not():
+    """The authors' code for MNIST: the gradient is taken at x + d, then ball and box hold."""
+    x = torch.rand(6, 1, 8, 8, generator=torch.Generator().manual_seed(0)).round()
+    y, net = torch.arange(6), Curved()
+    draws = Draws.of(x, 3)
+    radius = torch.full((6,), EPS)
+    crafted = Ball("linf", EPS, 10).crafted(defenses.get("fast").inner, net, x, y, draws)
+    leaf = norms.random_point(x, radius, "linf", draws, "start", box=False).requires_grad_()
+    outside = ((leaf < 0) | (leaf > 1)).float().mean()
+    assert abs(float(outside) - 0.5) < 0.1, "half of d leads out of images of 0 and 1"
+    (gradient,) = torch.autograd.grad(F.cross_entropy(net(leaf), y, reduction="sum"), leaf)
+    moved = leaf.detach() + 1.25 * EPS * gradient.sign()
+    expected = torch.minimum(torch.maximum(moved, x - EPS), x + EPS).clamp(0, 1)
+    torch.testing.assert_close(crafted, expected)
 
 
 # --- the inner attack of TRADES and MART ---------------------------------------------------------
@@ -276,7 +286,7 @@ def test_the_alarm_fires_on_a_constructed_collapse(collapse):
     made = Weighted(**COMMON | {"classes": 2, "lam": math.inf}, attack=one_step, collapse=collapse)
     measured = made.validate(Dip(), dips(), 1.0)
     assert measured == {"score": 0.0, "clean": 1.0, "robust": 0.0, "own_attack": 1.0, "alarm": 1.0}
-    with pytest.raises(TrainingFailed, match=r"collapsed: 100\.0 % right under its own pgd"):
+    with pytest.raises(TrainingFailed, match=r"collapsed: 100\.0 % right under its own one step"):
         replace(made, collapse="fail").validate(Dip(), dips(), 1.0)
 
 
