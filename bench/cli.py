@@ -18,7 +18,6 @@ from bench.errors import BenchError, RequestError
 from bench.features_cli import INTERRUPTED
 
 if TYPE_CHECKING:
-    from bench.plan import Cell
     from bench.resolution import Job
     from bench.spec import Request
     from bench.store import Record, Store
@@ -250,51 +249,9 @@ def _executed(job: Job, store: Store, *, quiet: bool, fresh: bool) -> tuple[list
 
 
 def _show_plan(job: Job, store: Store) -> None:
-    from tabulate import tabulate
+    from bench.listing import planned
 
-    from bench.plan import missing
-
-    todo = {
-        item.cell.key: len(item.blocks)
-        for item in missing(job.cells, store.blocks(c.key for c in job.cells))
-    }
-    rows = [
-        (
-            cell.data.name,
-            cell.model.text,
-            cell.defense.text,
-            f"{cell.attack.text} ({cell.attack.mode})",
-            cell.norm,
-            len(cell.eps),
-            cell.seed,
-            cell.data.n,
-            f"{cell.blocks - todo.get(cell.key, 0)}/{cell.blocks}",
-            _most_queries(cell, todo.get(cell.key, 0)),
-        )
-        for cell in job.cells
-    ]
-    headers = (
-        "dataset",
-        "model",
-        "defense",
-        "attack",
-        "norm",
-        "eps",
-        "seed",
-        "n",
-        "blocks stored",
-        "queries at most",
-    )
-    print(tabulate(rows, headers=headers, tablefmt="github", disable_numparse=True))
-    stored = len(job.cells) - len(todo)
-    print(f"\n{len(job.cells)} cells, {stored} stored, {len(todo)} to run; nothing was run")
-
-
-def _most_queries(cell: Cell, blocks: int) -> str:
-    # The unknown cost of somebody else's attack is shown as such.
-    if cell.most_queries is None:
-        return "?" if blocks else "0"
-    return f"{cell.most_queries * blocks // cell.blocks:,}"
+    print(planned(job.cells, store.blocks(cell.key for cell in job.cells)))
 
 
 def _write_tables(records: list[Record], out: Path) -> None:

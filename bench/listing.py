@@ -1,4 +1,6 @@
-"""The tables of names as text: what `bench list` prints, and the table of attacks in README."""
+"""Names and plans as text: what `bench list` and `bench run --dry-run` print, and README's tables
+of attacks and defenses.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +8,7 @@ import itertools
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 
+from bench.plan import Cell, missing
 from models.registry import Description, Registry
 
 COLUMNS: Mapping[str, Callable[[Description], str]] = {
@@ -88,3 +91,43 @@ def _grid(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [header, ["-" * width for width in widths], *rows]
     padded = [map(str.ljust, line, widths) for line in lines]
     return "\n".join(f"| {' | '.join(line)} |" for line in padded)
+
+
+def planned(cells: Sequence[Cell], stored: Mapping[str, Sequence[int]]) -> str:
+    """What a run would do: a row per cell with the blocks that are stored already (numbers by key),
+    and the forward queries it makes at most.
+    """
+    from tabulate import tabulate
+
+    todo = {item.cell.key: len(item.blocks) for item in missing(cells, stored)}
+    rows = [
+        (
+            cell.data.name,
+            cell.model.text,
+            cell.defense.text,
+            f"{cell.attack.text} ({cell.attack.mode})",
+            cell.norm,
+            len(cell.eps),
+            cell.seed,
+            cell.data.n,
+            f"{cell.blocks - todo.get(cell.key, 0)}/{cell.blocks}",
+            _most_queries(cell, todo.get(cell.key, 0)),
+        )
+        for cell in cells
+    ]
+    table = tabulate(rows, headers=_PLANNED, tablefmt="github", disable_numparse=True)
+    done = len(cells) - len(todo)
+    return f"{table}\n\n{len(cells)} cells, {done} stored, {len(todo)} to run; nothing was run"
+
+
+_PLANNED = (
+    *("dataset", "model", "defense", "attack", "norm", "eps", "seed", "n"),
+    *("blocks stored", "queries at most"),
+)
+
+
+def _most_queries(cell: Cell, blocks: int) -> str:
+    # The unknown cost of somebody else's attack is shown as such.
+    if cell.most_queries is None:
+        return "?" if blocks else "0"
+    return f"{cell.most_queries * blocks // cell.blocks:,}"
