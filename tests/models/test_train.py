@@ -278,6 +278,19 @@ def test_buffers_belong_to_the_checkpoint():
 # --- failures ------------------------------------------------------------------------------------
 
 
+def test_training_that_ends_at_one_class_is_named():
+    def stuck(epochs):
+        net = untrained()
+        net[2].bias.data[0] = 100.0  # the largest logit of every image, whatever 500 updates do
+        settings = replace(QUICK, lr=1e-6, batch=47, epochs=epochs)
+        return net, fit(net, TRAIN, VALIDATION, Standard(), settings)
+
+    with pytest.raises(TrainingFailed, match="predicts one class for every image"):
+        stuck(500)
+    net, _ = stuck(499)
+    assert set(train.predictions(net, VALIDATION).tolist()) == {0}, "may yet be a slow start"
+
+
 def test_a_loss_that_grows_beyond_all_bounds_ends_training():
     net = CnnSmall().build((1, 8, 8), 3)
     settings = replace(QUICK, optimiser="sgd", lr=1e12, epochs=5)
