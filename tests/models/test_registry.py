@@ -176,7 +176,8 @@ def test_an_unknown_name_is_refused_with_the_nearest_known_ones():
     assert message.startswith("no model 'cnn_smal'; did you mean 'cnn_small'")
     assert message.endswith("(bench list models)")
     message = refusal(defenses, "advtrian:lam=1", UnknownName)
-    assert message == "no defense 'advtrian'; did you mean 'advtrain'? (bench list defenses)"
+    assert message.startswith("no defense 'advtrian'; did you mean 'advtrain'")
+    assert message.endswith("? (bench list defenses)")
 
 
 def test_a_name_that_is_near_none_is_refused_with_all_known_ones():
