@@ -793,6 +793,7 @@ def test_table_and_recipes_agree():
         "cifar10": "Krizhevsky 2009, Learning Multiple Layers of Features",
         "imagefolder": "",
         "npz": "",
+        "constructed": "Ilyas et al. 2019, arXiv:1905.02175",
     }
     for text in ("digits", "imagefolder:path=a,size=8", "npz:test=a.npz,train=b.npz"):
         recipe = datasets.get(text)
