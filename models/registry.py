@@ -277,3 +277,12 @@ models = Registry(
     },
     loader=_load_model,
 )
+
+generators = Registry(
+    "generator",
+    {
+        "dcgan": "models.gans:Dcgan",
+        "defensegan": "models.gans:DefenseGan",
+    },
+)
+"""Generator recipes: an architecture and how it is trained by default."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -57,14 +57,12 @@ class State:
         tensors = {
             "total": self.total,
             "order": self.order.get_state(),
-            **_under("net", self.net.state_dict()),
-            **_under("best", self.best[1]),
-            **_under("memory", self.memory),
-            **_under("generator", seeding.states(self.total.device)),
+            **under("net", self.net.state_dict()),
+            **under("best", self.best[1]),
+            **under("memory", self.memory),
+            **under("generator", seeding.states(self.total.device)),
         }
-        for number, moments in self.optimiser.state_dict()["state"].items():
-            held = {name: value for name, value in moments.items() if value is not None}
-            tensors |= _under(f"optimiser/{number}", held)
+        tensors |= under("optimiser", moments(self.optimiser))
         facts = {
             "format": FORMAT,
             "epoch": self.epoch,
@@ -84,35 +82,50 @@ class State:
             return False
         tensors, facts = found
         device = self.total.device
-        self.net.load_state_dict(_of("net", tensors))
-        self.optimiser.load_state_dict(
-            {"state": self._moments(tensors), "param_groups": self._groups(facts["rates"])}
-        )
+        self.net.load_state_dict(of("net", tensors))
+        restore_moments(self.optimiser, of("optimiser", tensors), facts["rates"])
         self.schedule.load_state_dict(facts["schedule"])
         self.order.set_state(tensors["order"])
-        seeding.restore(_of("generator", tensors), device)
+        seeding.restore(of("generator", tensors), device)
         self.total = tensors["total"].to(device)
-        best = {name: value.to(device) for name, value in _of("best", tensors).items()}
+        best = {name: value.to(device) for name, value in of("best", tensors).items()}
         self.best = (facts["score"], best)
-        self.memory |= {name: value.to(device) for name, value in _of("memory", tensors).items()}
+        self.memory |= {name: value.to(device) for name, value in of("memory", tensors).items()}
         self.log, self.epoch, self.seconds = facts["log"], facts["epoch"], facts["seconds"]
         self.is_over = facts["is_over"]
         return True
 
-    def _moments(self, tensors: Mapping[str, Tensor]) -> dict[int, dict[str, Any]]:
-        """The optimiser's state per parameter; momentum of a first update is absent."""
-        numbers = {int(name.split("/")[1]) for name in tensors if name.startswith("optimiser/")}
-        return {number: _of(f"optimiser/{number}", tensors) for number in numbers}
 
-    def _groups(self, rates: list[float]) -> list[dict[str, Any]]:
-        groups: list[dict[str, Any]] = self.optimiser.state_dict()["param_groups"]
-        return [{**group, "lr": rate} for group, rate in zip(groups, rates, strict=True)]
+def moments(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """An optimiser's state per parameter, by number and name; momentum of a first update is
+    absent.
+    """
+    held: dict[str, Tensor] = {}
+    for number, values in optimiser.state_dict()["state"].items():
+        held |= under(str(number), {k: v for k, v in values.items() if v is not None})
+    return held
 
 
-def _under(name: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def restore_moments(
+    optimiser: torch.optim.Optimizer,
+    held: Mapping[str, Tensor],
+    rates: Sequence[float] | None = None,
+) -> None:
+    """Puts such a state back, and the learning rates of the groups where they are given."""
+    numbers = {int(name.split("/")[0]) for name in held}
+    groups: list[dict[str, Any]] = optimiser.state_dict()["param_groups"]
+    if rates is not None:
+        groups = [{**group, "lr": rate} for group, rate in zip(groups, rates, strict=True)]
+    state = {number: of(str(number), held) for number in numbers}
+    optimiser.load_state_dict({"state": state, "param_groups": groups})
+
+
+def under(name: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors by names that begin with a name."""
     return {f"{name}/{key}": value for key, value in tensors.items()}
 
 
-def _of(name: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def of(name: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What `under` put under a name."""
     first = f"{name}/"
     return {key.removeprefix(first): t for key, t in tensors.items() if key.startswith(first)}
