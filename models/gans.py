@@ -63,16 +63,19 @@ class Gan(ABC):
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.updates is not None and self.updates < 0:
             raise ValueError(f"updates must be at least 0, got {self.updates}")
+        self._check_rates()
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(f"seed must be from 0 to 2**63 - 1, got {self.seed}")
+        if self.weights is not None and not Path(self.weights).is_file():
+            raise ValueError(f"weights must be a file, got {self.weights}")
+
+    def _check_rates(self) -> None:
         if self.penalty is not None and not 0 <= self.penalty < math.inf:
             raise ValueError(f"penalty must be at least 0, got {self.penalty}")
         if not self.lr > 0 or not math.isfinite(self.lr):
             raise ValueError(f"lr must be above 0, got {self.lr}")
         if not 0 <= self.ema < 1:
             raise ValueError(f"ema must be in [0, 1), got {self.ema}")
-        if not 0 <= self.seed < 2**63:
-            raise ValueError(f"seed must be from 0 to 2**63 - 1, got {self.seed}")
-        if self.weights is not None and not Path(self.weights).is_file():
-            raise ValueError(f"weights must be a file, got {self.weights}")
 
     @abstractmethod
     def net(self, shape: Shape) -> nn.Module:
