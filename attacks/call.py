@@ -112,7 +112,7 @@ def handed(
     target = Labels(model, setting.shape, setting.classes)
     source = recipe.prepare(target, supplies, setting, x, eps)
     with frozen(source.model):
-        yield recipe.inner, source.model, replace(setting, exact=False)
+        yield source.attack or recipe.inner, source.model, replace(setting, exact=False)
 
 
 def _radius(threat: ThreatModel, count: int) -> Tensor:

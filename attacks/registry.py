@@ -40,6 +40,7 @@ attacks = Registry(
         "boundary": "attacks.boundary:Boundary",
         "hopskipjump": "attacks.hopskipjump:HopSkipJump",
         "transfer": "attacks.transfer:Transfer",
+        "latent": "attacks.latent:Latent",
         "noise": "attacks.noise:Noise",
     },
     loader=_load,

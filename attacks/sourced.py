@@ -18,6 +18,7 @@ from attacks.oracles import ModelError, Predict, frozen
 from attacks.pipelines import is_random
 from attacks.verify import predictions
 from attacks.work import Setting
+from models.generators import Generator
 from models.recipes import Classifier
 
 
@@ -28,12 +29,13 @@ class Supplies:
     held_out (M, ...): images like the attacked ones, in [0, 1], of which neither those nor the
     target's training have any; own (M', ...): the adversary's images where they come from elsewhere
     (other half, foreign data), else the first of held_out are; sources: trained nets in the order
-    in which the attack names them.
+    in which the attack names them; generator: the one inside the target.
     """
 
     held_out: Tensor | None = None
     own: Tensor | None = None
     sources: Sequence[nn.Module] = ()
+    generator: Generator | None = None
     say: Callable[[str], None] = field(default=lambda _: None)
 
 
@@ -70,12 +72,13 @@ class Source:
     """The model that an attack is made on.
 
     queries: labels asked of the target to have it, once for all samples; facts: rows of what it is
-    like, see transfer.Row.
+    like, see transfer.Row; attack: what is run on it, where that is not the recipe's inner one.
     """
 
     model: nn.Module
     queries: int
     facts: tuple[dict[str, Any], ...]
+    attack: Attack | None = None
 
     def provenance(self) -> dict[str, Any]:
         """As the store keeps it beside a cell."""
@@ -83,6 +86,8 @@ class Source:
 
 
 SAME, HALF = "same", "half"
+GENERATOR = "generator"
+"""What an attack needs that searches the latent space of the target's generator."""
 
 
 class Sourced(Attack):

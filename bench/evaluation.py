@@ -19,20 +19,20 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from attacks import loop
 from attacks.base import Attack
 from attacks.call import check_answers, check_labels
 from attacks.oracles import DIFFERENTIATING, ModelError, Patient, Predict, frozen
-from attacks.pipelines import DRAWS, evaluation_draws
+from attacks.pipelines import evaluation_draws
 from attacks.registry import attacks
-from attacks.sourced import Labels, Source, Sourced, Supplies
+from attacks.sourced import GENERATOR, Labels, Source, Sourced, Supplies
 from attacks.verify import judge_of
 from attacks.work import Samples, Setting, Settled
-from bench import data, detection
+from bench import data, detection, gallery, gradients
 from bench.outcomes import Block, Images, span
-from bench.plan import BLOCK, CERTIFICATE, OBLIVIOUS, Cell, Todo
+from bench.plan import BLOCK, CERTIFICATE, OBLIVIOUS, TRANSFER, Cell, Todo
 from bench.supplies import Stock
 from bench.units import Done, Event, Failed, Moved, Noted, Prepared, Unit
 from defenses.base import Defended, Workshop
@@ -159,7 +159,7 @@ class _Pipeline:
         with frozen(predict):
             said = [
                 images.answers(patient, shape, draw=draw, classes=classes)
-                for draw in range(DRAWS if defended.random else 1)
+                for draw in range(defended.draws if defended.random else 1)
             ]
             again = images.first(shape).answers(patient, shape, classes=classes)
         logits = said[0]
@@ -189,14 +189,14 @@ class _Pipeline:
             if block.is_complete:
                 yield Done(key, number, block.arrays, 0.0)
         asked = self._asked(recipe, cell.attack.mode)
-        is_free = cell.attack.mode == OBLIVIOUS
-        handed = self.stock.supplies(recipe) if isinstance(recipe, Sourced) else None
+        is_free = cell.attack.mode in (OBLIVIOUS, TRANSFER)
+        handed = self._supplies(recipe) if isinstance(recipe, Sourced) else None
         start = time.perf_counter()
         if isinstance(recipe, Sourced) and handed is not None:
             source = self._source(recipe, handed, asked, cell)
             yield Noted(key, source.provenance())
             asked = replace(asked, surrogate=source.model, exact=False)
-            recipe, is_free = recipe.inner, True
+            recipe, is_free = source.attack or recipe.inner, True
         places = np.concatenate([np.arange(*span(number, cell.data.n)) for number in item.blocks])
         todo = places[self.right[places].any(1)]
         yield Moved(key, len(places) - len(todo))
@@ -204,23 +204,44 @@ class _Pipeline:
         held = replace(cell, query_budget=None) if is_free else cell
         found = self._settled(recipe, asked, held, todo, in_flight)
         told = map(_by_looks, found) if is_free else found
+        shown: dict[int, Tensor] = {}
         with frozen(asked.surrogate), frozen(self.defended.predict) as check:
-            yield from self._gathered(key, blocks, todo, told, check, start)
-        if facts := self._seen(recipe, asked, cell):
+            yield from self._gathered(key, blocks, todo, told, check, start, shown)
+        if facts := self._seen(recipe, asked, cell, shown):
             yield Noted(key, facts)
 
-    def _seen(self, recipe: Attack, asked: Defended, cell: Cell) -> dict[str, Any]:
-        """What else is known after an attack: how often a black box raised, and what a detector
-        makes of the images of a gradient attack.
+    def _seen(
+        self, recipe: Attack, asked: Defended, cell: Cell, shown: Mapping[int, Tensor]
+    ) -> dict[str, Any]:
+        """What else is known after an attack: how often a black box raised; of a gradient attack
+        whether gradients reached the image, and what a detector makes of its images; what a
+        purifier makes of those found, the first of which are `shown`.
         """
-        if isinstance(asked.predict, Patient):
-            return {"raised": asked.predict.raised} if asked.predict.raised else {}
-        if asked.score is None or cell.attack.mode == "transfer":
-            return {}
+        facts: dict[str, Any] = {}
         eps = float(cell.eps[-1] if cell.data.reference is None else cell.data.reference)
-        images, setting = self.images, self._setting(cell, asked)
-        told = detection.facts(asked, recipe, asked.surrogate, images.x, images.y, eps, setting)
-        return {"detection": told}
+        images, setting, mode = self.images, self._setting(cell, asked), cell.attack.mode
+        if asked.purified is not None:
+            shape = cell.numerics.shape
+            facts["gallery"] = gallery.gallery(self.defended, images, shown, eps, shape)
+        if isinstance(asked.predict, Patient):
+            return facts | ({"raised": asked.predict.raised} if asked.predict.raised else {})
+        if recipe.access in DIFFERENTIATING:
+            with frozen(asked.surrogate):
+                facts["gradients"] = gradients.zero(asked.surrogate, images, setting)
+        if asked.score is not None and mode != TRANSFER:
+            facts["detection"] = detection.facts(
+                asked, recipe, asked.surrogate, images.x, images.y, eps, setting
+            )
+        return facts
+
+    def _supplies(self, recipe: Sourced) -> Supplies:
+        """What an attack on another model is handed; one that needs the generator has as its source
+        the classifier behind it.
+        """
+        if GENERATOR not in recipe.needs:
+            return self.stock.supplies(recipe)
+        behind: Any = self.defended.handed(recipe.mode)
+        return Supplies(sources=(behind,), generator=self.defended.generator)
 
     def _gathered(
         self,
@@ -230,12 +251,17 @@ class _Pipeline:
         found: Iterable[Settled],
         check: Callable[[], None],
         start: float,
+        shown: dict[int, Tensor],
     ) -> Iterator[Moved | Done]:
-        """Settled samples into their blocks; a block that is complete is told at once."""
+        """Settled samples into their blocks; a block that is complete is told at once. The first
+        adversarial images are put into `shown`, by place.
+        """
         moved = 0
         for settled in found:
             place = int(todo[settled.sample])
             block = blocks[place // BLOCK]
+            if place < gallery.SHOWN:
+                shown[place] = settled.x_adv
             block.settle(place, settled, self.images.x[place])
             moved += 1
             if block.is_complete:
@@ -259,10 +285,22 @@ class _Pipeline:
             inside = self.defended.inside
             plain = self.workshop.of(self.workshop.model).undefended() if inside is None else inside
             return replace(self.defended, surrogate=plain, exact=False)
+        if mode == TRANSFER and not isinstance(recipe, Sourced):
+            return replace(self.defended, surrogate=self._substitute(), exact=False)
         if recipe.access in DIFFERENTIATING:
-            return self.defended
+            handed = self.defended.handed(mode)
+            exact = self.defended.exact and handed is self.defended.surrogate
+            return replace(self.defended, surrogate=handed, exact=exact)
         predict = Patient(self.defended.predict)
         return replace(self.defended, predict=predict, surrogate=predict)
+
+    def _substitute(self) -> nn.Module:
+        """An undefended net that the pipeline has nothing of: the model with another seed, a small
+        one where the model is given.
+        """
+        model = self.workshop.model
+        other = models.get("cnn_small") if model.is_trained else model
+        return self.workshop.of(replace(other, seed=model.seed + 1)).undefended()
 
     def _certified(self, item: Todo) -> Iterator[Moved | Done]:
         """The certificate's cell: every missing block."""

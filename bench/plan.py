@@ -16,6 +16,8 @@ BLOCK = 256
 """Samples per stored block; a block is committed whole or not at all."""
 OBLIVIOUS = "oblivious"
 """The mode of an attack made on the undefended classifier, which does not know of the defense."""
+TRANSFER = "transfer"
+"""The mode of an attack made on another model than the one it is judged on."""
 CERTIFICATE = "certificate"
 """The kind of a cell that holds what is proven, not what an attack found."""
 

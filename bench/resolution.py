@@ -17,16 +17,26 @@ from torch import nn
 from attacks import loop
 from attacks.base import Attack
 from attacks.oracles import DIFFERENTIATING
+from attacks.pipelines import EOT
 from attacks.registry import attacks
-from attacks.sourced import Sourced
+from attacks.sourced import GENERATOR, Sourced
 from bench import data, plan, supplies
 from bench.datasets import budget
 from bench.errors import RequestError
 from bench.evaluation import behaviour, dataset_of, numerics
-from bench.plan import CERTIFICATE, OBLIVIOUS, AttackPart, Cell, DataPart, Numerics, Part, Todo
+from bench.plan import (
+    CERTIFICATE,
+    OBLIVIOUS,
+    AttackPart,
+    Cell,
+    DataPart,
+    Numerics,
+    Part,
+    Todo,
+)
 from bench.spec import ALL, Request, parse_grid, valid
 from bench.units import Unit
-from defenses.base import Defense
+from defenses.base import Defense, Usual
 from defenses.registry import defenses
 from models import checkpoint, train
 from models.recipes import Classifier
@@ -145,17 +155,29 @@ class _Wanted:
         """The dataset loaded, its grid and its evaluated subset."""
         dataset = dataset_of(text, request.data_root)
         row = budget(dataset.kind, dataset.shape[0], request.norm)
-        eps, reference = parse_grid(request.eps or row.grid, request.norm), Fraction(row.reference)
-        part = data_part_of(dataset, request.n, reference)
+        made: list[Defense] = [valid(defenses.get, name) for name in request.rows]
+        # Every row of a run is judged on the same images at the same radii, so that they compare.
+        dear = [usual for defense in made if (usual := defense.usual(dataset.shape)) is not None]
+        grid = f"0,{row.reference}" if dear else row.grid
+        n = min([len(dataset.test), *(usual.n for usual in dear)]) if dear else None
+        eps, reference = parse_grid(request.eps or grid, request.norm), Fraction(row.reference)
+        part = data_part_of(dataset, n if request.n is None else request.n, reference)
         return cls(request, text, dataset, eps, reference, part, device)
 
     def cells(self) -> Iterator[tuple[Cell, Sources]]:
         """Every cell: pipelines by attacks and seeds, the modes of each, then certificates."""
-        request, numerics = self.request, numerics_of(self.device)
-        attacked = [self._attack(text) for text in self._named()]
-        for model, name in itertools.product(request.models, request.rows):
+        request = self.request
+        asked = [self._attack(text) for text in self._named()]
+        made: list[Defense] = [valid(defenses.get, name) for name in request.rows]
+        _check_generator([attack for _, attack, _ in asked], made)
+        for model, defense in itertools.product(request.models, made):
+            name = defense.to_spec()
             model_part = _model_part(model, self.dataset, self.data.n, self.device)
-            defense: Defense = valid(defenses.get, name)
+            usual = defense.usual(self.dataset.shape)
+            own = [self._attack(text) for text in defense.own_attacks]
+            attacked = list(
+                {part.text: (text, attack, part) for text, attack, part in asked + own}.values()
+            )
             base = Cell(
                 data=self.data,
                 model=model_part,
@@ -165,11 +187,11 @@ class _Wanted:
                 eps=self.eps,
                 seed=request.seeds[0],
                 sweep=request.sweep,
-                numerics=numerics,
+                numerics=_numerics(self.device, usual),
             )
             for (spec, attack, part), seed in itertools.product(attacked, request.seeds):
                 for mode in modes_of(attack, defense, oblivious=request.oblivious):
-                    eot = request.eot if "eot" in mode.split("+") else 1
+                    eot = self._eot(usual) if "eot" in mode.split("+") else 1
                     cell = replace(
                         base,
                         attack=replace(part, mode=mode, queries=_queries(attack, part, eot)),
@@ -180,6 +202,11 @@ class _Wanted:
                     yield cell, Sources(self.text, model, name, spec)
             if request.norm in defense.certifies:
                 yield base, Sources(self.text, model, name, "")
+
+    def _eot(self, usual: Usual | None) -> int:
+        """Answers of a random pipeline averaged per query."""
+        wanted = self.request.eot
+        return wanted or (EOT if usual is None else usual.eot)
 
     def _defense(self, defense: Defense) -> Part:
         """A defense as plain values: shown as asked for, known by what the run fills in."""
@@ -211,11 +238,28 @@ def modes_of(attack: Attack, defense: Defense, *, oblivious: bool) -> tuple[str,
     the defense declares, and before it the undefended classifier of an adversary who does not know
     of the defense.
     """
+    if GENERATOR in attack.needs and not defense.has_generator:
+        return ()
     if isinstance(attack, Sourced) or attack.access not in DIFFERENTIATING:
         return (attack.mode,)
     if defense.is_baseline or not oblivious:
-        return (defense.adaptive,)
-    return OBLIVIOUS, defense.adaptive
+        return defense.modes
+    return OBLIVIOUS, *defense.modes
+
+
+def _check_generator(asked: Sequence[Attack], made: Sequence[Defense]) -> None:
+    """Refuses an attack that needs a generator where no defense has one."""
+    for attack in asked:
+        if GENERATOR in attack.needs and not any(defense.has_generator for defense in made):
+            raise RequestError(
+                f"{attack.to_spec()} needs a defense with a generator, such as purify"
+            )
+
+
+def _numerics(device: str, usual: Usual | None) -> Numerics:
+    """Those of a device, with fewer rows on the CPU for a pipeline that is dear to ask."""
+    found = numerics_of(device)
+    return found if usual is None or device != "cpu" else replace(found, shape=usual.rows)
 
 
 def _queries(attack: Attack, part: AttackPart, eot: int) -> int | None:

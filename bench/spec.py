@@ -92,7 +92,7 @@ class Request:
     query_budget: int | None = None
     baseline: bool = True
     oblivious: bool = True
-    eot: int = 10
+    eot: int | None = None
     data_root: Path | None = None
 
     def __post_init__(self) -> None:

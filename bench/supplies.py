@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from attacks.base import Attack
-from attacks.sourced import HALF, SAME, Sourced, Supplies, check_source
+from attacks.sourced import GENERATOR, HALF, SAME, Sourced, Supplies, check_source
 from bench import data
 from bench.datasets import datasets
 from bench.errors import RequestError
@@ -69,9 +69,9 @@ class Stock:
 
 def identity(recipe: Attack, dataset: data.Dataset, root: Path | None) -> dict[str, Any]:
     """What of the supplies moves an outcome, for digests; refuses what cannot be supplied. Empty
-    for an attack that needs nothing.
+    for an attack that needs nothing that the pipeline does not hold.
     """
-    if not isinstance(recipe, Sourced):
+    if not isinstance(recipe, Sourced) or GENERATOR in recipe.needs:
         return {}
     if dataset.validation is None:
         raise RequestError(

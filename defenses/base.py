@@ -15,9 +15,11 @@ from torch import Tensor, nn
 
 from attacks.draws import Draws
 from attacks.oracles import Predict
-from attacks.pipelines import is_random
+from attacks.pipelines import DRAWS, is_random
 from defenses import registry
 from models import checkpoint, train
+from models.gans import Gan, Ready, Studio
+from models.generators import Generator
 from models.nets import Shape
 from models.recipes import Classifier
 from models.registry import canonical
@@ -44,8 +46,11 @@ class Defended:
     and refuses as predict does. exact: it answers as predict does, so that only its gradient
     differs. inside: the undefended classifier in it, on which an oblivious adversary makes images;
     where None that is the model trained without a defense. passes: of a net, per prediction.
-    generator: the generator inside; score: a detector's score (N,) of images, larger is more
-    suspicious; certify: a certificate for the norms that the recipe names.
+    further: what attacks are handed in modes of another first word than the surrogate's; draws:
+    evaluation draws that one that draws is judged under; purified: images, and draws where predict
+    takes any, to the images that the classifier sees. generator: the generator inside; score: a
+    detector's score (N,) of images, larger is more suspicious; certify: a certificate for the norms
+    that the recipe names.
     """
 
     predict: Predict
@@ -53,7 +58,10 @@ class Defended:
     exact: bool = False
     inside: Predict | None = None
     passes: int = 1
-    generator: nn.Module | None = None
+    further: Mapping[str, Predict] = field(default_factory=dict)
+    draws: int = DRAWS
+    purified: Predict | None = None
+    generator: Generator | None = None
     score: Predict | None = None
     certify: Certify | None = None
 
@@ -61,6 +69,10 @@ class Defended:
     def random(self) -> bool:
         """Whether predict draws random numbers."""
         return is_random(self.predict)
+
+    def handed(self, mode: str) -> Predict:
+        """What gradient attacks are handed in a mode."""
+        return self.further.get(mode.split("+")[0], self.surrogate)
 
     def facts(self) -> dict[str, Any]:
         """What it costs, as provenance stores it."""
@@ -96,6 +108,18 @@ class OtherSplit:
 
     size: Callable[[int], int]
     make: Callable[[Split], Split]
+
+
+@dataclass(frozen=True)
+class Usual:
+    """How a pipeline that is dear to ask is evaluated where nobody says otherwise, at eps 0 and the
+    reference eps alone: n, test images; eot, answers averaged per query; rows, images per call on
+    the CPU.
+    """
+
+    n: int
+    eot: int
+    rows: int
 
 
 Weights = dict[str, Tensor]
@@ -224,6 +248,23 @@ class Workshop:
         self.trained.append(Trained(digest, text, facts["log"], facts["seconds"]))
         return weights
 
+    def generator(self, recipe: Gan) -> Ready:
+        """A generator of the dataset's images: as given, pretrained, from the cache, or trained."""
+        studio = Studio(
+            train=self.train,
+            shape=self.shape,
+            fingerprint=self.fingerprint,
+            device=self.device,
+            numerics=self.numerics,
+            cache=self.cache,
+            say=self.say,
+        )
+        ready = studio.ready(recipe)
+        text = f"generator {recipe.to_spec()} ({ready.source})"
+        self.seconds.append(ready.seconds)
+        self.trained.append(Trained(ready.digest, text, ready.log, ready.seconds))
+        return ready
+
     def splits(self) -> tuple[Split, Split]:
         """The training and validation splits; raises ValueError where there are none."""
         if self.train is None or self.validation is None:
@@ -246,7 +287,9 @@ class Defense(ABC):
     reused. The next four are said in a few words, empty where there is nothing to say; attacks are
     derived from them. randomness: what draws random numbers at prediction; masking: what lets no
     gradient through, or none that is any use; rejection: what may refuse an image. certifies: norms
-    in which it yields a certificate. is_baseline: nothing is defended.
+    in which it yields a certificate. is_baseline: nothing is defended. has_generator: attacks that
+    search a latent space can be run; own_attacks: specs of attacks built for it, which run beside
+    those asked for.
     """
 
     revision: ClassVar[int] = 1
@@ -255,6 +298,13 @@ class Defense(ABC):
     rejection: ClassVar[str] = ""
     certifies: ClassVar[tuple[str, ...]] = ()
     is_baseline: ClassVar[bool] = False
+    has_generator: ClassVar[bool] = False
+    own_attacks: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def modes(self) -> tuple[str, ...]:
+        """The modes in which every gradient attack is run against it, beside the oblivious one."""
+        return (self.adaptive,)
 
     @property
     def adaptive(self) -> str:
@@ -273,6 +323,10 @@ class Defense(ABC):
         reference eps.
         """
         return self
+
+    def usual(self, shape: Shape) -> Usual | None:  # noqa: ARG002  most are cheap to ask
+        """How it is evaluated on images (C, H, W) unless told otherwise; none: as any other."""
+        return None
 
     @classmethod
     def from_spec(cls, text: str) -> Self:

@@ -43,6 +43,7 @@ defenses = Registry(
         "median": "defenses.median:MedianFilter",
         "tv": "defenses.tv:TotalVariation",
         "resizepad": "defenses.resizepad:ResizePad",
+        "purify": "defenses.purify:Purify",
         "robust_features": "defenses.features:RobustFeatures",
         "nonrobust_features": "defenses.features:NonrobustFeatures",
     },

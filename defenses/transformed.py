@@ -65,6 +65,20 @@ class Passing(nn.Module):
         return straight_through(exact, x)
 
 
+class PassingDraws(Randomised):
+    """A random transform with the gradient of the identity."""
+
+    def __init__(self, transform: Randomised):
+        super().__init__()
+        self.transform = transform
+
+    def forward(self, x: Tensor, draws: Draws) -> Tensor:
+        """See Randomised."""
+        with torch.no_grad():
+            exact = self.transform(x, draws)
+        return straight_through(exact, x)
+
+
 class TransformRecipe(Defense):
     """Base of the transforms: recipes with at least the key `train`, and `seed` where random.
 

@@ -39,6 +39,23 @@ class Inverted:
 
 
 @dataclass(frozen=True)
+class Restarts:
+    """What every restart of an inversion found of N images: z, velocity (N, R, d); images (N, R, C,
+    H, W); errors (N, R).
+    """
+
+    z: Tensor
+    velocity: Tensor
+    images: Tensor
+    errors: Tensor
+
+    def best(self) -> Inverted:
+        """The restart with the smallest error."""
+        each = torch.arange(len(self.z), device=self.z.device), self.errors.argmin(1)
+        return Inverted(self.z[each], self.images[each], self.errors, self.velocity[each])
+
+
+@dataclass(frozen=True)
 class Inversion:
     """z* = argmin |G(z) - x|^2 by gradient descent with momentum from R starts (Defense-GAN,
     Samangouei et al. 2018, arXiv:1805.06605; steps, restarts, schedule and momentum as released).
@@ -81,6 +98,20 @@ class Inversion:
         until: int | None = None,
     ) -> Inverted:
         """Inverts images x (N, C, H, W) from starts (N, R, d); nothing is differentiated through.
+        Arguments and errors are those of `every`.
+        """
+        return self.every(generator, x, starts, encoder=encoder, until=until).best()
+
+    def every(
+        self,
+        generator: Generator,
+        x: Tensor,
+        starts: Tensor,
+        *,
+        encoder: nn.Module | None = None,
+        until: int | None = None,
+    ) -> Restarts:
+        """What each restart finds.
 
         encoder: images to latents (N, d), which replace the first start; until: steps to take where
         not all, on the schedule of all. The restarts of all images
@@ -103,9 +134,8 @@ class Inversion:
                 )
             ]
         z, velocity, images, errors = map(torch.cat, zip(*parts, strict=True))
-        errors = errors.view(count, each)
-        best = errors.argmin(1) + torch.arange(count, device=x.device) * each
-        return Inverted(z[best], images[best], errors, velocity[best])
+        found = (t.view(count, each, *t.shape[1:]) for t in (z, velocity, images, errors))
+        return Restarts(*found)
 
     def _descended(
         self, generator: Generator, x: Tensor, z: Tensor, until: int

@@ -1,0 +1,62 @@
+"""A few images of a cell as they are stored beside it: clean, adversarial, and both purified."""
+
+from __future__ import annotations
+
+import base64
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from attacks.pipelines import evaluation_draws, is_random
+from attacks.rows import rows_of
+from attacks.verify import padded
+from bench.outcomes import Images
+from defenses.base import Defended
+
+SHOWN = 8
+"""Images of a gallery."""
+
+
+def gallery(
+    defended: Defended, images: Images, found: Mapping[int, Tensor], eps: float, shape: int
+) -> dict[str, Any]:
+    """The first images, the adversarial ones found for them (by place, the image itself where there
+    is none), both purified under the first evaluation draw, and what the pipeline says of these.
+    """
+    few = images.first(min(SHOWN, shape))
+    moved = torch.stack([found.get(place, few.x[place]) for place in range(len(few.x))])
+    shown, said = {}, {}
+    for name, x in (("clean", few.x), ("adversarial", moved)):
+        shown[name] = x
+        after = "purified" if name == "adversarial" else f"{name} purified"
+        shown[after] = _purified(defended, few, x, shape)
+        logits = Images(few.positions, x, few.y, few.ids).answers(defended.predict, shape)
+        said[after] = logits.argmax(1).tolist()
+    return {
+        "shape": list(few.x.shape[1:]),
+        "labels": few.y.tolist(),
+        "eps": eps,
+        "images": {name: _packed(x) for name, x in shown.items()},
+        "said": said,
+    }
+
+
+def _purified(defended: Defended, images: Images, x: Tensor, shape: int) -> Tensor:
+    purified: Any = defended.purified
+    rows = padded(x, shape)
+    with torch.no_grad():
+        if not is_random(purified):
+            made: Tensor = purified(rows)
+        else:
+            draws = evaluation_draws(images.ids, 0)
+            made = purified(rows, rows_of(draws, lambda t, _: padded(t, shape)))
+    return made[: len(x)]
+
+
+def _packed(x: Tensor) -> str:
+    """Images in [0, 1] as base64 of compressed bytes 0 to 255."""
+    raw = (x.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy().tobytes()
+    return base64.b64encode(zlib.compress(raw, 9)).decode("ascii")

@@ -1,0 +1,42 @@
+"""Whether gradients reach the image: the share of images at which what an attack is handed has none
+at all.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from attacks.draws import Draws
+from attacks.losses import CROSS_ENTROPY
+from attacks.oracles import Aim, Predict
+from attacks.pipelines import Witness
+from attacks.rows import rows_of
+from attacks.verify import padded
+from attacks.work import Setting
+from bench.outcomes import Images
+
+_MOST = 128
+"""Images looked at."""
+
+
+def zero(model: Predict, images: Images, setting: Setting) -> dict[str, Any]:
+    """zero: the share of the first images (of, at most 128) at which the cross-entropy's gradient
+    in the image, the mean over `eot` draws of a model that draws, is exactly zero everywhere.
+    """
+    few = images.first(_MOST)
+    witness = Witness(model, "gradient", setting.classes, 1, setting.eot)
+    draws = Draws.of(few.x, setting.seed).fork("look")
+    flat = 0
+    for first in range(0, len(few.x), setting.shape):
+        rows = slice(first, first + setting.shape)
+        x, y, own = rows_of(
+            (few.x[rows], few.y[rows], rows_of(draws, lambda t, _: t[rows])),  # noqa: B023  called at once
+            lambda t, _: padded(t, setting.shape),
+        )
+        aim = Aim(CROSS_ENTROPY, y, torch.ones(len(y), device=y.device))
+        gradient = witness.oracle(y, own, 0)(x, aim, differentiate=True).gradient
+        count = len(few.x[rows])
+        flat += int((gradient[:count] == 0).flatten(1).all(1).sum())
+    return {"zero": flat / len(few.x), "of": len(few.x)}
