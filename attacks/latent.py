@@ -20,6 +20,7 @@ from models.inversion import Inversion
 from models.recipes import Classifier
 
 _BETAS = 0.9, 0.999
+_FURTHER = 10.0
 _TINY = 1e-8
 
 
@@ -32,9 +33,10 @@ class Latent(Sourced):
     From the `starts` best of `tries` inversions of the image, each of `inversion` steps, Adam takes
     `steps` steps of size lr / sqrt(latent) on z for
     weight max(confidence - margin(G(z)), 0) + |G(z) - P(G(z))|_2^2, P the projection onto the ball
-    around the image and the box, margin the lead of the adversary's class. The adversarial image
-    is P(G(z)) for the z, on all paths, that is nearest to the ball and misclassified with that
-    confidence, else for the one with the least loss. The authors minimise |G(z) - x| and stop below
+    around the image and the box, margin the lead of the adversary's class; weight is ten times as
+    large on each further path. The adversarial image is P(G(z)) for the z, on all paths, that is
+    nearest to the ball and misclassified with that confidence, else for the one with the least loss
+    under weight 1. The authors minimise |G(z) - x| and stop below
     a bound, from 30 inversions of 3,000 steps; ours aims at the ball itself.
 
     The adversary holds generator and classifier, so that queries of them cost nothing. From Python,
@@ -128,15 +130,16 @@ class _Search(BlockAttack):
         """See BlockAttack."""
         if self.generator is None:
             raise ValueError("latent needs a generator")
-        recipe, rows = self.recipe, torch.arange(len(task.x), device=task.x.device)
+        recipe = self.recipe
         best = _Best(task.x.clone(), torch.full_like(task.radius, torch.inf))
-        for start in self._starts(task, self.generator):
+        for number, start in enumerate(self._starts(task, self.generator)):
+            weight = recipe.weight * _FURTHER**number
             z, moments = start, (torch.zeros_like(start), torch.zeros_like(start))
             for step in range(1, recipe.steps + 1):
                 with torch.enable_grad():
                     leaf = z.detach().requires_grad_()
                     images = self.generator(leaf)
-                upstream = self._looked(ask, task, rows, images.detach(), best)
+                upstream = self._looked(ask, task, images.detach(), weight, best)
                 (slope,) = torch.autograd.grad(images, leaf, upstream)
                 z = _adam(z, slope, moments, step, recipe.lr / z.shape[1] ** 0.5)
         return best.points
@@ -152,17 +155,17 @@ class _Search(BlockAttack):
         chosen = found.z.gather(1, order[:, :, None].expand(-1, -1, found.z.shape[2]))
         return chosen.unbind(1)
 
-    def _looked(self, ask: Ask, task: Task, rows: Tensor, points: Tensor, best: _Best) -> Tensor:
+    def _looked(self, ask: Ask, task: Task, points: Tensor, weight: float, best: _Best) -> Tensor:
         """Asks about points G(z), keeps what is better, and gives the loss's gradient in them."""
-        recipe = self.recipe
+        rows = torch.arange(len(points), device=points.device)
         moved = norms.project(points, task.x, task.radius, task.norm)
         aimed = task.y if task.targets is None else task.targets
         sign = torch.full_like(task.radius, 1.0 if task.targets is None else -1.0)
         said = ask(points, rows, Aim(MARGIN, aimed, sign), differentiate=True)
         away = points - moved
-        short = (recipe.confidence - said.value).clamp(min=0)
-        best.keep(moved, away.square().flatten(1).sum(1), recipe.weight * short)
-        wanting = norms.expand((short > 0).float() * recipe.weight, points)
+        short = (self.recipe.confidence - said.value).clamp(min=0)
+        best.keep(moved, away.square().flatten(1).sum(1), short)
+        wanting = norms.expand((short > 0).float() * weight, points)
         return 2 * away - wanting * said.gradient
 
 

@@ -92,19 +92,20 @@ class Purify(Defense):
 
     z* is sought by `steps` steps (none means 200, of images below 512 components 50) of gradient
     descent with momentum from `restarts` random latents (none: 10, of small images 4), and the
-    restart with the smallest error is taken; lr is 10 in the released code, 1 suits our generators. generator: dcgan, which comes with the package for MNIST and is trained where it
-    does not, or another spec of `bench list generators`, its keys in brackets. train: the
-    classifier behind it, trained on clean images, on purified ones, or on both; images: training
-    images purified for that, none means 1,000. untrained: take a generator that nobody has trained.
+    restart with the smallest error is taken; lr is 10 in the released code, 1 suits our generators.
+    generator: dcgan, which comes with the package for MNIST and is trained where it does not, or
+    another spec of `bench list generators`, its keys in brackets. train: the classifier behind it,
+    trained on clean images, on purified ones, or on both; images: training images purified for
+    that, none means 1,000; seed: of the latents they are purified from. untrained: take a generator
+    that nobody has trained.
 
     It hides gradients, and is never shown without the attacks that break it (Athalye et al. 2018,
     arXiv:1802.00420): every gradient attack runs as bpda (identity backward), bpda+eot, through the
     `unroll` last steps of the inversion (unrolled+eot), as released, with the vanishing gradient of
     the authors' code, and by transfer from another net; `latent` runs beside them. They are handed
-    an inversion of near_steps steps from near_restarts starts (none: 50 and 2, of small images 25 and
-    1); the verdict is the whole pipeline's,
-    under 3 evaluation draws. Unless told otherwise a run with it takes 100 images, eps 0 and the
-    reference eps, and the mean of 4 draws.
+    an inversion of near_steps steps from near_restarts starts (none: 50 and 2, of small images 25
+    and 1); the verdict is the whole pipeline's, under 3 evaluation draws. Unless told otherwise a
+    run with it takes 100 images, eps 0 and the reference eps, and the mean of 4 draws.
     """
 
     randomness: ClassVar[str] = "the latents the search starts from"
