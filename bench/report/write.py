@@ -18,6 +18,7 @@ from bench.report import (
     html,
     learning,
     markdown,
+    modes,
     queries,
     seeds,
     strength,
@@ -53,6 +54,9 @@ def write(records: Sequence[Record], folder: Path) -> list[Path]:
     sources = transfer.transfer(records)
     if len(sources):
         texts |= {"transfer.csv": csv(sources), "transfer.md": markdown.transfer(records)}
+    handed = modes.modes(records)
+    if len(handed):
+        texts |= {"modes.csv": csv(handed), "modes.md": markdown.modes(records)}
     watched = detection.detection(records)
     if len(watched):
         texts |= {"detection.csv": csv(watched), "detection.md": markdown.detection(records)}
