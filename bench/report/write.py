@@ -15,6 +15,7 @@ from bench.report import (
     detection,
     figures,
     frames,
+    gallery,
     html,
     learning,
     markdown,
@@ -37,6 +38,7 @@ def write(records: Sequence[Record], folder: Path) -> list[Path]:
     """Writes every derived file, removes figures that are no longer made; returns the files."""
     curves = frames.curves(records)
     drawn = figures.figures(curves) | tradeoff.figures(records) | learning.drawn(records)
+    drawn |= gallery.drawn(records)
     progress = anytime.anytime(records)
     texts = {
         "accuracy_vs_eps.csv": csv(frames.tidy(records)),
@@ -99,7 +101,7 @@ def place(path: Path, content: bytes) -> Path:
 
 
 def _remove_stale(folder: Path, made: set[str]) -> None:
-    modules = (figures, tradeoff, learning, queries, detection, certified)
+    modules = (figures, tradeoff, learning, gallery, queries, detection, certified)
     ours = tuple(module.PREFIX for module in modules)
     for path in folder.glob("*.svg"):
         if path.name.startswith(ours) and path.name not in made:
