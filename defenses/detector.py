@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from attacks import loop
+from attacks.draws import Draws, sample_ids
+from attacks.pipelines import Randomised, evaluation_draws, is_random
 from defenses.adversarial import exact
 from defenses.base import Defended, Trained, Workshop
 from defenses.crafting import CraftingRecipe
@@ -57,7 +59,19 @@ class Scores(nn.Module):
         return scores
 
 
-class Refusing(nn.Module):
+class RandomDetector(nn.Module):
+    """A detector that draws: images x (N, ...) and draws of N samples to logits (N, K) and scores
+    (N,), see Detector and attacks.pipelines.Randomised.
+    """
+
+    is_random: ClassVar[bool] = True
+
+    @abstractmethod
+    def forward(self, x: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
+        """Logits and scores."""
+
+
+class Refusal(nn.Module):
     """Logits (N, K) of a classifier and a column more, which leads exactly where score > threshold:
     the largest logit + scale (score - threshold).
 
@@ -66,7 +80,7 @@ class Refusing(nn.Module):
     (on digits attacks were weaker at three times the slope, and at a third). Where rounding would
     let column and logits tie, the column's value is the next float above, or the largest logit
     itself, and its gradient that of the formula. trained_on: the spec of the attack that the
-    detector knows; fpr: the share of clean images it may refuse.
+    detector knows, empty where it knows none; fpr: the share of clean images it may refuse.
     """
 
     refuses: ClassVar[bool] = True
@@ -74,7 +88,13 @@ class Refusing(nn.Module):
     scale: Tensor
 
     def __init__(
-        self, detector: Detector, *, threshold: float, scale: float, fpr: float, trained_on: str
+        self,
+        detector: Detector | RandomDetector,
+        *,
+        threshold: float,
+        scale: float,
+        fpr: float,
+        trained_on: str,
     ):
         super().__init__()
         self.detector = detector
@@ -82,14 +102,35 @@ class Refusing(nn.Module):
         self.register_buffer("threshold", torch.tensor(threshold))
         self.register_buffer("scale", torch.tensor(scale))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Columns (N, K + 1), the last one refusing."""
-        logits, scores = self.detector(x)
+    def columns(self, logits: Tensor, scores: Tensor) -> Tensor:
+        """Columns (N, K + 1) of logits (N, K) and scores (N,), the last one refusing."""
         top = logits.amax(1)
         column = top + self.scale * (scores - self.threshold)
         above = torch.maximum(column, torch.nextafter(top, torch.full_like(top, torch.inf)))
         led = torch.where(scores > self.threshold, above, torch.minimum(column, top))
         return torch.cat([logits, straight_through(led.detach(), column)[:, None]], 1)
+
+
+class Refusing(Refusal):
+    """A detector's logits and its refusal."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Columns (N, K + 1), the last one refusing."""
+        return self.columns(*self.detector(x))
+
+
+class RefusingDraws(Refusal, Randomised):
+    """The same of a detector that draws."""
+
+    def forward(self, x: Tensor, draws: Draws) -> Tensor:
+        """See Randomised; columns as those of Refusing."""
+        return self.columns(*self.detector(x, draws))
+
+
+def check_fpr(fpr: float) -> None:
+    """Refuses a false-positive rate out of range."""
+    if not _LEAST_FPR <= fpr < 1:
+        raise ValueError(f"fpr must be in [{_LEAST_FPR}, 1), got {fpr}")
 
 
 def allowed(count: int, fpr: float) -> int:
@@ -121,14 +162,22 @@ def _fraction(fpr: float) -> Fraction:
 
 
 def calibrated(
-    detector: Detector, validation: Split, fpr: float, device: torch.device
+    detector: Detector | RandomDetector, validation: Split, fpr: float, device: torch.device
 ) -> tuple[float, float]:
-    """Threshold and scale (see Refusing) from clean images; the detector is on the device."""
+    """Threshold and scale (see Refusal) from clean images, under the first evaluation draw of a
+    detector that draws; it is on the device.
+    """
     with torch.no_grad():
         rows = torch.split(torch.arange(len(validation)), ROWS)
-        scores = torch.cat([detector(validation.images(few, device))[1] for few in rows])
+        scores = torch.cat([_scores(detector, validation.images(few, device)) for few in rows])
     spread = float(scores.std())
     return threshold(scores, fpr), _SLOPE / (spread if spread > 0 else 1.0)
+
+
+def _scores(detector: Detector | RandomDetector, x: Tensor) -> Tensor:
+    drawn = (evaluation_draws(sample_ids(x).to(x.device), 0),) if is_random(detector) else ()
+    scores: Tensor = detector(x, *drawn)[1]
+    return scores
 
 
 class DetectorRecipe(CraftingRecipe):
@@ -144,8 +193,7 @@ class DetectorRecipe(CraftingRecipe):
     def check(self) -> None:
         """Refuses keys out of range."""
         self.check_ball()
-        if not _LEAST_FPR <= self.fpr < 1:
-            raise ValueError(f"fpr must be in [{_LEAST_FPR}, 1), got {self.fpr}")
+        check_fpr(self.fpr)
 
     def check_data(self, shape: Shape, validation: int) -> None:
         """See CraftingRecipe; refuses too few validation images for fpr, too."""

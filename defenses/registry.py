@@ -42,6 +42,7 @@ defenses = Registry(
         "threshold": "defenses.threshold:Threshold",
         "median": "defenses.median:MedianFilter",
         "tv": "defenses.tv:TotalVariation",
+        "autoencoder": "defenses.autoencoder:Autoencoder",
         "resizepad": "defenses.resizepad:ResizePad",
         "purify": "defenses.purify:Purify",
         "robust_features": "defenses.features:RobustFeatures",

@@ -138,11 +138,12 @@ class OnTransformed:
 
     def validate(self, net: nn.Module, validation: Split, progress: float) -> dict[str, float]:  # noqa: ARG002
         """Accuracy on transformed images, which is the score."""
+        device = next(net.parameters()).device
         parts = []
         for index in torch.split(torch.arange(len(validation)), _ROWS):
-            x = validation.images(index)
-            ids = sample_ids(x) if is_random(self.transform) else index
-            parts.append(self._points(x, Draws(self.seed, ids, torch.zeros_like(ids))))
+            x = validation.images(index, device)
+            ids = (sample_ids(x) if is_random(self.transform) else index).to(device)
+            parts.append(self._points(x, Draws(self.seed, ids, torch.zeros_like(ids))).cpu())
         right = accuracy(net, Split(torch.cat(parts), validation.y))
         return {"score": right, "transformed": right}
 

@@ -1,5 +1,5 @@
-"""Network architectures: images (N, C, H, W) in [0, 1] to logits (N, K); normalisation is a layer
-inside.
+"""Network architectures: images (N, C, H, W) in [0, 1] to logits (N, K), the autoencoder to images;
+normalisation is a layer inside.
 """
 
 from __future__ import annotations
@@ -133,3 +133,27 @@ class MeanProbability(nn.Module):
         """Log-probabilities (N, K), which are logits too."""
         said = torch.stack([net(x).log_softmax(1) for net in self.nets])
         return said.logsumexp(0) - math.log(len(self.nets))
+
+
+def autoencoder(shape: Shape) -> nn.Module:
+    """Images to images in [0, 1]: five convolutions 3x3 with sigmoids, three channels each, half
+    the size from the second to the third (Meng, Chen 2017, arXiv:1705.09064, the MNIST reformer).
+
+    The paper's layout for images of any shape: its last layer has one channel and its net for
+    CIFAR-10 pools nothing; here images of every kind are pooled, an odd side is rounded down.
+    """
+    channels, height, width = shape
+    inner = 3
+
+    def layer(inputs: int, outputs: int) -> list[nn.Module]:
+        return [nn.Conv2d(inputs, outputs, 3, padding=1), nn.Sigmoid()]
+
+    return nn.Sequential(
+        *layer(channels, inner),
+        nn.AvgPool2d(2),
+        *layer(inner, inner),
+        *layer(inner, inner),
+        nn.Upsample(size=(height, width)),
+        *layer(inner, inner),
+        *layer(inner, channels),
+    )

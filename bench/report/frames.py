@@ -155,7 +155,7 @@ def _tidy(curve: Curve) -> Iterable[dict[str, Any]]:
 
 
 @dataclass(frozen=True)
-class _Entry:
+class Entry:
     """Where a (model, defense) stands at one eps.
 
     cells: the complete ones behind it; right (n, draws): under all of them, empty where there are
@@ -168,7 +168,25 @@ class _Entry:
     right: NDArray[np.bool_]
     note: str
 
-    def differs(self, other: _Entry) -> bool:
+    @classmethod
+    def of_cells(cls, cells: list[Record]) -> Entry:
+        """Where the attacked cells of one pipeline leave it."""
+        complete = [cell for cell in cells if not cell.failure]
+        largest = max(complete or cells, key=lambda r: (r.n, r.samples_digest))
+        used = [cell for cell in complete if cell.samples_digest == largest.samples_digest]
+        # a failure on fewer samples is history, one on these or more samples is not
+        failed = [cell for cell in cells if cell.failure and cell.n >= largest.n]
+        eps = reading_point(used or failed)
+        # below the reading point a grid says nothing of it: its attack never ran there
+        used = [cell for cell in used if cell.eps[-1] >= eps]
+        if not used:
+            reasons = list(dict.fromkeys(cell.failure for cell in failed))
+            more = f" (and {len(reasons) - 1} more)" if len(reasons) > 1 else ""
+            return cls(largest, eps, [], np.zeros((0, 1), bool), f"failed: {reasons[0]}{more}")
+        notes = [share_failed(used + failed), refused(used), raised(used)]
+        return cls(largest, eps, used, worst(used) > float(eps), "; ".join(filter(None, notes)))
+
+    def differs(self, other: Entry) -> bool:
         """Whether the accuracies differ significantly; paired where both saw the same samples."""
         if self.of.samples_digest == other.of.samples_digest:
             return mcnemar(self.right.mean(axis=1), other.right.mean(axis=1)) < ALPHA
@@ -195,34 +213,21 @@ def leaderboard(records: Iterable[Record]) -> pd.DataFrame:
     worst_draw_accuracy: see tidy. training_s, parameters and passes (of a net, per prediction) are
     what the pipeline costs.
     """
-    pipelines = by(
-        attacked(records),
-        lambda r: (r.dataset, r.norm, r.model, r.defense, r.pipeline, r.query_budget),
-    )
-    entries = [_entry(cells) for cells in pipelines]
+    standing = [Entry.of_cells(cells) for cells in pipelines(records)]
     rows: list[dict[str, Any]] = []
-    for setting in by(entries, lambda e: (e.of.dataset, e.of.norm, e.of.query_budget)):
+    for setting in by(standing, lambda e: (e.of.dataset, e.of.norm, e.of.query_budget)):
         setting.sort(key=lambda e: (e.eps != e.of.reference, e.eps))
         for board in by(setting, lambda e: e.eps):
             rows.extend(_ranked(board))
     return frame(rows, LEADERBOARD)
 
 
-def _entry(cells: list[Record]) -> _Entry:
-    complete = [cell for cell in cells if not cell.failure]
-    largest = max(complete or cells, key=lambda r: (r.n, r.samples_digest))
-    used = [cell for cell in complete if cell.samples_digest == largest.samples_digest]
-    # a failure on fewer samples is history, one on these or more samples is not
-    failed = [cell for cell in cells if cell.failure and cell.n >= largest.n]
-    eps = reading_point(used or failed)
-    # below the reading point a grid says nothing of it: its attack never ran there
-    used = [cell for cell in used if cell.eps[-1] >= eps]
-    if not used:
-        reasons = list(dict.fromkeys(cell.failure for cell in failed))
-        more = f" (and {len(reasons) - 1} more)" if len(reasons) > 1 else ""
-        return _Entry(largest, eps, [], np.zeros((0, 1), bool), f"failed: {reasons[0]}{more}")
-    notes = [share_failed(used + failed), refused(used), raised(used)]
-    return _Entry(largest, eps, used, worst(used) > float(eps), "; ".join(filter(None, notes)))
+def pipelines(records: Iterable[Record]) -> list[list[Record]]:
+    """The attacked cells of each row of the leaderboard."""
+    return by(
+        attacked(records),
+        lambda r: (r.dataset, r.norm, r.model, r.defense, r.pipeline, r.query_budget),
+    )
 
 
 def refused(cells: Iterable[Record]) -> str:
@@ -250,11 +255,11 @@ def reading_point(cells: Sequence[Record]) -> Fraction:
     return max(grid & wanted or grid)
 
 
-def _ranked(board: list[_Entry]) -> Iterable[dict[str, Any]]:
+def _ranked(board: list[Entry]) -> Iterable[dict[str, Any]]:
     """Rows of entries at one eps, best first, those without a number last and without a rank."""
     names = sorted(board, key=lambda e: (e.of.model, e.of.defense))
     standing = sorted((e for e in names if e.cells), key=lambda e: -float(np.mean(e.right)))
-    groups: list[list[_Entry]] = []
+    groups: list[list[Entry]] = []
     for entry in standing:
         if groups and not groups[-1][0].differs(entry):
             groups[-1].append(entry)
@@ -263,11 +268,11 @@ def _ranked(board: list[_Entry]) -> Iterable[dict[str, Any]]:
     rank = 1
     for number, group in enumerate(groups):
         for entry in group:
-            yield _row(entry) | {"rank": rank, "tie": _letters(number)}
+            yield row_of(entry) | {"rank": rank, "tie": _letters(number)}
         rank += len(group)
     for entry in names:
         if not entry.cells:
-            yield _row(entry) | {"tie": ""}
+            yield row_of(entry) | {"tie": ""}
 
 
 def _letters(number: int) -> str:
@@ -276,7 +281,8 @@ def _letters(number: int) -> str:
     return (_letters(rest - 1) if rest else "") + chr(ord("A") + last)
 
 
-def _row(entry: _Entry) -> dict[str, Any]:
+def row_of(entry: Entry) -> dict[str, Any]:
+    """The columns of the leaderboard but rank and tie."""
     of = entry.of
     row: dict[str, Any] = {
         "dataset": of.dataset,

@@ -10,7 +10,7 @@ from importlib import resources
 from itertools import count, takewhile
 from typing import Any
 
-from bench.report import figures, frames, learning, tables, tradeoff
+from bench.report import figures, frames, gallery, learning, modes, tables, tradeoff
 from bench.report.curves import by
 from bench.report.tables import Section, Table
 from bench.store import Record
@@ -45,11 +45,14 @@ def page(records: Sequence[Record], drawn: Mapping[str, str]) -> str:
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    handed = modes.modes(records)
     template = resources.files("bench.report").joinpath(_TEMPLATE).read_text(encoding="utf-8")
     return (
         environment.from_string(template).render(
             leaderboard=tables.leaderboard(frames.leaderboard(records)),
             leaderboard_legend=tables.LEADERBOARD_LEGEND,
+            modes=modes.sections(handed),
+            modes_legend=modes.legend(handed),
             settings=_settings(records, drawn),
             accuracy_legend=tables.ACCURACY_LEGEND,
             timing=tables.timing(frames.timing(records)),
@@ -85,6 +88,8 @@ def _settings(records: Sequence[Record], drawn: Mapping[str, str]) -> list[Setti
             f"Robust against clean accuracy: {title}", takewhile(lambda name: name in drawn, paid)
         )
         more += pictures(f"While training: {title}", [learning.figure_name(of.dataset, of.norm)])
+        before = dict.fromkeys(gallery.figure_name(curve.of) for curve in members)
+        more += pictures(f"Before and after a defense: {title}", before)
         made.append(Setting(title, next(iter(first), None), tables.accuracy(members), more))
     return made
 

@@ -12,6 +12,7 @@ from bench.report import anytime as curves_by_queries
 from bench.report import certified as proofs
 from bench.report import detection as detectors
 from bench.report import frames, strength, tables
+from bench.report import modes as handed
 from bench.report import seeds as trainings
 from bench.report import transfer as sources
 from bench.report.curves import by
@@ -53,6 +54,13 @@ def transfer(records: Sequence[Record]) -> str:
     table = sources.transfer(records)
     made = [record for record in records if record.key in set(table["cell"])]
     return _document("Transfer", sources.sections(table), sources.LEGEND, made)
+
+
+def modes(records: Sequence[Record]) -> str:
+    """The document modes.md, of the defenses attacked in several modes."""
+    table = handed.modes(records)
+    made = [record for record in records if record.key in set(table["cell"])]
+    return _document("Modes of attack", handed.sections(table), handed.legend(table), made)
 
 
 def detection(records: Sequence[Record]) -> str:

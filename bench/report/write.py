@@ -15,9 +15,11 @@ from bench.report import (
     detection,
     figures,
     frames,
+    gallery,
     html,
     learning,
     markdown,
+    modes,
     queries,
     seeds,
     strength,
@@ -36,6 +38,7 @@ def write(records: Sequence[Record], folder: Path) -> list[Path]:
     """Writes every derived file, removes figures that are no longer made; returns the files."""
     curves = frames.curves(records)
     drawn = figures.figures(curves) | tradeoff.figures(records) | learning.drawn(records)
+    drawn |= gallery.drawn(records)
     progress = anytime.anytime(records)
     texts = {
         "accuracy_vs_eps.csv": csv(frames.tidy(records)),
@@ -53,6 +56,9 @@ def write(records: Sequence[Record], folder: Path) -> list[Path]:
     sources = transfer.transfer(records)
     if len(sources):
         texts |= {"transfer.csv": csv(sources), "transfer.md": markdown.transfer(records)}
+    handed = modes.modes(records)
+    if len(handed):
+        texts |= {"modes.csv": csv(handed), "modes.md": markdown.modes(records)}
     watched = detection.detection(records)
     if len(watched):
         texts |= {"detection.csv": csv(watched), "detection.md": markdown.detection(records)}
@@ -95,7 +101,7 @@ def place(path: Path, content: bytes) -> Path:
 
 
 def _remove_stale(folder: Path, made: set[str]) -> None:
-    modules = (figures, tradeoff, learning, queries, detection, certified)
+    modules = (figures, tradeoff, learning, gallery, queries, detection, certified)
     ours = tuple(module.PREFIX for module in modules)
     for path in folder.glob("*.svg"):
         if path.name.startswith(ours) and path.name not in made:

@@ -143,6 +143,14 @@ ROWS = {
     "tv": Row(
         "tv:iterations=5", "L(t(x), y); t by tv:iterations=5", 0.7, "mlp_relu:epochs=4", inner="net"
     ),
+    "autoencoder": Row("autoencoder:epochs=20", "L(x, y)", 0.6, "mlp_relu:epochs=4", inner="net"),
+    "autoencoder that refuses": Row(
+        "autoencoder:train=transformed,fpr=0.05,epochs=20",
+        "L(t(x), y); t by autoencoder:train=transformed,epochs=20",
+        0.6,
+        "mlp_relu:epochs=4",
+        inner="detector.net",
+    ),
     "resizepad": Row(
         "resizepad:train=transformed",
         "L(t(x), y); t by resizepad:train=transformed",

@@ -12,12 +12,20 @@ from hypothesis import strategies as st
 from torch import nn
 
 import attacks
-from attacks.draws import Draws
+from attacks.draws import Draws, sample_ids
 from attacks.fgsm import Fgsm
-from attacks.pipelines import AsSeen, merged
+from attacks.pipelines import AsSeen, evaluation_draws, is_random, merged, refuses
 from attacks.threat import ThreatModel
 from defenses.crafting import Ball
-from defenses.detector import Detector, Refusing, allowed, calibrated, threshold
+from defenses.detector import (
+    Detector,
+    RandomDetector,
+    Refusing,
+    RefusingDraws,
+    allowed,
+    calibrated,
+    threshold,
+)
 from defenses.network import TellApart
 from defenses.registry import defenses
 from defenses.safetynet import Quantised, Units, codes, thresholds
@@ -155,6 +163,48 @@ def test_an_adversary_sees_a_refusal_as_the_label():
     expected = torch.tensor([[4.5, 3, 2], [2.5, 3, 2], [1, 4.5, 2]])
     torch.testing.assert_close(seen, expected)
     assert (seen.argmax(1) != y).tolist() == [False, True, False]
+
+
+class Deaf(RandomDetector):
+    """Said, handed draws that it does not use."""
+
+    def forward(self, x, draws):
+        return Said()(x)
+
+
+class Shaken(RandomDetector):
+    """Scores that the draws alone make: uniform."""
+
+    def forward(self, x, draws):
+        return x.flatten(1)[:, :2], draws.uniform(torch.Size((len(x), 1)), "score")[:, 0]
+
+
+def test_a_detector_that_ignores_its_draws_refuses_like_one_that_has_none():
+    rows = torch.randn(50, 4, generator=torch.Generator().manual_seed(1)).requires_grad_()
+    plain = refusing(0.3, 0.5)
+    facts = {"threshold": 0.3, "scale": 0.5, "fpr": 0.05, "trained_on": "fgsm"}
+    random = RefusingDraws(Deaf(), **facts).eval()
+    said = random(rows, Draws.of(rows, 0))
+    assert torch.equal(said, plain(rows))
+    gradients = [torch.autograd.grad(t[:, 3].sum(), rows)[0] for t in (said, plain(rows))]
+    assert torch.equal(*gradients)
+    assert is_random(random)
+    assert refuses(random)
+    assert not is_random(plain)
+    assert random.state_dict() == plain.state_dict()
+    assert (random.fpr, random.trained_on) == (plain.fpr, plain.trained_on)
+
+
+def test_a_detector_that_draws_is_calibrated_under_the_first_evaluation_draw():
+    x = torch.rand(700, 1, 2, 2, generator=torch.Generator().manual_seed(1))
+    split = Split(x, torch.zeros(700).long())
+    at, scale = calibrated(Shaken(), split, 0.05, torch.device("cpu"))
+    scores = Shaken()(x, evaluation_draws(sample_ids(x), 0))[1]
+    assert int((scores > at).sum()) == 35
+    assert scale == pytest.approx(0.3 / float(scores.std()))
+    pipeline = RefusingDraws(Shaken(), threshold=at, scale=scale, fpr=0.05, trained_on="")
+    refused = pipeline(x, evaluation_draws(sample_ids(x), 0)).argmax(1) == 2
+    assert torch.equal(refused, scores > at)
 
 
 def test_calibration_by_hand():
