@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from attacks.base import Attack
-from attacks.draws import sample_ids
+from attacks.draws import Draws, sample_ids
 from attacks.oracles import Predict, frozen
 from attacks.pipelines import evaluation_draws, is_random, refuses
 from attacks.transfer import points_on
@@ -132,7 +132,7 @@ def _asked(defended: Defended, x: Tensor, setting: Setting) -> tuple[Tensor, Ten
     score: Any = defended.score
     draws = evaluation_draws(sample_ids(x).to(x.device), 0) if is_random(defended.predict) else None
     said = predictions(defended.predict, x, setting.shape, classes=setting.classes, draws=draws)
-    column = predictions(_Column(score), x, setting.shape)
+    column = predictions(_Column(score), x, setting.shape, draws=draws)
     return said, column[:, 0]
 
 
@@ -142,7 +142,8 @@ class _Column(nn.Module):
     def __init__(self, score: Predict):
         super().__init__()
         self.score = score
+        self.is_random = is_random(score)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """The column."""
-        return self.score(x)[:, None]
+    def forward(self, x: Tensor, *draws: Draws) -> Tensor:
+        """The column, under the draws where the score takes any."""
+        return self.score(x, *draws)[:, None]

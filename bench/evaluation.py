@@ -227,7 +227,8 @@ class _Pipeline:
             return facts | ({"raised": asked.predict.raised} if asked.predict.raised else {})
         if recipe.access in DIFFERENTIATING:
             with frozen(asked.surrogate):
-                facts["gradients"] = gradients.zero(asked.surrogate, images, setting)
+                right = images.take(np.flatnonzero(self.right.all(1)))
+                facts["gradients"] = gradients.zero(asked.surrogate, right, setting)
         if asked.score is not None and mode != TRANSFER:
             facts["detection"] = detection.facts(
                 asked, recipe, asked.surrogate, images.x, images.y, eps, setting

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attacks.pipelines import evaluation_draws, is_random
+from attacks.pipelines import evaluation_draws, is_random, refuses
 from attacks.rows import rows_of
 from attacks.verify import padded
 from bench.outcomes import Images
@@ -24,7 +24,8 @@ def gallery(
     defended: Defended, images: Images, found: Mapping[int, Tensor], eps: float, shape: int
 ) -> dict[str, Any]:
     """The first images, the adversarial ones found for them (by place, the image itself where there
-    is none), both purified under the first evaluation draw, and what the pipeline says of these.
+    is none), both purified under the first evaluation draw, and what the pipeline says of these, -1
+    where it refuses.
     """
     few = images.first(min(SHOWN, shape))
     moved = torch.stack([found.get(place, few.x[place]) for place in range(len(few.x))])
@@ -34,7 +35,8 @@ def gallery(
         after = "purified" if name == "adversarial" else f"{name} purified"
         shown[after] = _purified(defended, few, x, shape)
         logits = Images(few.positions, x, few.y, few.ids).answers(defended.predict, shape)
-        said[after] = logits.argmax(1).tolist()
+        refused = logits.shape[1] if refuses(defended.predict) else 0
+        said[after] = [-1 if c + 1 == refused else c for c in logits.argmax(1).tolist()]
     return {
         "shape": list(few.x.shape[1:]),
         "labels": few.y.tolist(),

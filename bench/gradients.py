@@ -22,8 +22,8 @@ _MOST = 128
 
 
 def zero(model: Predict, images: Images, setting: Setting) -> dict[str, Any]:
-    """zero: the share of the first images (of, at most 128) at which the cross-entropy's gradient
-    in the image, the mean over `eot` draws of a model that draws, is exactly zero everywhere.
+    """zero: the share of the images (of: how many; the first 128 at most) at which the gradient of
+    the cross-entropy in the image, over `eot` draws where it draws, is exactly zero everywhere.
     """
     few = images.first(_MOST)
     witness = Witness(model, "gradient", setting.classes, 1, setting.eot)
@@ -39,4 +39,4 @@ def zero(model: Predict, images: Images, setting: Setting) -> dict[str, Any]:
         gradient = witness.oracle(y, own, 0)(x, aim, differentiate=True).gradient
         count = len(few.x[rows])
         flat += int((gradient[:count] == 0).flatten(1).all(1).sum())
-    return {"zero": flat / len(few.x), "of": len(few.x)}
+    return {"zero": flat / max(1, len(few.x)), "of": len(few.x)}

@@ -46,7 +46,12 @@ class Images:
 
     def first(self, count: int) -> Images:
         """The first of them."""
-        return Images(self.positions[:count], self.x[:count], self.y[:count], self.ids[:count])
+        return self.take(np.arange(min(count, len(self.positions))))
+
+    def take(self, places: NDArray[np.int64]) -> Images:
+        """Some of them."""
+        index = torch.from_numpy(places).to(self.x.device)
+        return Images(self.positions[places], self.x[index], self.y[index], self.ids[index])
 
 
 def span(number: int, n: int) -> tuple[int, int]:

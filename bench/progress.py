@@ -29,7 +29,7 @@ _EARLY = 0.05
 def title(cell: Cell) -> str:
     """A cell in a line."""
     pipeline = f"{cell.data.name} {cell.model.text} / {cell.defense.text}"
-    return f"{pipeline} / {cell.attack.text} {cell.norm} seed {cell.seed}"
+    return f"{pipeline} / {cell.attack.text} ({cell.attack.mode}) {cell.norm} seed {cell.seed}"
 
 
 def samples_in(item: Todo) -> int:

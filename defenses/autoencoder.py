@@ -90,7 +90,9 @@ class Autoencoder(Defense):
         inside = net if is_clean else None
         if self.fpr is None:
             pipeline = Behind(coder, net).eval()
-            return Defended(predict=pipeline, surrogate=pipeline, inside=inside, passes=2)
+            return Defended(
+                predict=pipeline, surrogate=pipeline, inside=inside, passes=2, purified=coder
+            )
         detector = Reconstructing(coder, net).to(workshop.device).eval()
         at, scale = calibrated(detector, validation, self.fpr, workshop.device)
         refusing = Refusing(detector, threshold=at, scale=scale, fpr=self.fpr, trained_on="")
@@ -100,6 +102,7 @@ class Autoencoder(Defense):
             surrogate=refusing,
             inside=inside,
             passes=detector.passes,
+            purified=coder,
             score=Scores(detector).eval(),
         )
 

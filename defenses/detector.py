@@ -71,6 +71,19 @@ class RandomDetector(nn.Module):
         """Logits and scores."""
 
 
+class RandomScores(Randomised):
+    """The scores alone of a detector that draws."""
+
+    def __init__(self, detector: RandomDetector):
+        super().__init__()
+        self.detector = detector
+
+    def forward(self, x: Tensor, draws: Draws) -> Tensor:
+        """Scores (N,)."""
+        scores: Tensor = self.detector(x, draws)[1]
+        return scores
+
+
 class Refusal(nn.Module):
     """Logits (N, K) of a classifier and a column more, which leads exactly where score > threshold:
     the largest logit + scale (score - threshold).

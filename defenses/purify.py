@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 from torch import Tensor, nn
 
 from attacks.draws import Draws
+from attacks.oracles import Predict
 from attacks.pipelines import Randomised
 from defenses.base import Defended, Defense, OtherSplit, Usual, Workshop
+from defenses.detector import (
+    RandomDetector,
+    RandomScores,
+    RefusingDraws,
+    calibrated,
+    check_enough,
+    check_fpr,
+)
 from defenses.transformed import BehindDraws, PassingDraws
 from models.gans import Dcgan, Gan
 from models.generators import Generator
@@ -23,6 +33,7 @@ _SMALL = 512
 _ROWS = 100
 """Training images purified at a time."""
 _DRAWS = 3
+_CALIBRATED = 500
 _IMAGES, _SMALL_IMAGES = (200, 10, 50, 2), (50, 4, 25, 1)
 """Steps and restarts of the inversion deployed, and of the one that attacks are handed."""
 _COUNTS = "steps", "restarts", "near_steps", "near_restarts", "unroll", "images"
@@ -73,6 +84,23 @@ class Cut(Purifier):
         return super().forward(x, draws) + 0 * x
 
 
+class Watched(RandomDetector):
+    """A net behind a purifier; an image is the more suspicious the larger its reconstruction error.
+
+    The error's gradient is 2 (x - G(z*)) over the components: at a minimum in z no other part is
+    left.
+    """
+
+    def __init__(self, transform: Randomised, net: nn.Module):
+        super().__init__()
+        self.transform, self.net = transform, net
+
+    def forward(self, x: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
+        """See RandomDetector."""
+        images = self.transform(x, draws)
+        return self.net(images), (images.detach() - x).square().flatten(1).mean(1)
+
+
 @dataclass(frozen=True)
 class OnPurified(Standard):
     """Cross-entropy on what a purifier makes of training images, where both: and on these."""
@@ -96,8 +124,9 @@ class Purify(Defense):
     generator: dcgan, which comes with the package for MNIST and is trained where it does not, or
     another spec of `bench list generators`, its keys in brackets. train: the classifier behind it,
     trained on clean images, on purified ones, or on both; images: training images purified for
-    that, none means 1,000; seed: of the latents they are purified from. untrained: take a generator
-    that nobody has trained.
+    that, none means 1,000; seed: of the latents they are purified from. fpr: refuse an image whose
+    reconstruction error is above that of all but this share of 500 clean validation images; none
+    refuses nothing. untrained: take a generator that nobody has trained.
 
     It hides gradients, and is never shown without the attacks that break it (Athalye et al. 2018,
     arXiv:1802.00420): every gradient attack runs as bpda (identity backward), bpda+eot, through the
@@ -120,6 +149,7 @@ class Purify(Defense):
     generator: Gan = Dcgan()  # noqa: RUF009  a frozen dataclass
     train: Literal["clean", "purified", "both"] = "clean"
     images: int | None = None
+    fpr: float | None = None
     near_steps: int | None = None
     near_restarts: int | None = None
     unroll: int = 10
@@ -128,6 +158,8 @@ class Purify(Defense):
 
     def __post_init__(self) -> None:
         Inversion(lr=self.lr, momentum=self.momentum)
+        if self.fpr is not None:
+            check_fpr(self.fpr)
         for name in _COUNTS:
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -138,6 +170,11 @@ class Purify(Defense):
             )
 
     @property
+    def rejection(self) -> str:  # type: ignore[override]
+        """See Defense."""
+        return "" if self.fpr is None else "a threshold on the reconstruction error"
+
+    @property
     def modes(self) -> tuple[str, ...]:
         """See Defense."""
         return "bpda", "bpda+eot", "unrolled+eot", "released", "transfer"
@@ -146,9 +183,11 @@ class Purify(Defense):
         """See Defense."""
         return Usual(n=100, eot=4, rows=100 if _is_small(shape) else 25)
 
-    def check_data(self, shape: Shape, validation: int) -> None:  # noqa: ARG002  see Defense
-        """See Defense: images that the generator does not make."""
+    def check_data(self, shape: Shape, validation: int) -> None:
+        """See Defense: images that the generator does not make, and too few for fpr."""
         self.generator.build(shape)
+        if self.fpr is not None:
+            check_enough(min(validation, _CALIBRATED), self.fpr)
 
     def inversions(self, shape: Shape) -> tuple[Inversion, Inversion]:
         """The deployed one for images (C, H, W), and the one that attacks are handed."""
@@ -170,9 +209,7 @@ class Purify(Defense):
         whole, near = self.inversions(workshop.shape)
         purifier = Purifier(generator, whole)
         net = self._classifier(workshop, purifier)
-
-        def behind(transform: Randomised) -> nn.Module:
-            return BehindDraws(transform, net).eval()
+        behind, score = self._pipelines(workshop, purifier, net)
 
         return Defended(
             predict=behind(purifier),
@@ -187,7 +224,26 @@ class Purify(Defense):
             draws=_DRAWS,
             purified=purifier,
             generator=generator,
+            score=score,
         )
+
+    def _pipelines(
+        self, workshop: Workshop, purifier: Purifier, net: nn.Module
+    ) -> tuple[Callable[[Randomised], nn.Module], Predict | None]:
+        """What makes a pipeline of a purifier or a stand-in for it, and the detector's score."""
+        if self.fpr is None:
+            return lambda transform: BehindDraws(transform, net).eval(), None
+        _, validation = workshop.splits()
+        few = validation.take(torch.arange(min(len(validation), _CALIBRATED)))
+        watched = Watched(purifier, net).to(workshop.device).eval()
+        at, scale = calibrated(watched, few, self.fpr, workshop.device)
+
+        def refusing(transform: Randomised) -> nn.Module:
+            detector, rate = Watched(transform, net), cast(float, self.fpr)
+            made = RefusingDraws(detector, threshold=at, scale=scale, fpr=rate, trained_on="")
+            return made.to(workshop.device).eval()
+
+        return refusing, RandomScores(watched).eval()
 
     def _classifier(self, workshop: Workshop, purifier: Purifier) -> nn.Module:
         if self.train == "clean":
