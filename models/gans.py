@@ -305,7 +305,10 @@ class Studio:
             return err
         self.cache.partial(key).drop()
         path = self.cache.folder / "failed" / f"{key}.safetensors"
-        checkpoint.write(path, err.weights, {"update": err.update, "made_of": parts})
+        try:
+            checkpoint.write(path, err.weights, {"update": err.update, "made_of": parts})
+        except OSError:
+            return err
         return TrainingFailed(f"{err}, kept as {path}")
 
     @staticmethod
