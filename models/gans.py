@@ -109,8 +109,12 @@ class Gan(ABC):
         with seeded(self.seed):
             made = Generator(self.net(shape), self.latent, self.prior, shape)
         if self.weights is not None:
-            checkpoint.load_into(made, Path(self.weights))
+            checkpoint.load_into(self.holder(made), Path(self.weights))
         generators.check(made.eval(), shape)
+        return made
+
+    def holder(self, made: Generator) -> nn.Module:
+        """What weights= are loaded into."""
         return made
 
     def settings(self, shape: Shape) -> gan.Settings:
