@@ -11,7 +11,7 @@ from sklearn.metrics import roc_auc_score, roc_curve
 from torch import Tensor
 
 from models.generators import Generator
-from models.inversion import Inversion
+from models.inversion import Inversion, Inverted
 
 RATES = (0.01, 0.05)
 """False-positive rates at which the true-positive rate is told."""
@@ -32,13 +32,18 @@ class Membership:
     tpr: dict[float, float]
 
 
-def scores(generator: Generator, x: Tensor, inversion: Inversion, seed: int) -> Tensor:
-    """The smallest error (N,) of images x (N, C, H, W): mean squared, from starts drawn from the
-    prior under the seed. The smaller, the likelier an own sample.
-    """
+def inverted(generator: Generator, x: Tensor, inversion: Inversion, seed: int) -> Inverted:
+    """The inversion of images x (N, C, H, W) from starts drawn from the prior under the seed."""
     starts = generator.latents(len(x) * inversion.restarts, seed)
     starts = starts.view(len(x), inversion.restarts, generator.latent)
-    return inversion.run(generator, x, starts).error
+    return inversion.run(generator, x, starts)
+
+
+def scores(generator: Generator, x: Tensor, inversion: Inversion, seed: int) -> Tensor:
+    """The smallest mean squared error (N,) of images x (N, C, H, W) over the restarts: the smaller,
+    the likelier an own sample.
+    """
+    return inverted(generator, x, inversion, seed).error
 
 
 def roc(own: Tensor, others: Tensor) -> tuple[Curve, Curve]:
