@@ -164,6 +164,7 @@ def test_given_weights_have_no_curves_and_others_are_named(bench, looked, tmp_pa
     for name in ("dcgan:updates=0,seed=1", "dcgan:updates=0,seed=2"):
         assert cells(text, f"samples of {name}")[1] == "10"
     assert cells(text, "adversarial: fgsm, l2 eps = 1")
+    assert f"\nMade by `bench gan --generator {spec} --other" in text
     assert sorted(path.name for path in there.iterdir()) == sorted(set(FIGURES) - {FIGURES[1]})
     assert (tmp_path / "gan.csv").read_text() == ",".join(page.LOG) + "\n"
 

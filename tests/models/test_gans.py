@@ -157,6 +157,22 @@ def test_without_a_cache_equal_recipes_train_to_equal_weights(studio):
     assert not equal(one, bare.ready(replace(TINY, seed=1)))
 
 
+def test_a_forgotten_generator_is_trained_again_and_an_interrupted_one_is_not_forgotten(studio):
+    first = studio.ready(TINY)
+    studio.forget(TINY)
+    assert files(studio.cache.folder) == []
+    again = studio.ready(TINY)
+    assert again.source == "trained"
+    assert equal(first, again)
+    other = replace(TINY, seed=1)
+    with pytest.raises(KeyboardInterrupt):
+        replace(studio, say=Said(last=5)).ready(other)
+    studio.forget(other)
+    studio.ready(other)
+    assert "going on after update 3/6" in studio.say.lines
+    replace(studio, cache=None).forget(TINY)
+
+
 def test_an_interrupted_training_goes_on_from_the_cache(studio):
     whole = replace(studio, cache=None).ready(TINY)
     interrupted = replace(studio, say=Said(last=5))  # the head and four entries
