@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from bench import cli, data
+from bench.gan import SAMPLES
 from bench.report import gan as page
 from bench.report.gan import OWN, TEST, Portrait, Source
 from models import checkpoint, gans
@@ -92,8 +93,8 @@ def test_the_page_says_what_was_measured(looked):
     assert float(row[5]) == pytest.approx(sum(e["seconds"] for e in facts["log"]), rel=0.1)
     assert row[6] == digest
     counts = [int(cell.replace(",", "")) for cell in cells(text, "samples")[1:]]
-    assert sum(counts) == 1000
-    shares = [number / 1000 for number in counts if number]
+    assert sum(counts) == SAMPLES
+    shares = [number / SAMPLES for number in counts if number]
     entropy = -sum(share * math.log(share) for share in shares)
     assert f"{len(shares)} of 10 classes, entropy {entropy:.3f} of at most 2.303 nats" in text
     own, test, other, moved = (
