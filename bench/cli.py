@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from bench import __version__, features_cli
+from bench import __version__, features_cli, gan_cli
 from bench.errors import BenchError, RequestError
 from bench.features_cli import INTERRUPTED
 
@@ -36,6 +36,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(features_cli.app)
+app.command()(gan_cli.gan)
 
 Out = Annotated[
     Path, typer.Option(help="Folder of the store, tables and figures.", show_default=True)
@@ -299,14 +300,22 @@ def _tables() -> dict[str, Any]:
     from attacks.registry import attacks
     from bench.datasets import datasets
     from defenses.registry import defenses
-    from models.registry import models
+    from models.registry import generators, models
 
-    return {"attacks": attacks, "defenses": defenses, "models": models, "datasets": datasets}
+    return {
+        "attacks": attacks,
+        "defenses": defenses,
+        "models": models,
+        "generators": generators,
+        "datasets": datasets,
+    }
 
 
 @app.command("list")
 def list_(
-    kind: Annotated[str, typer.Argument(help="attacks, defenses, models or datasets.")] = "",
+    kind: Annotated[
+        str, typer.Argument(help="attacks, defenses, models, generators or datasets.")
+    ] = "",
     *,
     markdown: Annotated[
         bool, typer.Option("--markdown", help="As GitHub tables, without what each is.")

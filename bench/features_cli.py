@@ -75,12 +75,12 @@ def build(  # noqa: PLR0913  one parameter per flag
     _check_kind(kind, eps)
     request = _request(dataset, model, defense or TEACHER.get(kind, "none"), norm, seed, device)
     request = _at(request, data_root)
-    with _interruptible("finished images are kept"):
+    with interruptible("finished images are kept"):
         from bench.features import Settings
         from bench.features import build as construct
 
         settings = Settings(kind, eps, steps, alpha, images, seed)
-        manifest = construct(request, settings, out, _teller(quiet=quiet))
+        manifest = construct(request, settings, out, teller(quiet=quiet))
     print(_told(manifest))
     print(f"\ntrain on them with --dataset constructed:path={out}")
 
@@ -107,12 +107,12 @@ def measure(  # noqa: PLR0913  one parameter per flag
     features.csv, features.md and figures/features_*.svg.
     """
     request = _at(_request(dataset, model, defense, norm, seed, device, n), data_root)
-    with _interruptible("trained nets are kept"):
+    with interruptible("trained nets are kept"):
         from bench.features import measure as measured
         from bench.report import features
         from bench.report.write import FIGURES, csv, place
 
-        scatter = measured(request, eps, steps, _teller(quiet=quiet))
+        scatter = measured(request, eps, steps, teller(quiet=quiet))
         texts = {
             "features.csv": csv(features.features(scatter)),
             "features.md": features.markdown(scatter),
@@ -156,12 +156,14 @@ def _at(request: Request, root: Path | None) -> Request:
     return replace(request, data_root=root)
 
 
-def _teller(*, quiet: bool) -> Any:
+def teller(*, quiet: bool) -> Any:
+    """What prints progress on standard error, or nothing."""
     return (lambda _: None) if quiet else (lambda text: print(text, file=sys.stderr))
 
 
 @contextlib.contextmanager
-def _interruptible(kept: str) -> Iterator[None]:
+def interruptible(kept: str) -> Iterator[None]:
+    """Ends the command with 130 where it is interrupted, 1 where a training failed, in one line."""
     try:
         yield
     except KeyboardInterrupt:

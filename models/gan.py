@@ -120,7 +120,7 @@ def fit(
     generator never sees a real image, the discriminator stands still while the generator moves and
     its images are detached while the discriminator does. Equal arguments give equal weights on one
     machine; keep: where the state is put down at each log entry, and gone on from. Raises GanFailed
-    when a loss is no longer finite or the discriminator has won for two entries in a row.
+    when a loss or weight is no longer finite or the discriminator has won for two entries in a row.
     """
     device = next(generator.parameters()).device
     real = train.images(slice(None), device)
@@ -226,7 +226,9 @@ def _note(players: Players, game: Game, count: int, seconds: float) -> None:
     entry: dict[str, Any] = {"update": players.update, **dict(zip(_MEASURED, means, strict=True))}
     entry["seconds"] = seconds
     before = players.log[-1]["update"] if players.log else 0
-    if not all(map(math.isfinite, means)):
+    # A finite loss may have moved weights to where they are not.
+    is_finite = all(bool(t.isfinite().all()) for t in players.average.state_dict().values())
+    if not is_finite or not all(map(math.isfinite, means)):
         raise GanFailed(f"diverged by update {players.update:,}", players.good, before)
     if game.is_won(entry) and players.log and game.is_won(players.log[-1]):
         reason = f"stopped at update {players.update:,}: the discriminator's loss is at 0"

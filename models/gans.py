@@ -109,8 +109,12 @@ class Gan(ABC):
         with seeded(self.seed):
             made = Generator(self.net(shape), self.latent, self.prior, shape)
         if self.weights is not None:
-            checkpoint.load_into(made, Path(self.weights))
+            checkpoint.load_into(self.holder(made), Path(self.weights))
         generators.check(made.eval(), shape)
+        return made
+
+    def holder(self, made: Generator) -> nn.Module:
+        """What weights= are loaded into."""
         return made
 
     def settings(self, shape: Shape) -> gan.Settings:
@@ -267,7 +271,7 @@ class Studio:
         parts = recipe.made_of(self.shape, self.fingerprint)
         found = pretrained(parts) if self.has_pretrained else None
         source = "cached" if found is None else "pretrained"
-        key = checkpoint.key(canonical({**parts, "device": self.device.type, **self.numerics}))
+        key = self._key(parts)
         if found is None and self.cache is not None:
             found = self.cache.get(key)
         if found is None:
@@ -275,6 +279,15 @@ class Studio:
         weights, facts = found
         made.load_state_dict(weights)
         return self._told(made, facts["log"], source)
+
+    def forget(self, recipe: Gan) -> None:
+        """Drops its finished weights from the cache; a training that was interrupted stays."""
+        if self.cache is not None:
+            key = self._key(recipe.made_of(self.shape, self.fingerprint))
+            self.cache.path(key).unlink(missing_ok=True)
+
+    def _key(self, parts: Mapping[str, Any]) -> str:
+        return checkpoint.key(canonical({**parts, "device": self.device.type, **self.numerics}))
 
     def _trained(
         self, recipe: Gan, made: Generator, key: str, parts: Mapping[str, Any]
@@ -305,7 +318,10 @@ class Studio:
             return err
         self.cache.partial(key).drop()
         path = self.cache.folder / "failed" / f"{key}.safetensors"
-        checkpoint.write(path, err.weights, {"update": err.update, "made_of": parts})
+        try:
+            checkpoint.write(path, err.weights, {"update": err.update, "made_of": parts})
+        except OSError:
+            return err
         return TrainingFailed(f"{err}, kept as {path}")
 
     @staticmethod

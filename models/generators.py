@@ -4,11 +4,16 @@ against, images to scores (N,).
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 from torch import Tensor, nn
 
 from models.nets import Centre, Shape
 from models.priors import PRIORS, Prior
+
+_CHECKED = 64
+"""Images that are looked at."""
 
 
 class Generator(nn.Module):
@@ -35,23 +40,30 @@ class Generator(nn.Module):
     def latents(self, count: int, seed: int) -> Tensor:
         """Latents (count, d) from the prior, on the generator's device."""
         numbers = torch.rand(count, self.latent, generator=torch.Generator().manual_seed(seed))
-        return self.prior.latents(numbers).to(next(self.parameters()).device)
+        held = next(itertools.chain(self.parameters(), self.buffers()), numbers)
+        return self.prior.latents(numbers).to(held.device)
 
 
 def check(generator: Generator, shape: Shape) -> None:
     """Refuses a generator that does not take its latents, or whose images do not fit a dataset:
-    another shape, values that are not finite or outside [0, 1].
+    another shape, values that are not floating, not finite or outside [0, 1].
     """
     name = type(generator.net).__name__
+    z = generator.latents(_CHECKED, 0)
     try:
-        images = generator.sample(64, 0)
+        with torch.no_grad():
+            images: object = generator(z)
     except RuntimeError as err:
         reason = " ".join(str(err).split())[:200]
         raise ValueError(
             f"generator {name} takes no latents of size {generator.latent}: {reason}"
         ) from err
-    if images.shape[1:] != shape:
-        got = tuple(images.shape[1:])
+    if not isinstance(images, Tensor) or not images.is_floating_point():
+        kind = str(images.dtype) if isinstance(images, Tensor) else type(images).__name__
+        raise ValueError(f"generator {name} must make floating-point images, got {kind}")
+    if images.shape != (_CHECKED, *shape):
+        got = tuple(images.shape)
+        got = got[1:] if got[:1] == (_CHECKED,) else got
         raise ValueError(f"generator {name} must make images of shape {shape}, got {got}")
     if not bool(images.isfinite().all()):
         raise ValueError(f"generator {name} makes images that are not finite")

@@ -163,7 +163,7 @@ class Inversion:
         """
         is_recorded = torch.is_grad_enabled()
         with torch.enable_grad():
-            leaf = z if is_recorded else z.detach().requires_grad_()
+            leaf = z if is_recorded and z.requires_grad else z.detach().requires_grad_()
             error = _errors(generator(leaf), x)
             loss = error.sum()
             if self.penalty > 0:

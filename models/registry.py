@@ -278,11 +278,17 @@ models = Registry(
     loader=_load_model,
 )
 
+
+def _load_generator(name: str) -> Any:
+    return importlib.import_module("models.external_generator").recipe(name)
+
+
 generators = Registry(
     "generator",
     {
         "dcgan": "models.gans:Dcgan",
         "defensegan": "models.gans:DefenseGan",
     },
+    loader=_load_generator,
 )
 """Generator recipes: an architecture and how it is trained by default."""

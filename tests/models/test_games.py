@@ -1,0 +1,128 @@
+"""Losses of both players: golden values, and closed forms on a linear critic."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from models.games import NonSaturating, Round, Wasserstein, bce
+
+SHAPE = (2, 3, 4)
+
+
+class Linear(nn.Module):
+    """D(x) = w.x + 0.3, whose gradient is w wherever it is taken."""
+
+    def __init__(self, seed=0):
+        super().__init__()
+        generator = torch.Generator().manual_seed(seed)
+        self.w = nn.Parameter(torch.randn(*SHAPE, generator=generator))
+
+    def forward(self, x):
+        return (x * self.w).flatten(1).sum(1) + 0.3
+
+
+class Nothing(nn.Module):
+    """Scores of 0."""
+
+    def forward(self, x):
+        return x.flatten(1).sum(1) * 0
+
+
+def turn(update=0):
+    generator = torch.Generator().manual_seed(1)
+    real, fake = (torch.rand(7, *SHAPE, generator=generator) for _ in range(2))
+    return Round(real, fake, torch.rand(7, generator=generator), update)
+
+
+def test_cross_entropies_of_scores_of_0_are_ln_2():
+    game = NonSaturating(penalty=0)
+    loss, scores = game.discriminator(Nothing(), turn())
+    assert loss.item() == pytest.approx(0.6931472, abs=1e-7)
+    assert game.generator(scores[1]).item() == pytest.approx(0.6931472, abs=1e-7)
+
+
+def test_the_discriminators_loss_is_half_of_real_and_made():
+    net, at = Linear(), turn()
+    loss, scores = NonSaturating(penalty=0).discriminator(net, at)
+    real, fake = net(at.real), net(at.fake)
+    assert torch.allclose(scores, torch.stack([real, fake]), atol=1e-6)
+    parts = [
+        F.binary_cross_entropy_with_logits(real, torch.ones(7)),
+        F.binary_cross_entropy_with_logits(fake, torch.zeros(7)),
+    ]
+    assert loss.item() == pytest.approx(sum(parts).item() / 2, abs=1e-6)
+    assert bce(real, fake).item() == pytest.approx(loss.item(), abs=1e-6)
+
+
+def test_the_generator_maximises_the_log_of_its_images_chances():
+    scores = torch.tensor([-3.0, 0.5, 2.0])
+    expected = F.binary_cross_entropy_with_logits(scores, torch.ones(3))
+    assert NonSaturating(0.1).generator(scores).item() == pytest.approx(expected.item(), abs=1e-7)
+
+
+def test_large_scores_stay_finite():
+    real, fake = torch.tensor([-1e4]), torch.tensor([1e4])
+    assert bce(real, fake).item() == pytest.approx(1e4)
+    assert NonSaturating(0).generator(real).item() == pytest.approx(1e4)
+
+
+@pytest.mark.parametrize(("update", "times"), [(0, 8), (1, 0), (7, 0), (8, 8), (16, 8)])
+def test_r1_of_a_linear_critic_is_half_its_squared_norm_at_every_eighth_step(update, times):
+    net, at = Linear(), turn(update)
+    loss, _ = NonSaturating(penalty=0.2).discriminator(net, at)
+    bare, _ = NonSaturating(penalty=0).discriminator(net, at)
+    expected = times * 0.2 / 2 * net.w.square().sum().item()
+    assert (loss - bare).item() == pytest.approx(expected, rel=1e-5, abs=1e-6)
+
+
+@pytest.mark.parametrize("lam", [0.0, 10.0])
+def test_wasserstein_of_a_linear_critic_has_a_closed_form(lam):
+    net, at = Linear(), turn(3)
+    loss, scores = Wasserstein(lam).discriminator(net, at)
+    between = (net.w * (at.fake.mean(0) - at.real.mean(0))).sum()  # E D(fake) - E D(real)
+    # The norm of the whole image: per row of pixels, or per channel, it would be another.
+    penalty = lam * (net.w.square().sum().sqrt() - 1).square()
+    assert loss.item() == pytest.approx((between + penalty).item(), rel=1e-5)
+    assert scores.shape == (2, 7)
+    assert Wasserstein(lam).generator(scores[1]).item() == pytest.approx(-scores[1].mean().item())
+
+
+def test_the_penalty_of_wasserstein_is_taken_between_the_images():
+    class Square(nn.Module):
+        """|x|^2 / 2, whose gradient is x."""
+
+        def forward(self, x):
+            return x.square().flatten(1).sum(1) / 2
+
+    at = turn()
+    loss, scores = Wasserstein(10.0).discriminator(Square(), at)
+    mix = at.mix.view(-1, 1, 1, 1)
+    sizes = (mix * at.real + (1 - mix) * at.fake).flatten(1).norm(dim=1)
+    expected = scores[1].mean() - scores[0].mean() + 10 * (sizes - 1).square().mean()
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("game", [Wasserstein(10.0), NonSaturating(0.5)])
+def test_penalties_reach_the_discriminators_weights(game):
+    net = Linear()
+    other = type(game)(0.0)
+    with_penalty, without = (
+        torch.autograd.grad(one.discriminator(net, turn())[0], net.w)[0] for one in (game, other)
+    )
+    size = net.w.norm()
+    # d/dw of lam (|w| - 1)^2, and of 8 * penalty / 2 |w|^2.
+    slope = 20 * (size - 1) * net.w / size if isinstance(game, Wasserstein) else 4 * net.w
+    assert torch.allclose(with_penalty - without, slope, rtol=1e-4, atol=1e-4)
+
+
+def test_only_a_loss_next_to_0_is_won():
+    assert NonSaturating(0.1).is_won({"loss_d": 0.009})
+    assert not NonSaturating(0.1).is_won({"loss_d": math.log(2)})
+    assert not Wasserstein(10.0).is_won({"loss_d": 0.0})
+    assert NonSaturating(0.1).betas == (0.5, 0.999)
+    assert Wasserstein(10.0).betas == (0.5, 0.9)
+    assert "0.1 / 2 |dD/dx|^2" in NonSaturating(0.1).text
+    assert "10.0 (|dD/dx| - 1)^2" in Wasserstein(10.0).text
