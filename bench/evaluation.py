@@ -153,7 +153,11 @@ class _Pipeline:
         facts: dict[str, Any] = {}
         for trained in workshop.trained:
             facts |= trained.facts()
-        facts |= defended.facts() | {"training_seconds": round(sum(workshop.seconds), 3)}
+        facts |= (
+            workshop.noted
+            | defended.facts()
+            | {"training_seconds": round(sum(workshop.seconds), 3)}
+        )
         predict, shape, classes = defended.predict, cell.numerics.shape, dataset.classes
         patient = Patient(predict)
         with frozen(predict):

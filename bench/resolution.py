@@ -170,8 +170,8 @@ class _Wanted:
         asked = [self._attack(text) for text in self._named()]
         made: list[Defense] = [valid(defenses.get, name) for name in request.rows]
         _check_generator([attack for _, attack, _ in asked], made)
-        for model, defense in itertools.product(request.models, made):
-            name = defense.to_spec()
+        named = list(zip(request.rows, made, strict=True))
+        for model, (name, defense) in itertools.product(request.models, named):
             model_part = _model_part(model, self.dataset, self.data.n, self.device)
             usual = defense.usual(self.dataset.shape)
             own = [self._attack(text) for text in defense.own_attacks]

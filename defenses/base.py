@@ -133,7 +133,8 @@ class Workshop:
 
     fingerprint: the dataset's; numerics: whatever else moves a trained weight's last bits (threads,
     versions); cache None trains anew each time. trained collects what was trained or read from the
-    cache, for provenance; seconds those of every training, of other models, too.
+    cache, for provenance, noted what else belongs there; seconds those of every training, of other
+    models, too.
     """
 
     model: Classifier
@@ -147,6 +148,7 @@ class Workshop:
     cache: checkpoint.Cache | None = None
     say: Callable[[str], None] = lambda _: None
     trained: list[Trained] = field(default_factory=list)
+    noted: dict[str, Any] = field(default_factory=dict)
     seconds: list[float] = field(default_factory=list)
 
     def net(self) -> nn.Module:
@@ -260,9 +262,12 @@ class Workshop:
             say=self.say,
         )
         ready = studio.ready(recipe)
-        text = f"generator {recipe.to_spec()} ({ready.source})"
         self.seconds.append(ready.seconds)
-        self.trained.append(Trained(ready.digest, text, ready.log, ready.seconds))
+        self.noted["generator"] = {
+            "spec": recipe.to_spec(),
+            "weights": ready.digest,
+            "source": ready.source,
+        }
         return ready
 
     def splits(self) -> tuple[Split, Split]:

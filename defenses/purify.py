@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, cast
 
 import torch
@@ -204,11 +204,11 @@ class Purify(Defense):
 
     def deploy(self, workshop: Workshop) -> Defended:
         """See Defense."""
-        generator = workshop.generator(self.generator).generator
-        generator.requires_grad_(requires_grad=False)
+        ready = workshop.generator(self.generator)
+        generator = ready.generator.requires_grad_(requires_grad=False)
         whole, near = self.inversions(workshop.shape)
         purifier = Purifier(generator, whole)
-        net = self._classifier(workshop, purifier)
+        net = self._classifier(workshop, purifier, ready.digest)
         behind, score = self._pipelines(workshop, purifier, net)
 
         return Defended(
@@ -245,12 +245,12 @@ class Purify(Defense):
 
         return refusing, RandomScores(watched).eval()
 
-    def _classifier(self, workshop: Workshop, purifier: Purifier) -> nn.Module:
+    def _classifier(self, workshop: Workshop, purifier: Purifier, digest: str) -> nn.Module:
         if self.train == "clean":
             return workshop.undefended()
         purified = OtherSplit(self._size, lambda split: self._purified(split, purifier, workshop))
-        generator = workshop.trained[-1].weights
-        identity = {"defense": self.identity(), "generator": generator}
+        own = replace(self, fpr=None, unroll=1, near_steps=None, near_restarts=None)
+        identity = {"defense": own.identity(), "generator": digest}
         return workshop.fit(OnPurified(self.train == "both"), identity, instead=purified)
 
     def _size(self, have: int) -> int:

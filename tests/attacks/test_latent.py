@@ -1,0 +1,129 @@
+"""The search in latent space, on a generator that can make every image: there it is an attack in
+the image, held to the same closed forms.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import attacks
+from attacks import ThreatModel, norms
+from attacks.latent import Latent
+from attacks.sourced import Supplies
+from models.generators import Generator
+from tests.problems import DIM, IMAGE, Problem, linear
+
+
+class Everything(nn.Module):
+    """G(z) = sigmoid(z), as images."""
+
+    def forward(self, z: Tensor) -> Tensor:
+        return z.sigmoid().view(-1, *IMAGE)
+
+
+def generator(shape: tuple[int, int, int] = IMAGE) -> Generator:
+    made: Any = Generator(Everything(), DIM, "normal", shape)
+    return made.eval()
+
+
+SPEC = "latent:steps=300,lr=0.2,inversion=10,tries=3,weight=0.001,confidence=0.02"
+
+
+def run(problem: Problem, factor: float, spec: str = SPEC, **options: Any) -> tuple[Tensor, Tensor]:
+    """The adversarial images at a multiple of the exact distance, and which are misclassified."""
+    supplies = options.pop("supplies", Supplies(sources=(problem.model,), generator=generator()))
+    eps = (factor * problem.distance).float()
+    threat = ThreatModel(problem.norm, eps)
+    x_adv = attacks.get(spec)(
+        problem.model, problem.x, problem.y, threat, supplies=supplies, **options
+    )
+    assert bool(norms.inside(x_adv, problem.x, eps, problem.norm).all())
+    return x_adv, problem.model(x_adv).argmax(1) != problem.y
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
+@pytest.mark.parametrize("classes", [2, 10])
+def test_where_every_image_can_be_made_it_finds_what_is_there(norm: str, classes: int) -> None:
+    problem = linear(norm, classes)
+    # The search ends within a step of the boundary, and l1 moves many components at once.
+    _, fooled = run(problem, {"linf": 1.3, "l2": 1.3, "l1": 2.5}[norm])
+    assert fooled.all()
+    _, fooled = run(problem, 0.95)
+    assert not fooled.any()
+
+
+def test_equal_arguments_give_equal_images() -> None:
+    problem = linear("linf", 10)
+    assert torch.equal(run(problem, 1.3)[0], run(problem, 1.3)[0])
+    assert not torch.equal(run(problem, 1.3)[0], run(problem, 1.3, seed=1)[0])
+
+
+def test_what_an_image_gets_does_not_depend_on_its_batch() -> None:
+    problem = linear("linf", 10)
+    whole, _ = run(problem, 1.3, shape=16)
+    one = attacks.get(SPEC)(
+        problem.model,
+        problem.x[3:4],
+        problem.y[3:4],
+        ThreatModel("linf", (1.3 * problem.distance[3:4]).float()),
+        supplies=Supplies(sources=(problem.model,), generator=generator()),
+        shape=16,
+    )
+    torch.testing.assert_close(one, whole[3:4], atol=1e-4, rtol=0)
+
+
+def test_targets_are_reached() -> None:
+    problem = linear("linf", 10)
+    targets = (problem.y + 1) % 10
+    x_adv, _ = run(problem, 1.5, targets=targets)
+    assert (problem.model(x_adv).argmax(1) == targets).float().mean() >= 0.9
+
+
+def test_the_nets_come_back_as_they_were() -> None:
+    problem, made = linear("linf", 10), generator()
+    before = {name: value.clone() for name, value in problem.model.state_dict().items()}
+    run(problem, 1.3, supplies=Supplies(sources=(problem.model,), generator=made))
+    assert all(torch.equal(before[k], v) for k, v in problem.model.state_dict().items())
+    assert all(p.grad is None for p in problem.model.parameters())
+
+
+def test_it_is_a_mode_of_its_own_and_says_what_it_costs() -> None:
+    recipe = attacks.get("latent:steps=7,starts=2")
+    assert isinstance(recipe, Latent)
+    assert (recipe.mode, recipe.kind, recipe.norms) == ("latent", "budget", ("linf", "l2", "l1"))
+    assert recipe.cost([0.1, 0.2], "linf", 10) == 2 * 7 * 2
+    assert recipe.to_spec() == "latent:steps=7,starts=2"
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("latent:steps=0", "steps must be at least 1, got 0"),
+        ("latent:starts=11", "starts must be at most tries=10, got 11"),
+        ("latent:lr=0", "lr must be above 0, got 0"),
+        ("latent:weight=-1", "weight must be above 0, got -1"),
+        ("latent:confidence=-1", "confidence must be at least 0, got -1"),
+    ],
+)
+def test_bad_values_are_refused(spec: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        attacks.get(spec)
+
+
+def test_supplies_that_do_not_fit_are_refused() -> None:
+    problem = linear("linf", 10)
+    for supplies, message in (
+        (None, "needs generator: hand them over as supplies="),
+        (Supplies(), "needs supplies= with a generator and one source"),
+        (Supplies(generator=generator()), "needs supplies= with a generator and one source"),
+        (
+            Supplies(sources=(problem.model,), generator=generator((1, 2, 3))),
+            r"the generator makes images \(1, 2, 3\), got",
+        ),
+    ):
+        with pytest.raises(ValueError, match=message):
+            run(problem, 1.0, supplies=supplies)
