@@ -138,13 +138,18 @@ def resolve(request: Request) -> Job:
     )
 
 
+_Asked = tuple[str, Attack, AttackPart]
+"""An attack's spec, recipe and part."""
+
+
 @dataclass(frozen=True)
 class _Wanted:
-    """What a request asks of one dataset."""
+    """What a request asks of one dataset; defenses by their specs."""
 
     request: Request
     text: str
     dataset: data.Dataset
+    defenses: Mapping[str, Defense]
     eps: tuple[Fraction, ...]
     reference: Fraction
     data: DataPart
@@ -155,53 +160,54 @@ class _Wanted:
         """The dataset loaded, its grid and its evaluated subset."""
         dataset = dataset_of(text, request.data_root)
         row = budget(dataset.kind, dataset.shape[0], request.norm)
-        made: list[Defense] = [valid(defenses.get, name) for name in request.rows]
+        made: dict[str, Defense] = {name: valid(defenses.get, name) for name in request.rows}
         # Every row of a run is judged on the same images at the same radii, so that they compare.
-        dear = [usual for defense in made if (usual := defense.usual(dataset.shape)) is not None]
-        grid = f"0,{row.reference}" if dear else row.grid
-        n = min([len(dataset.test), *(usual.n for usual in dear)]) if dear else None
+        usual = [own for each in made.values() if (own := each.usual(dataset.shape)) is not None]
+        grid = f"0,{row.reference}" if usual else row.grid
+        most = min([len(dataset.test), *(own.n for own in usual)]) if usual else None
         eps, reference = parse_grid(request.eps or grid, request.norm), Fraction(row.reference)
-        part = data_part_of(dataset, n if request.n is None else request.n, reference)
-        return cls(request, text, dataset, eps, reference, part, device)
+        part = data_part_of(dataset, most if request.n is None else request.n, reference)
+        return cls(request, text, dataset, made, eps, reference, part, device)
 
     def cells(self) -> Iterator[tuple[Cell, Sources]]:
         """Every cell: pipelines by attacks and seeds, the modes of each, then certificates."""
-        request = self.request
         asked = [self._attack(text) for text in self._named()]
-        made: list[Defense] = [valid(defenses.get, name) for name in request.rows]
-        _check_generator([attack for _, attack, _ in asked], made)
-        named = list(zip(request.rows, made, strict=True))
-        for model, (name, defense) in itertools.product(request.models, named):
-            model_part = _model_part(model, self.dataset, self.data.n, self.device)
-            usual = defense.usual(self.dataset.shape)
-            own = [self._attack(text) for text in defense.own_attacks]
-            attacked = list(
-                {part.text: (text, attack, part) for text, attack, part in asked + own}.values()
-            )
-            base = Cell(
-                data=self.data,
-                model=model_part,
-                defense=self._defense(defense),
-                attack=CERTIFIED,
-                norm=request.norm,
-                eps=self.eps,
-                seed=request.seeds[0],
-                sweep=request.sweep,
-                numerics=_numerics(self.device, usual),
-            )
-            for (spec, attack, part), seed in itertools.product(attacked, request.seeds):
-                for mode in modes_of(attack, defense, oblivious=request.oblivious):
-                    eot = self._eot(usual) if "eot" in mode.split("+") else 1
-                    cell = replace(
-                        base,
-                        attack=replace(part, mode=mode, queries=_queries(attack, part, eot)),
-                        seed=seed,
-                        query_budget=request.query_budget,
-                        eot=eot,
-                    )
-                    yield cell, Sources(self.text, model, name, spec)
-            if request.norm in defense.certifies:
-                yield base, Sources(self.text, model, name, "")
+        _check_generator([attack for _, attack, _ in asked], list(self.defenses.values()))
+        for model, name in itertools.product(self.request.models, self.defenses):
+            yield from self._of_pipeline(model, name, asked)
+
+    def _of_pipeline(
+        self, model: str, name: str, asked: Sequence[_Asked]
+    ) -> Iterator[tuple[Cell, Sources]]:
+        """The cells of one defended model."""
+        request, defense = self.request, self.defenses[name]
+        usual = defense.usual(self.dataset.shape)
+        base = Cell(
+            data=self.data,
+            model=_model_part(model, self.dataset, self.data.n, self.device),
+            defense=self._defense(defense),
+            attack=CERTIFIED,
+            norm=request.norm,
+            eps=self.eps,
+            seed=request.seeds[0],
+            sweep=request.sweep,
+            numerics=_numerics(self.device, usual),
+        )
+        own = [self._attack(text) for text in defense.own_attacks]
+        attacked = {part.text: (text, attack, part) for text, attack, part in [*asked, *own]}
+        for (spec, attack, part), seed in itertools.product(attacked.values(), request.seeds):
+            for mode in modes_of(attack, defense, oblivious=request.oblivious):
+                eot = self._eot(usual) if "eot" in mode.split("+") else 1
+                cell = replace(
+                    base,
+                    attack=replace(part, mode=mode, queries=_queries(attack, part, eot)),
+                    seed=seed,
+                    query_budget=request.query_budget,
+                    eot=eot,
+                )
+                yield cell, Sources(self.text, model, name, spec)
+        if request.norm in defense.certifies:
+            yield base, Sources(self.text, model, name, "")
 
     def _eot(self, usual: Usual | None) -> int:
         """Answers of a random pipeline averaged per query."""
@@ -219,7 +225,7 @@ class _Wanted:
     def _named(self) -> list[str]:
         return named_attacks(self.request.attacks, self.request.norm, self.dataset.classes)
 
-    def _attack(self, text: str) -> tuple[str, Attack, AttackPart]:
+    def _attack(self, text: str) -> _Asked:
         attack: Attack = valid(attacks.get, text)
         request = self.request
         part = attack_part_of(

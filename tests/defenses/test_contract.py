@@ -184,6 +184,14 @@ ROWS = {
         small="mlp_relu:epochs=2",
         is_net=False,
     ),
+    "purify": Row(
+        "purify:steps=30,restarts=2,generator=[dcgan:updates=200]",
+        "L(x, y)",
+        0.2,
+        "mlp_relu:epochs=4",
+        "mlp_relu:epochs=2",
+        inner="net",
+    ),
     "smoothing": Row(
         "smoothing", "L(x + n, y); n normal, standard deviation 0.25", 0.75, inner="net"
     ),
