@@ -103,7 +103,9 @@ def run(  # noqa: PLR0913  one parameter per flag
         str | None,
         typer.Option(help="Radii, 0:0.4:0.05 or 0,2/255,8/255. [default: the dataset's]"),
     ] = None,
-    n: Annotated[int | None, typer.Option(help="Test images. [default: min(1000, all)]")] = None,
+    n: Annotated[
+        int | None, typer.Option(help="Test images. [default: min(1000, all); purify: 100]")
+    ] = None,
     device: Annotated[
         str | None, typer.Option(help="auto, cpu, cuda or cuda:N. [default: auto]")
     ] = None,
@@ -136,7 +138,9 @@ def run(  # noqa: PLR0913  one parameter per flag
     ] = None,
     eot: Annotated[
         int | None,
-        typer.Option(help="Answers of a random defense averaged per query. [default: 10]"),
+        typer.Option(
+            help="Answers of a random defense averaged per query. [default: 10; purify: 4]"
+        ),
     ] = None,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Forget the stored cells of this request first.")
@@ -176,6 +180,8 @@ def run(  # noqa: PLR0913  one parameter per flag
         if dry_run:
             _show_plan(job, store)
             return
+        for note in () if quiet else job.notes:
+            print(note, file=sys.stderr)
         failures, interrupted = _executed(job, store, quiet=quiet, fresh=fresh)
         shown = store.records(cell.key for cell in job.cells)
         _write_tables(store.records(), out)
@@ -362,7 +368,7 @@ def show(name: Annotated[str, typer.Argument(help="A name that `bench list` prin
             "random": described.traits["randomness"],
             "hides gradients": described.traits["masking"],
             "refuses": described.traits["rejection"],
-            "adaptive attack": described.traits["adaptive"],
+            "adaptive attack": described.traits["modes"],
             "paper": described.paper,
         }
         print("".join(f"{key}: {value}\n" for key, value in facts.items() if value))

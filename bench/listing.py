@@ -18,7 +18,7 @@ COLUMNS: Mapping[str, Callable[[Description], str]] = {
     "random": lambda entry: entry.traits["randomness"],
     "hides gradients": lambda entry: entry.traits["masking"],
     "refuses": lambda entry: entry.traits["rejection"],
-    "adaptive attack": lambda entry: entry.traits["adaptive"],
+    "adaptive attack": lambda entry: entry.traits["modes"],
     "keys": lambda entry: ", ".join(name for name, _, _ in entry.keys),
     "what it is": lambda entry: entry.summary,
     "paper": lambda entry: entry.paper,

@@ -62,7 +62,9 @@ class Sources:
 
 @dataclass(frozen=True)
 class Job:
-    """A request resolved: its cells, what stands behind each (by key), and how they are run."""
+    """A request resolved: its cells, what stands behind each (by key), how they are run, and notes:
+    what was chosen that a user may not expect, a line each.
+    """
 
     cells: tuple[Cell, ...]
     sources: Mapping[str, Sources]
@@ -70,6 +72,7 @@ class Job:
     device: str
     batch_size: int | None
     cache: Path | None
+    notes: tuple[str, ...] = ()
 
     def units(self, todo: Sequence[Todo]) -> list[Unit]:
         """The work as units, one per pipeline."""
@@ -124,10 +127,12 @@ def resolve(request: Request) -> Job:
     """
     device = device_of(request.device)
     made: dict[str, tuple[Cell, Sources]] = {}
+    notes: list[str] = []
     for text in request.datasets:
         wanted = _Wanted.of(request, text, device)
         for cell, sources in wanted.cells():
             made.setdefault(cell.key, (cell, sources))
+        notes += wanted.notes()
     return Job(
         cells=tuple(cell for cell, _ in made.values()),
         sources={key: source for key, (_, source) in made.items()},
@@ -135,6 +140,7 @@ def resolve(request: Request) -> Job:
         device=device,
         batch_size=request.batch_size,
         cache=checkpoint.cache_folder(),
+        notes=tuple(dict.fromkeys(notes)),
     )
 
 
@@ -175,6 +181,18 @@ class _Wanted:
         _check_generator([attack for _, attack, _ in asked], list(self.defenses.values()))
         for model, name in itertools.product(self.request.models, self.defenses):
             yield from self._of_pipeline(model, name, asked)
+
+    def notes(self) -> Iterator[str]:
+        """Which defenses made the run smaller than it would be without them."""
+        free = [f"--{name}" for name in ("n", "eps") if getattr(self.request, name) is None]
+        dear = [name for name in self.defenses if self.defenses[name].usual(self.dataset.shape)]
+        if dear and free:
+            shown = ", ".join(repr(float(e)) for e in self.eps)
+            names = f"{', '.join(dear)} on {self.dataset.name}"
+            yield (
+                f"{names} is dear to ask: every row on {self.data.n} images at eps {shown}; "
+                f"{', '.join(free)} ask for more"
+            )
 
     def _of_pipeline(
         self, model: str, name: str, asked: Sequence[_Asked]

@@ -218,12 +218,17 @@ class Registry:
             norms=tuple(_declared(cls, "norms") or ()),
             access=str(getattr(cls, "access", "")),
             text=doc,
-            traits={trait: str(_declared(cls, trait) or "") for trait in TRAITS},
+            traits={trait: _said(_declared(cls, trait)) for trait in TRAITS},
         )
 
 
-TRAITS = ("randomness", "masking", "rejection", "adaptive")
+TRAITS = ("randomness", "masking", "rejection", "modes")
 """What a defense says of itself, see defenses.base.Defense."""
+
+
+def _said(value: Any) -> str:
+    """A trait as a table shows it."""
+    return " ".join(value) if isinstance(value, tuple) else str(value or "")
 
 
 def _declared(cls: Any, name: str) -> Any:

@@ -136,6 +136,13 @@ def test_a_run_with_it_is_small_unless_told_otherwise():
     assert eot["bpda+eot"] == eot["unrolled+eot"] == 4
     assert {eot[mode] for mode in ("bpda", "released", "transfer", "oblivious", "latent")} == {1}
     assert [cell.attack.text for cell in cells].count("latent") == 1
+    (note,) = resolve(Request(defenses=("purify",))).notes
+    assert note == (
+        "purify on digits is dear to ask: every row on 100 images at eps 0.0, 0.15; --n, --eps ask "
+        "for more"
+    )
+    assert resolve(Request(defenses=("purify",), n=7, eps="0.1")).notes == ()
+    assert resolve(Request(defenses=("madry",))).notes == ()
     told = resolve(Request(defenses=("purify",), n=7, eps="0.1", eot=2)).cells
     assert {(cell.data.n, cell.eps) for cell in told} == {(7, told[0].eps)}
     assert {cell.eot for cell in told} == {1, 2}
