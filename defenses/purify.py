@@ -121,6 +121,8 @@ class Purify(Defense):
     z* is sought by `steps` steps (none means 200, of images below 512 components 50) of gradient
     descent with momentum from `restarts` random latents (none: 10, of small images 4), and the
     restart with the smallest error is taken; lr is 10 in the released code, 1 suits our generators.
+    penalty: weight of the latent's -log density; tolerance: a mean squared error at which a restart
+    stops (see models.inversion.Inversion).
     generator: dcgan, which comes with the package for MNIST and is trained where it does not, or
     another spec of `bench list generators`, its keys in brackets. train: the classifier behind it,
     trained on clean images, on purified ones, or on both; images: training images purified for
@@ -146,6 +148,8 @@ class Purify(Defense):
     restarts: int | None = None
     lr: float = 1.0
     momentum: float = 0.7
+    penalty: float = 0.0
+    tolerance: float = 0.0
     generator: Gan = Dcgan()  # noqa: RUF009  a frozen dataclass
     train: Literal["clean", "purified", "both"] = "clean"
     images: int | None = None
@@ -157,7 +161,7 @@ class Purify(Defense):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        Inversion(lr=self.lr, momentum=self.momentum)
+        self._inversion(1, 1)
         if self.fpr is not None:
             check_fpr(self.fpr)
         for name in _COUNTS:
@@ -197,10 +201,10 @@ class Purify(Defense):
             default if count is None else count
             for count, default in zip(counts, usual, strict=True)
         )
-        return (
-            Inversion(steps, restarts, self.lr, self.momentum),
-            Inversion(near_steps, near_restarts, self.lr, self.momentum),
-        )
+        return self._inversion(steps, restarts), self._inversion(near_steps, near_restarts)
+
+    def _inversion(self, steps: int, restarts: int) -> Inversion:
+        return Inversion(steps, restarts, self.lr, self.momentum, self.penalty, self.tolerance)
 
     def deploy(self, workshop: Workshop) -> Defended:
         """See Defense."""

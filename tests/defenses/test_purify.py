@@ -311,6 +311,7 @@ def test_the_score_s_gradient_is_that_of_the_envelope(deployed, digits):
         ("purify:restarts=0", "restarts must be at least 1, got 0"),
         ("purify:lr=0", "lr must be above 0, got 0"),
         ("purify:momentum=1", r"momentum must be in \[0, 1\), got 1"),
+        ("purify:penalty=-1", "penalty must be at least 0, got -1"),
         ("purify:unroll=0", "unroll must be at least 1, got 0"),
         ("purify:images=0", "images must be at least 1, got 0"),
         ("purify:fpr=1", "fpr must be in"),
