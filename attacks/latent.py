@@ -84,6 +84,10 @@ class Latent(Sourced):
         """See Sourced: a search without a generator, of which only costs and norms can be asked."""
         return _Search(self, None)
 
+    def check(self, norm: str, classes: int, *, targeted: bool = False) -> None:
+        """See Attack; a refusal names this recipe and not the search in it."""
+        Attack.check(self, norm, classes, targeted=targeted)
+
     def check_supplies(self, supplies: Supplies) -> None:
         """See Sourced."""
         if supplies.generator is None or len(supplies.sources) != 1:

@@ -193,7 +193,7 @@ class _Wanted:
             sweep=request.sweep,
             numerics=_numerics(self.device, usual),
         )
-        own = [self._attack(text) for text in defense.own_attacks]
+        own = [self._attack(text) for text in defense.own_attacks if self._is_known(text)]
         attacked = {part.text: (text, attack, part) for text, attack, part in [*asked, *own]}
         for (spec, attack, part), seed in itertools.product(attacked.values(), request.seeds):
             for mode in modes_of(attack, defense, oblivious=request.oblivious):
@@ -224,6 +224,11 @@ class _Wanted:
 
     def _named(self) -> list[str]:
         return named_attacks(self.request.attacks, self.request.norm, self.dataset.classes)
+
+    def _is_known(self, text: str) -> bool:
+        """Whether an attack knows the norm; one that nobody asked for does not refuse it."""
+        attack: Attack = valid(attacks.get, text)
+        return self.request.norm in attack.norms
 
     def _attack(self, text: str) -> _Asked:
         attack: Attack = valid(attacks.get, text)

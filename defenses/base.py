@@ -294,7 +294,7 @@ class Defense(ABC):
     gradient through, or none that is any use; rejection: what may refuse an image. certifies: norms
     in which it yields a certificate. is_baseline: nothing is defended. has_generator: attacks that
     search a latent space can be run; own_attacks: specs of attacks built for it, which run beside
-    those asked for.
+    those asked for in the norms that they know.
     """
 
     revision: ClassVar[int] = 1

@@ -148,6 +148,14 @@ def test_latent_asked_for_runs_once_and_not_without_a_generator():
         resolve(Request(attacks=("latent",), defenses=("madry",)))
 
 
+def test_a_norm_that_latent_does_not_know_leaves_the_other_attacks():
+    cells = resolve(Request(attacks=("sigma_zero",), defenses=("purify",), norm="l0")).cells
+    assert "latent" not in {cell.attack.text for cell in cells}
+    assert "bpda+eot" in {cell.attack.mode for cell in cells}
+    with pytest.raises(RequestError, match="attack latent knows the norms linf, l2, l1, got l0"):
+        resolve(Request(attacks=("latent",), defenses=("purify",), norm="l0"))
+
+
 # --- the pipeline --------------------------------------------------------------------------------
 
 
