@@ -172,7 +172,7 @@ class _Wanted:
     def cells(self) -> Iterator[tuple[Cell, Sources]]:
         """Every cell: pipelines by attacks and seeds, the modes of each, then certificates."""
         asked = [self._attack(text) for text in self._named()]
-        _check_generator([attack for _, attack, _ in asked], list(self.defenses.values()))
+        check_generator([attack for _, attack, _ in asked], list(self.defenses.values()))
         for model, name in itertools.product(self.request.models, self.defenses):
             yield from self._of_pipeline(model, name, asked)
 
@@ -258,7 +258,7 @@ def modes_of(attack: Attack, defense: Defense, *, oblivious: bool) -> tuple[str,
     return OBLIVIOUS, *defense.modes
 
 
-def _check_generator(asked: Sequence[Attack], made: Sequence[Defense]) -> None:
+def check_generator(asked: Sequence[Attack], made: Sequence[Defense]) -> None:
     """Refuses an attack that needs a generator where no defense has one."""
     for attack in asked:
         if GENERATOR in attack.needs and not any(defense.has_generator for defense in made):
