@@ -27,6 +27,7 @@ from bench.evaluation import behaviour, dataset_of, numerics
 from bench.plan import (
     CERTIFICATE,
     OBLIVIOUS,
+    TRANSFER,
     AttackPart,
     Cell,
     DataPart,
@@ -196,7 +197,7 @@ class _Wanted:
         own = [self._attack(text) for text in defense.own_attacks if self._is_known(text)]
         attacked = {part.text: (text, attack, part) for text, attack, part in [*asked, *own]}
         for (spec, attack, part), seed in itertools.product(attacked.values(), request.seeds):
-            for mode in modes_of(attack, defense, oblivious=request.oblivious):
+            for mode in self._modes(attack, defense):
                 eot = self._eot(usual) if "eot" in mode.split("+") else 1
                 cell = replace(
                     base,
@@ -209,6 +210,13 @@ class _Wanted:
         if request.norm in defense.certifies:
             yield base, Sources(self.text, model, name, "")
 
+    def _modes(self, attack: Attack, defense: Defense) -> tuple[str, ...]:
+        """Those of the attack; not that on a substitute where there is nothing to train one on."""
+        modes = modes_of(attack, defense, oblivious=self.request.oblivious)
+        if isinstance(attack, Sourced) or _can_train(self.dataset):
+            return modes
+        return tuple(mode for mode in modes if mode != TRANSFER)
+
     def _eot(self, usual: Usual | None) -> int:
         """Answers of a random pipeline averaged per query."""
         wanted = self.request.eot
@@ -218,8 +226,9 @@ class _Wanted:
         """A defense as plain values: shown as asked for, known by what the run fills in."""
         norm, reference = self.request.norm, float(self.reference)
         filled: Defense = valid(lambda _: defense.at(norm, reference), "")
-        if (validation := self.dataset.validation) is not None:
-            valid(lambda _: filled.check_data(self.dataset.shape, len(validation)), "")
+        validation = self.dataset.validation
+        count = 0 if validation is None else len(validation)
+        valid(lambda _: filled.check_data(self.dataset.shape, count), "")
         return Part(defense.to_spec(), filled.identity())
 
     def _named(self) -> list[str]:
@@ -256,6 +265,10 @@ def modes_of(attack: Attack, defense: Defense, *, oblivious: bool) -> tuple[str,
     if defense.is_baseline or not oblivious:
         return defense.modes
     return OBLIVIOUS, *defense.modes
+
+
+def _can_train(dataset: data.Dataset) -> bool:
+    return dataset.train is not None and dataset.validation is not None
 
 
 def check_generator(asked: Sequence[Attack], made: Sequence[Defense]) -> None:

@@ -342,7 +342,9 @@ class Defense(ABC):
         return recipe
 
     def check_data(self, shape: Shape, validation: int) -> None:  # noqa: B027  most work with any
-        """Refuses images of a shape, or so few validation images, that it cannot work with."""
+        """Refuses images of a shape, or so few validation images, that it cannot work with; 0 where
+        there is no training split either.
+        """
 
     def to_spec(self) -> str:
         """The shortest spec of this defense."""

@@ -131,7 +131,8 @@ class Purify(Defense):
     It hides gradients, and is never shown without the attacks that break it (Athalye et al. 2018,
     arXiv:1802.00420): every gradient attack runs as bpda (identity backward), bpda+eot, through the
     `unroll` last steps of the inversion (unrolled+eot), as released, with the vanishing gradient of
-    the authors' code, and by transfer from another net; `latent` runs beside them. They are handed
+    the authors' code, and by transfer from another net where the dataset has a training split for
+    it; `latent` runs beside them. They are handed
     an inversion of near_steps steps from near_restarts starts (none: 50 and 2, of small images 25
     and 1); the verdict is the whole pipeline's, under 3 evaluation draws. Unless told otherwise a
     run with it takes 100 images, eps 0 and the reference eps, and the mean of 4 draws.
@@ -184,10 +185,24 @@ class Purify(Defense):
         return Usual(n=100, eot=4, rows=100 if _is_small(shape) else 25)
 
     def check_data(self, shape: Shape, validation: int) -> None:
-        """See Defense: images that the generator does not make, and too few for fpr."""
+        """See Defense: images that the generator does not make, none to train on, too few for
+        fpr.
+        """
         self.generator.build(shape)
+        if not validation:
+            self._check_untrained()
         if self.fpr is not None:
             check_enough(min(validation, _CALIBRATED), self.fpr)
+
+    def _check_untrained(self) -> None:
+        """Refuses what has to be trained."""
+        if not (self.generator.is_given or self.generator.is_untrained):
+            raise ValueError(
+                f"this dataset has no training split for generator {self.generator.to_spec()}: "
+                "add train=, or weights= to the generator"
+            )
+        if self.train != "clean":
+            raise ValueError(f"this dataset has no training split for train={self.train}")
 
     def inversions(self, shape: Shape) -> tuple[Inversion, Inversion]:
         """The deployed one for images (C, H, W), and the one that attacks are handed."""

@@ -17,8 +17,8 @@ from bench.spec import Request
 from bench.store import Store
 from defenses.purify import Purifier, Unrolled, Watched
 from defenses.registry import defenses
-from models.checkpoint import Cache
-from models.registry import generators
+from models.checkpoint import Cache, write
+from models.registry import generators, models
 from models.train import Standard
 
 EVERYTHING = '''
@@ -344,6 +344,42 @@ def test_a_generator_of_other_images_is_refused_before_any_work(tmp_path):
 def test_too_few_validation_images_for_a_threshold_are_refused_before_any_work():
     with pytest.raises(RequestError, match="needs at least 1,000 clean validation images"):
         resolve(Request(defenses=("purify:fpr=0.001",)))
+
+
+@pytest.fixture
+def untrainable(tmp_path, digits):
+    """A request for a dataset without a training split, and for a model that is given."""
+    images = digits.test.images(slice(0, 40))
+    pixels = (images * 16).round().to(torch.uint8).numpy()
+    np.savez(tmp_path / "own.npz", x=pixels, y=digits.test.y[:40].numpy())
+    weights = tmp_path / "model.safetensors"
+    write(weights, models.get("logreg").build(digits.shape, 10).state_dict(), {})
+    return {
+        "datasets": (f"npz:test={tmp_path / 'own.npz'}",),
+        "models": (f"logreg:weights={weights}",),
+        "eps": "0.1",
+    }
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("purify", "no training split for generator dcgan: add train="),
+        ("{},train=both", "no training split for train=both"),
+        ("{},fpr=0.1", "needs at least 10 clean validation images"),
+    ],
+)
+def test_what_has_to_be_trained_is_refused_where_there_is_no_training_split(
+    untrainable, planted, spec, message
+):
+    with pytest.raises(RequestError, match=message):
+        resolve(Request(**untrainable, defenses=(spec.format(planted),)))
+
+
+def test_without_a_training_split_every_mode_runs_but_that_on_a_substitute(untrainable, planted):
+    records = run(**untrainable, n=2, defenses=(planted,), attacks=("pgd:steps=1",))
+    modes = {record.mode for record in records if record.defense != "none"}
+    assert modes == {"oblivious", "bpda", "bpda+eot", "unrolled+eot", "released", "latent"}
 
 
 def test_outcomes_under_every_draw_are_kept(planted_records):
