@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from attacks.draws import Draws
-from attacks.oracles import Predict
 from attacks.pipelines import Randomised
 from defenses.base import Defended, Defense, OtherSplit, Usual, Workshop
 from defenses.detector import (
@@ -222,13 +221,13 @@ class Purify(Defense):
         ready = workshop.generator(self.generator)
         generator = ready.generator.requires_grad_(requires_grad=False)
         whole, near = self.inversions(workshop.shape)
-        purifier = Purifier(generator, whole)
+        purifier, rough = Purifier(generator, whole), Purifier(generator, near)
         net = self._classifier(workshop, purifier, ready.digest)
-        behind, score = self._pipelines(workshop, purifier, net)
-
+        behind = self._pipelines(workshop, rough, net)
+        score = None if self.fpr is None else RandomScores(Watched(purifier, net)).eval()
         return Defended(
-            predict=behind(purifier),
-            surrogate=behind(PassingDraws(Purifier(generator, near))),
+            predict=self._pipelines(workshop, purifier, net)(purifier),
+            surrogate=behind(PassingDraws(rough)),
             inside=net if self.train == "clean" else None,
             passes=2 * whole.steps * whole.restarts + 1,
             further={
@@ -244,10 +243,12 @@ class Purify(Defense):
 
     def _pipelines(
         self, workshop: Workshop, purifier: Purifier, net: nn.Module
-    ) -> tuple[Callable[[Randomised], nn.Module], Predict | None]:
-        """What makes a pipeline of a purifier or a stand-in for it, and the detector's score."""
+    ) -> Callable[[Randomised], nn.Module]:
+        """What makes a pipeline of a purifier or a stand-in for it. Each has its own threshold: an
+        inversion cut short leaves larger errors, and what refuses every image is no stand-in.
+        """
         if self.fpr is None:
-            return lambda transform: BehindDraws(transform, net).eval(), None
+            return lambda transform: BehindDraws(transform, net).eval()
         _, validation = workshop.splits()
         few = validation.take(torch.arange(min(len(validation), _CALIBRATED)))
         watched = Watched(purifier, net).to(workshop.device).eval()
@@ -258,7 +259,7 @@ class Purify(Defense):
             made = RefusingDraws(detector, threshold=at, scale=scale, fpr=rate, trained_on="")
             return made.to(workshop.device).eval()
 
-        return refusing, RandomScores(watched).eval()
+        return refusing
 
     def _classifier(self, workshop: Workshop, purifier: Purifier, digest: str) -> nn.Module:
         if self.train == "clean":

@@ -292,6 +292,18 @@ def test_images_that_are_badly_made_may_be_refused(shop, digits):
     assert not defenses.get("purify").rejection
 
 
+def test_what_attacks_are_handed_refuses_as_rarely_as_the_pipeline(shop, digits):
+    """A single step from one start: no error of its is below the whole inversion's threshold."""
+    spec = f"purify:{TINY},fpr=0.1,near_steps=1,near_restarts=1,unroll=1"
+    defended = defenses.get(spec).deploy(shop)
+    x = digits.validation.images(slice(None))
+    draws = evaluation_draws(Draws.of(x, 0).ids, 0)
+    for mode in ("bpda", "unrolled+eot", "released"):
+        with torch.no_grad():
+            refused = defended.handed(mode)(x, draws).argmax(1) == 10
+        assert 0 < float(refused.float().mean()) <= 0.1, mode
+
+
 def test_the_score_s_gradient_is_that_of_the_envelope(deployed, digits):
     x = digits.test.images(slice(0, 3)).requires_grad_()
     purifier = deployed.purified
