@@ -9,12 +9,15 @@ import torch
 from attacks.draws import Draws
 from attacks.pipelines import evaluation_draws
 from attacks.registry import attacks
+from bench import evaluation
 from bench.errors import RequestError
 from bench.executors import LocalExecutor
+from bench.plan import Todo
 from bench.resolution import modes_of, resolve
 from bench.runner import Silent, execute
 from bench.spec import Request
 from bench.store import Store
+from bench.units import Noted
 from defenses.purify import Purifier, Unrolled, Watched
 from defenses.registry import defenses
 from models.checkpoint import Cache, write
@@ -102,6 +105,23 @@ def test_images_before_and_after_are_kept_for_the_figure(planted_records):
     assert shown["shape"] == [1, 8, 8]
     assert len(shown["labels"]) == 8
     assert set(shown["images"]) == {"clean", "clean purified", "adversarial", "purified"}
+
+
+@pytest.mark.parametrize(("block", "is_shown"), [(0, True), (1, False)])
+def test_a_cell_that_goes_on_shows_no_images_found_before(planted, block, is_shown):
+    """The images themselves must not pass for adversarial ones."""
+    request = Request(
+        models=("logreg:epochs=3",),
+        attacks=("pgd:steps=1",),
+        defenses=(planted,),
+        eps="0.4",
+        n=258,
+    )
+    job = resolve(request)
+    (cell,) = [c for c in job.cells if c.attack.mode == "bpda"]
+    (unit,) = job.units([Todo(cell, (block,))])
+    noted = [event.facts for event in evaluation.run(unit, lambda _: None) if type(event) is Noted]
+    assert any("gallery" in facts for facts in noted) == is_shown
 
 
 def test_where_its_numbers_come_from(planted_records):
