@@ -61,7 +61,9 @@ class Purifier(Randomised):
 
 
 class Unrolled(Purifier):
-    """The same images, differentiated through the last steps of the inversion."""
+    """The same images, differentiated through the last steps of the inversion, which the restart
+    takes that leads before them.
+    """
 
     def __init__(self, generator: Generator, inversion: Inversion, last: int):
         super().__init__(generator, inversion)
