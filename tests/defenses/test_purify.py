@@ -17,7 +17,8 @@ from bench.resolution import modes_of, resolve
 from bench.runner import Silent, execute
 from bench.spec import Request
 from bench.store import Store
-from bench.units import Noted
+from bench.units import Failed, Noted
+from defenses.base import Workshop
 from defenses.purify import Purifier, Unrolled, Watched
 from defenses.registry import defenses
 from models.checkpoint import Cache, write
@@ -128,6 +129,30 @@ def test_where_its_numbers_come_from(planted_records):
     facts = next(r for r in planted_records if r.mode == "bpda").provenance
     assert facts["generator"]["source"] == "given"
     assert facts["passes"] == 2 * 60 * 2 + 1
+
+
+@pytest.mark.parametrize(
+    ("is_given", "expected"), [(False, "logreg:seed=1,epochs=3"), (True, "cnn_small:seed=1")]
+)
+def test_the_substitute_is_a_net_the_pipeline_has_nothing_of(
+    planted, digits, tmp_path, monkeypatch, is_given, expected
+):
+    weights, asked = tmp_path / "model.safetensors", []
+    write(weights, models.get("logreg").build(digits.shape, 10).state_dict(), {})
+    model = f"logreg:weights={weights}" if is_given else "logreg:epochs=3"
+    request = Request(models=(model,), attacks=("pgd:steps=1",), defenses=(planted,), n=2)
+    job = resolve(request)
+    (cell,) = [c for c in job.cells if c.attack.mode == "transfer"]
+    (unit,) = job.units([Todo(cell, (0,))])
+
+    def other(self, model):
+        asked.append(model.to_spec())
+        return self
+
+    monkeypatch.setattr(Workshop, "of", other)
+    events = list(evaluation.run(unit, lambda _: None))
+    assert asked == [expected]
+    assert not any(type(event) is Failed for event in events)
 
 
 # --- modes and defaults --------------------------------------------------------------------------
