@@ -111,7 +111,8 @@ def handed(
         return
     target = Labels(model, setting.shape, setting.classes)
     source = recipe.prepare(target, supplies, setting, x, eps)
-    with frozen(source.model):
+    made = supplies.generator
+    with frozen(source.model), contextlib.nullcontext() if made is None else frozen(made):
         yield source.attack or recipe.inner, source.model, replace(setting, exact=False)
 
 

@@ -34,10 +34,10 @@ class Latent(Sourced):
     `steps` steps of size lr / sqrt(latent) on z for
     weight max(confidence - margin(G(z)), 0) + |G(z) - P(G(z))|_2^2, P the projection onto the ball
     around the image and the box, margin the lead of the adversary's class; weight is ten times as
-    large on each further path. The adversarial image is P(G(z)) for the z, on all paths, that is
-    nearest to the ball and misclassified with that confidence, else for the one with the least loss
-    under weight 1. The authors minimise |G(z) - x| and stop below
-    a bound, from 30 inversions of 3,000 steps; ours aims at the ball itself.
+    large on each further path, and z stays where the prior has latents. The adversarial image is
+    P(G(z)) for the z, on all paths, that is nearest to the ball and misclassified with that
+    confidence, else for the one with the least loss under weight 1. The authors minimise |G(z) - x|
+    and stop below a bound, from 30 inversions of 3,000 steps; ours aims at the ball itself.
 
     The adversary holds generator and classifier, so that queries of them cost nothing. From Python,
     supplies= hands both over: generator=, and the classifier as the one source.
@@ -83,6 +83,10 @@ class Latent(Sourced):
     def inner(self) -> Attack:
         """See Sourced: a search without a generator, of which only costs and norms can be asked."""
         return _Search(self, None)
+
+    def check(self, norm: str, classes: int, *, targeted: bool = False) -> None:
+        """See Attack; a refusal names this recipe and not the search in it."""
+        Attack.check(self, norm, classes, targeted=targeted)
 
     def check_supplies(self, supplies: Supplies) -> None:
         """See Sourced."""
@@ -141,7 +145,8 @@ class _Search(BlockAttack):
                     images = self.generator(leaf)
                 upstream = self._looked(ask, task, images.detach(), weight, best)
                 (slope,) = torch.autograd.grad(images, leaf, upstream)
-                z = _adam(z, slope, moments, step, recipe.lr / z.shape[1] ** 0.5)
+                moved = _adam(z, slope, moments, step, recipe.lr / z.shape[1] ** 0.5)
+                z = self.generator.prior.confined(moved)
         return best.points
 
     def _starts(self, task: Task, generator: Generator) -> tuple[Tensor, ...]:

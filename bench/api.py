@@ -158,6 +158,8 @@ def evaluate(  # noqa: PLR0913  one keyword per setting
     chosen = _dataset(model, dataset, root)
     grid, reference = _grid(eps, chosen, norm)
     recipes = [recipe for one in named for recipe in _recipes(one, norm, chosen.classes)]
+    defense = NoDefense()
+    resolution.check_generator(recipes, [defense])
     data_part = resolution.data_part_of(chosen, n, reference)
     identity = {
         "class": type(model).__qualname__,
@@ -165,7 +167,6 @@ def evaluate(  # noqa: PLR0913  one keyword per setting
     }
     model_part = Part(type(model).__name__, identity)
     given = Given(module=model)
-    defense = NoDefense()
     cells: dict[str, Cell] = {}
     sources: dict[str, Sources] = {}
     for recipe in recipes:

@@ -211,20 +211,22 @@ class _Pipeline:
         shown: dict[int, Tensor] = {}
         with frozen(asked.surrogate), frozen(self.defended.predict) as check:
             yield from self._gathered(key, blocks, todo, told, check, start, shown)
-        if facts := self._seen(recipe, asked, cell, shown):
+        if facts := self._seen(recipe, asked, item, shown):
             yield Noted(key, facts)
 
     def _seen(
-        self, recipe: Attack, asked: Defended, cell: Cell, shown: Mapping[int, Tensor]
+        self, recipe: Attack, asked: Defended, item: Todo, shown: Mapping[int, Tensor]
     ) -> dict[str, Any]:
         """What else is known after an attack: how often a black box raised; of a gradient attack
         whether gradients reached the image, and what a detector makes of its images; what a
         purifier makes of those found, the first of which are `shown`.
         """
         facts: dict[str, Any] = {}
+        cell = item.cell
         eps = float(cell.eps[-1] if cell.data.reference is None else cell.data.reference)
         images, setting, mode = self.images, self._setting(cell, asked), cell.attack.mode
-        if asked.purified is not None:
+        # Of a cell that goes on after its first block the first images were found before.
+        if asked.purified is not None and 0 in item.blocks:
             shape = cell.numerics.shape
             facts["gallery"] = gallery.gallery(self.defended, images, shown, eps, shape)
         if isinstance(asked.predict, Patient):

@@ -27,6 +27,7 @@ from bench.evaluation import behaviour, dataset_of, numerics
 from bench.plan import (
     CERTIFICATE,
     OBLIVIOUS,
+    TRANSFER,
     AttackPart,
     Cell,
     DataPart,
@@ -178,7 +179,7 @@ class _Wanted:
     def cells(self) -> Iterator[tuple[Cell, Sources]]:
         """Every cell: pipelines by attacks and seeds, the modes of each, then certificates."""
         asked = [self._attack(text) for text in self._named()]
-        _check_generator([attack for _, attack, _ in asked], list(self.defenses.values()))
+        check_generator([attack for _, attack, _ in asked], list(self.defenses.values()))
         for model, name in itertools.product(self.request.models, self.defenses):
             yield from self._of_pipeline(model, name, asked)
 
@@ -211,10 +212,10 @@ class _Wanted:
             sweep=request.sweep,
             numerics=_numerics(self.device, usual),
         )
-        own = [self._attack(text) for text in defense.own_attacks]
+        own = [self._attack(text) for text in defense.own_attacks if self._is_known(text)]
         attacked = {part.text: (text, attack, part) for text, attack, part in [*asked, *own]}
         for (spec, attack, part), seed in itertools.product(attacked.values(), request.seeds):
-            for mode in modes_of(attack, defense, oblivious=request.oblivious):
+            for mode in self._modes(attack, defense):
                 eot = self._eot(usual) if "eot" in mode.split("+") else 1
                 cell = replace(
                     base,
@@ -227,6 +228,13 @@ class _Wanted:
         if request.norm in defense.certifies:
             yield base, Sources(self.text, model, name, "")
 
+    def _modes(self, attack: Attack, defense: Defense) -> tuple[str, ...]:
+        """Those of the attack; not that on a substitute where there is nothing to train one on."""
+        modes = modes_of(attack, defense, oblivious=self.request.oblivious)
+        if isinstance(attack, Sourced) or _can_train(self.dataset):
+            return modes
+        return tuple(mode for mode in modes if mode != TRANSFER)
+
     def _eot(self, usual: Usual | None) -> int:
         """Answers of a random pipeline averaged per query."""
         wanted = self.request.eot
@@ -236,12 +244,18 @@ class _Wanted:
         """A defense as plain values: shown as asked for, known by what the run fills in."""
         norm, reference = self.request.norm, float(self.reference)
         filled: Defense = valid(lambda _: defense.at(norm, reference), "")
-        if (validation := self.dataset.validation) is not None:
-            valid(lambda _: filled.check_data(self.dataset.shape, len(validation)), "")
+        validation = self.dataset.validation
+        count = 0 if validation is None else len(validation)
+        valid(lambda _: filled.check_data(self.dataset.shape, count), "")
         return Part(defense.to_spec(), filled.identity())
 
     def _named(self) -> list[str]:
         return named_attacks(self.request.attacks, self.request.norm, self.dataset.classes)
+
+    def _is_known(self, text: str) -> bool:
+        """Whether an attack knows the norm; one that nobody asked for does not refuse it."""
+        attack: Attack = valid(attacks.get, text)
+        return self.request.norm in attack.norms
 
     def _attack(self, text: str) -> _Asked:
         attack: Attack = valid(attacks.get, text)
@@ -271,7 +285,11 @@ def modes_of(attack: Attack, defense: Defense, *, oblivious: bool) -> tuple[str,
     return OBLIVIOUS, *defense.modes
 
 
-def _check_generator(asked: Sequence[Attack], made: Sequence[Defense]) -> None:
+def _can_train(dataset: data.Dataset) -> bool:
+    return dataset.train is not None and dataset.validation is not None
+
+
+def check_generator(asked: Sequence[Attack], made: Sequence[Defense]) -> None:
     """Refuses an attack that needs a generator where no defense has one."""
     for attack in asked:
         if GENERATOR in attack.needs and not any(defense.has_generator for defense in made):

@@ -294,7 +294,7 @@ class Defense(ABC):
     gradient through, or none that is any use; rejection: what may refuse an image. certifies: norms
     in which it yields a certificate. is_baseline: nothing is defended. has_generator: attacks that
     search a latent space can be run; own_attacks: specs of attacks built for it, which run beside
-    those asked for.
+    those asked for in the norms that they know.
     """
 
     revision: ClassVar[int] = 1
@@ -342,7 +342,9 @@ class Defense(ABC):
         return recipe
 
     def check_data(self, shape: Shape, validation: int) -> None:  # noqa: B027  most work with any
-        """Refuses images of a shape, or so few validation images, that it cannot work with."""
+        """Refuses images of a shape, or so few validation images, that it cannot work with; 0 where
+        there is no training split either.
+        """
 
     def to_spec(self) -> str:
         """The shortest spec of this defense."""

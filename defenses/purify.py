@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from attacks.draws import Draws
-from attacks.oracles import Predict
 from attacks.pipelines import Randomised
 from defenses.base import Defended, Defense, OtherSplit, Usual, Workshop
 from defenses.detector import (
@@ -62,7 +61,9 @@ class Purifier(Randomised):
 
 
 class Unrolled(Purifier):
-    """The same images, differentiated through the last steps of the inversion."""
+    """The same images, differentiated through the last steps of the inversion, which the restart
+    takes that leads before them.
+    """
 
     def __init__(self, generator: Generator, inversion: Inversion, last: int):
         super().__init__(generator, inversion)
@@ -133,7 +134,8 @@ class Purify(Defense):
     It hides gradients, and is never shown without the attacks that break it (Athalye et al. 2018,
     arXiv:1802.00420): every gradient attack runs as bpda (identity backward), bpda+eot, through the
     `unroll` last steps of the inversion (unrolled+eot), as released, with the vanishing gradient of
-    the authors' code, and by transfer from another net; `latent` runs beside them. They are handed
+    the authors' code, and by transfer from another net where the dataset has a training split for
+    it; `latent` runs beside them. They are handed
     an inversion of near_steps steps from near_restarts starts (none: 50 and 2, of small images 25
     and 1); the verdict is the whole pipeline's, under 3 evaluation draws. Unless told otherwise a
     run with it takes 100 images, eps 0 and the reference eps, and the mean of 4 draws.
@@ -188,10 +190,24 @@ class Purify(Defense):
         return Usual(n=100, eot=4, rows=100 if _is_small(shape) else 25)
 
     def check_data(self, shape: Shape, validation: int) -> None:
-        """See Defense: images that the generator does not make, and too few for fpr."""
+        """See Defense: images that the generator does not make, none to train on, too few for
+        fpr.
+        """
         self.generator.build(shape)
+        if not validation:
+            self._check_untrained()
         if self.fpr is not None:
             check_enough(min(validation, _CALIBRATED), self.fpr)
+
+    def _check_untrained(self) -> None:
+        """Refuses what has to be trained."""
+        if not (self.generator.is_given or self.generator.is_untrained):
+            raise ValueError(
+                f"this dataset has no training split for generator {self.generator.to_spec()}: "
+                "add train=, or weights= to the generator"
+            )
+        if self.train != "clean":
+            raise ValueError(f"this dataset has no training split for train={self.train}")
 
     def inversions(self, shape: Shape) -> tuple[Inversion, Inversion]:
         """The deployed one for images (C, H, W), and the one that attacks are handed."""
@@ -211,13 +227,13 @@ class Purify(Defense):
         ready = workshop.generator(self.generator)
         generator = ready.generator.requires_grad_(requires_grad=False)
         whole, near = self.inversions(workshop.shape)
-        purifier = Purifier(generator, whole)
+        purifier, rough = Purifier(generator, whole), Purifier(generator, near)
         net = self._classifier(workshop, purifier, ready.digest)
-        behind, score = self._pipelines(workshop, purifier, net)
-
+        behind = self._pipelines(workshop, rough, net)
+        score = None if self.fpr is None else RandomScores(Watched(purifier, net)).eval()
         return Defended(
-            predict=behind(purifier),
-            surrogate=behind(PassingDraws(Purifier(generator, near))),
+            predict=self._pipelines(workshop, purifier, net)(purifier),
+            surrogate=behind(PassingDraws(rough)),
             inside=net if self.train == "clean" else None,
             passes=2 * whole.steps * whole.restarts + 1,
             further={
@@ -233,10 +249,12 @@ class Purify(Defense):
 
     def _pipelines(
         self, workshop: Workshop, purifier: Purifier, net: nn.Module
-    ) -> tuple[Callable[[Randomised], nn.Module], Predict | None]:
-        """What makes a pipeline of a purifier or a stand-in for it, and the detector's score."""
+    ) -> Callable[[Randomised], nn.Module]:
+        """What makes a pipeline of a purifier or a stand-in for it. Each has its own threshold: an
+        inversion cut short leaves larger errors, and what refuses every image is no stand-in.
+        """
         if self.fpr is None:
-            return lambda transform: BehindDraws(transform, net).eval(), None
+            return lambda transform: BehindDraws(transform, net).eval()
         _, validation = workshop.splits()
         few = validation.take(torch.arange(min(len(validation), _CALIBRATED)))
         watched = Watched(purifier, net).to(workshop.device).eval()
@@ -247,7 +265,7 @@ class Purify(Defense):
             made = RefusingDraws(detector, threshold=at, scale=scale, fpr=rate, trained_on="")
             return made.to(workshop.device).eval()
 
-        return refusing, RandomScores(watched).eval()
+        return refusing
 
     def _classifier(self, workshop: Workshop, purifier: Purifier, digest: str) -> nn.Module:
         if self.train == "clean":

@@ -178,8 +178,9 @@ class Inversion:
     ) -> Tensor:
         """The images G(z*) (N, C, H, W), differentiable in x through the last steps alone.
 
-        Only the path of the restart with the smallest error is followed back; each step is computed
-        again there, so that memory does not grow with the graph of the steps.
+        Those are taken, and followed back, by the restart alone that has the smallest error before
+        them; backward each step is computed again, so that memory does not grow with the graph of
+        the steps.
         """
         last = min(last, self.steps)
         found = self.run(generator, x.detach(), starts, until=self.steps - last)

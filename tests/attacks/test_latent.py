@@ -4,6 +4,7 @@ the image, held to the same closed forms.
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from attacks import ThreatModel, norms
 from attacks.latent import Latent
 from attacks.sourced import Supplies
 from models.generators import Generator
+from models.priors import PRIORS
 from tests.problems import DIM, IMAGE, Problem, linear
 
 
@@ -85,10 +87,24 @@ def test_targets_are_reached() -> None:
 
 def test_the_nets_come_back_as_they_were() -> None:
     problem, made = linear("linf", 10), generator()
-    before = {name: value.clone() for name, value in problem.model.state_dict().items()}
+    made.net = nn.Sequential(nn.BatchNorm1d(DIM), Everything())
+    made.train()
+    before = [copy.deepcopy(net.state_dict()) for net in (problem.model, made)]
     run(problem, 1.3, supplies=Supplies(sources=(problem.model,), generator=made))
-    assert all(torch.equal(before[k], v) for k, v in problem.model.state_dict().items())
-    assert all(p.grad is None for p in problem.model.parameters())
+    for net, held in zip((problem.model, made), before, strict=True):
+        assert all(torch.equal(held[k], v) for k, v in net.state_dict().items())
+        assert all(p.grad is None and p.requires_grad for p in net.parameters())
+    assert all(module.training for module in made.modules())
+
+
+def test_latents_stay_where_the_prior_has_them() -> None:
+    """A purifier finds no others, so that an image of one is not its own purification."""
+    problem, made = linear("linf", 10), generator()
+    made.prior, seen = PRIORS["uniform"], []
+    made.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0].detach()))
+    run(problem, 4, supplies=Supplies(sources=(problem.model,), generator=made))
+    edge = (3 / DIM) ** 0.5
+    assert max(float(z.abs().max()) for z in seen) <= edge * (1 + 1e-6)
 
 
 def test_it_is_a_mode_of_its_own_and_says_what_it_costs() -> None:

@@ -258,6 +258,7 @@ def test_evaluate_leaves_the_model_and_the_random_state_as_found(digits):
         ({"attacks": []}, "at least one attack"),
         ({"attacks": ["pdg"]}, "did you mean 'pgd'"),
         ({"attacks": ["bim"], "norm": "l2"}, "bim knows the norms linf, got l2"),
+        ({"attacks": ["latent"]}, "latent needs a defense with a generator"),
         ({"norm": "l3"}, "norm must be one of"),
         ({"eps": -1}, "at least 0"),
         ({"eps": []}, "empty"),

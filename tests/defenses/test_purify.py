@@ -9,16 +9,20 @@ import torch
 from attacks.draws import Draws
 from attacks.pipelines import evaluation_draws
 from attacks.registry import attacks
+from bench import evaluation
 from bench.errors import RequestError
 from bench.executors import LocalExecutor
+from bench.plan import Todo
 from bench.resolution import modes_of, resolve
 from bench.runner import Silent, execute
 from bench.spec import Request
 from bench.store import Store
+from bench.units import Failed, Noted
+from defenses.base import Workshop
 from defenses.purify import Purifier, Unrolled, Watched
 from defenses.registry import defenses
-from models.checkpoint import Cache
-from models.registry import generators
+from models.checkpoint import Cache, write
+from models.registry import generators, models
 from models.train import Standard
 
 EVERYTHING = '''
@@ -104,10 +108,51 @@ def test_images_before_and_after_are_kept_for_the_figure(planted_records):
     assert set(shown["images"]) == {"clean", "clean purified", "adversarial", "purified"}
 
 
+@pytest.mark.parametrize(("block", "is_shown"), [(0, True), (1, False)])
+def test_a_cell_that_goes_on_shows_no_images_found_before(planted, block, is_shown):
+    """The images themselves must not pass for adversarial ones."""
+    request = Request(
+        models=("logreg:epochs=3",),
+        attacks=("pgd:steps=1",),
+        defenses=(planted,),
+        eps="0.4",
+        n=258,
+    )
+    job = resolve(request)
+    (cell,) = [c for c in job.cells if c.attack.mode == "bpda"]
+    (unit,) = job.units([Todo(cell, (block,))])
+    noted = [event.facts for event in evaluation.run(unit, lambda _: None) if type(event) is Noted]
+    assert any("gallery" in facts for facts in noted) == is_shown
+
+
 def test_where_its_numbers_come_from(planted_records):
     facts = next(r for r in planted_records if r.mode == "bpda").provenance
     assert facts["generator"]["source"] == "given"
     assert facts["passes"] == 2 * 60 * 2 + 1
+
+
+@pytest.mark.parametrize(
+    ("is_given", "expected"), [(False, "logreg:seed=1,epochs=3"), (True, "cnn_small:seed=1")]
+)
+def test_the_substitute_is_a_net_the_pipeline_has_nothing_of(
+    planted, digits, tmp_path, monkeypatch, is_given, expected
+):
+    weights, asked = tmp_path / "model.safetensors", []
+    write(weights, models.get("logreg").build(digits.shape, 10).state_dict(), {})
+    model = f"logreg:weights={weights}" if is_given else "logreg:epochs=3"
+    request = Request(models=(model,), attacks=("pgd:steps=1",), defenses=(planted,), n=2)
+    job = resolve(request)
+    (cell,) = [c for c in job.cells if c.attack.mode == "transfer"]
+    (unit,) = job.units([Todo(cell, (0,))])
+
+    def other(self, model):
+        asked.append(model.to_spec())
+        return self
+
+    monkeypatch.setattr(Workshop, "of", other)
+    events = list(evaluation.run(unit, lambda _: None))
+    assert asked == [expected]
+    assert not any(type(event) is Failed for event in events)
 
 
 # --- modes and defaults --------------------------------------------------------------------------
@@ -153,6 +198,14 @@ def test_latent_asked_for_runs_once_and_not_without_a_generator():
     assert [cell.attack.text for cell in cells].count("latent") == 1
     with pytest.raises(RequestError, match="latent needs a defense with a generator"):
         resolve(Request(attacks=("latent",), defenses=("madry",)))
+
+
+def test_a_norm_that_latent_does_not_know_leaves_the_other_attacks():
+    cells = resolve(Request(attacks=("sigma_zero",), defenses=("purify",), norm="l0")).cells
+    assert "latent" not in {cell.attack.text for cell in cells}
+    assert "bpda+eot" in {cell.attack.mode for cell in cells}
+    with pytest.raises(RequestError, match="attack latent knows the norms linf, l2, l1, got l0"):
+        resolve(Request(attacks=("latent",), defenses=("purify",), norm="l0"))
 
 
 # --- the pipeline --------------------------------------------------------------------------------
@@ -291,6 +344,18 @@ def test_images_that_are_badly_made_may_be_refused(shop, digits):
     assert not defenses.get("purify").rejection
 
 
+def test_what_attacks_are_handed_refuses_as_rarely_as_the_pipeline(shop, digits):
+    """A single step from one start: no error of its is below the whole inversion's threshold."""
+    spec = f"purify:{TINY},fpr=0.1,near_steps=1,near_restarts=1,unroll=1"
+    defended = defenses.get(spec).deploy(shop)
+    x = digits.validation.images(slice(None))
+    draws = evaluation_draws(Draws.of(x, 0).ids, 0)
+    for mode in ("bpda", "unrolled+eot", "released"):
+        with torch.no_grad():
+            refused = defended.handed(mode)(x, draws).argmax(1) == 10
+        assert 0 < float(refused.float().mean()) <= 0.1, mode
+
+
 def test_the_score_s_gradient_is_that_of_the_envelope(deployed, digits):
     x = digits.test.images(slice(0, 3)).requires_grad_()
     purifier = deployed.purified
@@ -344,6 +409,42 @@ def test_a_generator_of_other_images_is_refused_before_any_work(tmp_path):
 def test_too_few_validation_images_for_a_threshold_are_refused_before_any_work():
     with pytest.raises(RequestError, match="needs at least 1,000 clean validation images"):
         resolve(Request(defenses=("purify:fpr=0.001",)))
+
+
+@pytest.fixture
+def untrainable(tmp_path, digits):
+    """A request for a dataset without a training split, and for a model that is given."""
+    images = digits.test.images(slice(0, 40))
+    pixels = (images * 16).round().to(torch.uint8).numpy()
+    np.savez(tmp_path / "own.npz", x=pixels, y=digits.test.y[:40].numpy())
+    weights = tmp_path / "model.safetensors"
+    write(weights, models.get("logreg").build(digits.shape, 10).state_dict(), {})
+    return {
+        "datasets": (f"npz:test={tmp_path / 'own.npz'}",),
+        "models": (f"logreg:weights={weights}",),
+        "eps": "0.1",
+    }
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("purify", "no training split for generator dcgan: add train="),
+        ("{},train=both", "no training split for train=both"),
+        ("{},fpr=0.1", "needs at least 10 clean validation images"),
+    ],
+)
+def test_what_has_to_be_trained_is_refused_where_there_is_no_training_split(
+    untrainable, planted, spec, message
+):
+    with pytest.raises(RequestError, match=message):
+        resolve(Request(**untrainable, defenses=(spec.format(planted),)))
+
+
+def test_without_a_training_split_every_mode_runs_but_that_on_a_substitute(untrainable, planted):
+    records = run(**untrainable, n=2, defenses=(planted,), attacks=("pgd:steps=1",))
+    modes = {record.mode for record in records if record.defense != "none"}
+    assert modes == {"oblivious", "bpda", "bpda+eot", "unrolled+eot", "released", "latent"}
 
 
 def test_outcomes_under_every_draw_are_kept(planted_records):
