@@ -135,7 +135,8 @@ class _Search(BlockAttack):
         if self.generator is None:
             raise ValueError("latent needs a generator")
         recipe = self.recipe
-        best = _Best(task.x.clone(), torch.full_like(task.radius, torch.inf))
+        worst = torch.full_like(task.radius, torch.inf)
+        best = _Best(task.x.clone(), worst.isfinite(), worst)
         for number, start in enumerate(self._starts(task, self.generator)):
             weight = recipe.weight * _FURTHER**number
             z, moments = start, (torch.zeros_like(start), torch.zeros_like(start))
@@ -176,22 +177,21 @@ class _Search(BlockAttack):
 
 @dataclass
 class _Best:
-    """The best points (N, ...) so far, and how good (N,) they are, the less the better."""
+    """The best points (N, ...) so far, whether (N,) they are misclassified with confidence, and
+    their loss (N,).
+    """
 
     points: Tensor
+    sure: Tensor
     loss: Tensor
 
     def keep(self, points: Tensor, away: Tensor, short: Tensor) -> None:
-        """Keeps points that are nearer to the ball among the confident ones, else of less loss;
-        every confident one is better than every other.
-        """
-        rank = torch.where(short > 0, _FAR + away + short, away)
-        better = rank < self.loss
+        """Keeps confident points before others, and of two such the one of less loss."""
+        sure, loss = short <= 0, away + short
+        better = (sure & ~self.sure) | ((sure == self.sure) & (loss < self.loss))
         self.points = torch.where(norms.expand(better, points), points, self.points)
-        self.loss = torch.where(better, rank, self.loss)
-
-
-_FAR = 1e6
+        self.loss = torch.where(better, loss, self.loss)
+        self.sure = self.sure | sure
 
 
 def _adam(

@@ -21,6 +21,7 @@ from defenses.detector import (
     check_fpr,
 )
 from defenses.transformed import BehindDraws, PassingDraws
+from models import gan, gans
 from models.gans import Dcgan, Gan
 from models.generators import Generator
 from models.inversion import Inversion, Inverted
@@ -184,6 +185,10 @@ class Purify(Defense):
     def modes(self) -> tuple[str, ...]:
         """See Defense."""
         return "bpda", "bpda+eot", "unrolled+eot", "released", "transfer"
+
+    def identity(self) -> dict[str, Any]:
+        """See Defense; the generator is known by how it is trained and by those of the package."""
+        return {**super().identity(), "gan": gan.REVISION, "package": gans.package()}
 
     def usual(self, shape: Shape) -> Usual:
         """See Defense."""

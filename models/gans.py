@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -327,6 +328,15 @@ class Studio:
     @staticmethod
     def _told(made: Generator, log: list[dict[str, Any]], source: str) -> Ready:
         return Ready(made.eval(), checkpoint.digest(made.state_dict()), log, source)
+
+
+@functools.cache
+def package() -> dict[str, str]:
+    """The generators of the package: name of the file and digest of the weights."""
+    return {
+        path.name: checkpoint.digest(checkpoint.read(path)[0])
+        for path in sorted(PRETRAINED.glob("*.safetensors"))
+    }
 
 
 def pretrained(parts: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]] | None:
