@@ -227,8 +227,7 @@ class _Pipeline:
         images, setting, mode = self.images, self._setting(cell, asked), cell.attack.mode
         # Of a cell that goes on after its first block the first images were found before.
         if asked.purified is not None and 0 in item.blocks:
-            shape = cell.numerics.shape
-            facts["gallery"] = gallery.gallery(self.defended, images, shown, eps, shape)
+            facts["gallery"] = gallery.gallery(self.defended, images, shown, eps)
         if isinstance(asked.predict, Patient):
             return facts | ({"raised": asked.predict.raised} if asked.predict.raised else {})
         if recipe.access in DIFFERENTIATING:

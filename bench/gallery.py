@@ -11,8 +11,6 @@ import torch
 from torch import Tensor
 
 from attacks.pipelines import evaluation_draws, is_random, refuses
-from attacks.rows import rows_of
-from attacks.verify import padded
 from bench.outcomes import Images
 from defenses.base import Defended
 
@@ -21,19 +19,20 @@ SHOWN = 8
 
 
 def gallery(
-    defended: Defended, images: Images, found: Mapping[int, Tensor], eps: float, shape: int
+    defended: Defended, images: Images, found: Mapping[int, Tensor], eps: float
 ) -> dict[str, Any]:
     """The first images, the adversarial ones found for them (by place, the image itself where there
     is none), both purified under the first evaluation draw, and what the pipeline says of these, -1
     where it refuses.
     """
-    few = images.first(min(SHOWN, shape))
+    few = images.first(SHOWN)
+    shape = len(few.x)  # a picture, on which no verdict hangs
     moved = torch.stack([found.get(place, few.x[place]) for place in range(len(few.x))])
     shown, said = {}, {}
     for name, x in (("clean", few.x), ("adversarial", moved)):
         shown[name] = x
         after = "purified" if name == "adversarial" else f"{name} purified"
-        shown[after] = _purified(defended, few, x, shape)
+        shown[after] = _purified(defended, few, x)
         logits = Images(few.positions, x, few.y, few.ids).answers(defended.predict, shape)
         refused = logits.shape[1] if refuses(defended.predict) else 0
         said[after] = [-1 if c + 1 == refused else c for c in logits.argmax(1).tolist()]
@@ -46,16 +45,13 @@ def gallery(
     }
 
 
-def _purified(defended: Defended, images: Images, x: Tensor, shape: int) -> Tensor:
+def _purified(defended: Defended, images: Images, x: Tensor) -> Tensor:
     purified: Any = defended.purified
-    rows = padded(x, shape)
     with torch.no_grad():
-        if not is_random(purified):
-            made: Tensor = purified(rows)
-        else:
-            draws = evaluation_draws(images.ids, 0)
-            made = purified(rows, rows_of(draws, lambda t, _: padded(t, shape)))
-    return made[: len(x)]
+        made: Tensor = (
+            purified(x, evaluation_draws(images.ids, 0)) if is_random(purified) else purified(x)
+        )
+    return made
 
 
 def _packed(x: Tensor) -> str:

@@ -212,9 +212,8 @@ class _Wanted:
             sweep=request.sweep,
             numerics=_numerics(self.device, usual),
         )
-        own = [self._attack(text) for text in defense.own_attacks if self._is_known(text)]
-        attacked = {part.text: (text, attack, part) for text, attack, part in [*asked, *own]}
-        for (spec, attack, part), seed in itertools.product(attacked.values(), request.seeds):
+        attacked = [*asked, *self._own(defense, asked)]
+        for (spec, attack, part), seed in itertools.product(attacked, request.seeds):
             for mode in self._modes(attack, defense):
                 eot = self._eot(usual) if "eot" in mode.split("+") else 1
                 cell = replace(
@@ -252,10 +251,17 @@ class _Wanted:
     def _named(self) -> list[str]:
         return named_attacks(self.request.attacks, self.request.norm, self.dataset.classes)
 
-    def _is_known(self, text: str) -> bool:
-        """Whether an attack knows the norm; one that nobody asked for does not refuse it."""
-        attack: Attack = valid(attacks.get, text)
-        return self.request.norm in attack.norms
+    def _own(self, defense: Defense, asked: Sequence[_Asked]) -> list[_Asked]:
+        """The attacks built for a defense; one that nobody asked for does not refuse a norm."""
+        found: dict[str, Attack] = {
+            text: valid(attacks.get, text) for text in defense.own_attacks(self.dataset.shape)
+        }
+        kinds = {type(attack) for _, attack, _ in asked}
+        return [
+            self._attack(text)
+            for text, attack in found.items()
+            if self.request.norm in attack.norms and type(attack) not in kinds
+        ]
 
     def _attack(self, text: str) -> _Asked:
         attack: Attack = valid(attacks.get, text)

@@ -293,8 +293,7 @@ class Defense(ABC):
     derived from them. randomness: what draws random numbers at prediction; masking: what lets no
     gradient through, or none that is any use; rejection: what may refuse an image. certifies: norms
     in which it yields a certificate. is_baseline: nothing is defended. has_generator: attacks that
-    search a latent space can be run; own_attacks: specs of attacks built for it, which run beside
-    those asked for in the norms that they know.
+    search a latent space can be run.
     """
 
     revision: ClassVar[int] = 1
@@ -304,7 +303,6 @@ class Defense(ABC):
     certifies: ClassVar[tuple[str, ...]] = ()
     is_baseline: ClassVar[bool] = False
     has_generator: ClassVar[bool] = False
-    own_attacks: ClassVar[tuple[str, ...]] = ()
 
     @property
     def modes(self) -> tuple[str, ...]:
@@ -328,6 +326,12 @@ class Defense(ABC):
         reference eps.
         """
         return self
+
+    def own_attacks(self, shape: Shape) -> tuple[str, ...]:  # noqa: ARG002  most have none
+        """Specs of attacks built for it, on images (C, H, W): they run beside those asked for, in
+        the norms that they know, unless asked for themselves.
+        """
+        return ()
 
     def usual(self, shape: Shape) -> Usual | None:  # noqa: ARG002  most are cheap to ask
         """How it is evaluated on images (C, H, W) unless told otherwise; none: as any other."""

@@ -34,8 +34,10 @@ _ROWS = 100
 """Training images purified at a time."""
 _DRAWS = 3
 _CALIBRATED = 500
-_IMAGES, _SMALL_IMAGES = (200, 10, 50, 2), (50, 4, 25, 1)
-"""Steps and restarts of the inversion deployed, and of the one that attacks are handed."""
+_IMAGES, _SMALL_IMAGES = (200, 10, 50, 2, 10), (50, 4, 15, 1, 5)
+"""Steps and restarts of the inversion deployed, those of the one that attacks are handed, and how
+many of its last steps are differentiated through.
+"""
 _COUNTS = "steps", "restarts", "near_steps", "near_restarts", "unroll", "images"
 
 
@@ -134,18 +136,17 @@ class Purify(Defense):
 
     It hides gradients, and is never shown without the attacks that break it (Athalye et al. 2018,
     arXiv:1802.00420): every gradient attack runs as bpda (identity backward), bpda+eot, through the
-    `unroll` last steps of the inversion (unrolled+eot), as released, with the vanishing gradient of
-    the authors' code, and by transfer from another net where the dataset has a training split for
-    it; `latent` runs beside them. They are handed
-    an inversion of near_steps steps from near_restarts starts (none: 50 and 2, of small images 25
-    and 1); the verdict is the whole pipeline's, under 3 evaluation draws. Unless told otherwise a
-    run with it takes 100 images, eps 0 and the reference eps, and the mean of 4 draws.
+    `unroll` last steps of the inversion (unrolled+eot; none: 10, of small images 5), as released,
+    with the vanishing gradient of the authors' code, and by transfer from another net where the
+    dataset has a training split for it; `latent` runs beside them. They are handed an inversion of
+    near_steps steps from near_restarts starts (none: 50 and 2, of small images 15 and 1); the
+    verdict is the whole pipeline's, under 3 evaluation draws. Unless told otherwise a run with it
+    takes 100 images, eps 0 and the reference eps, and the mean of 4 draws.
     """
 
     randomness: ClassVar[str] = "the latents the search starts from"
     masking: ClassVar[str] = "a search stands between image and classifier"
     has_generator: ClassVar[bool] = True
-    own_attacks: ClassVar[tuple[str, ...]] = ("latent",)
 
     steps: int | None = None
     restarts: int | None = None
@@ -159,7 +160,7 @@ class Purify(Defense):
     fpr: float | None = None
     near_steps: int | None = None
     near_restarts: int | None = None
-    unroll: int = 10
+    unroll: int | None = None
     untrained: bool = False
     seed: int = 0
 
@@ -190,6 +191,10 @@ class Purify(Defense):
         """See Defense; the generator is known by how it is trained and by those of the package."""
         return {**super().identity(), "gan": gan.REVISION, "package": gans.package()}
 
+    def own_attacks(self, shape: Shape) -> tuple[str, ...]:
+        """See Defense: the search in latent space, of small images a shorter one."""
+        return ("latent:steps=100,tries=4,inversion=50",) if _is_small(shape) else ("latent",)
+
     def usual(self, shape: Shape) -> Usual:
         """See Defense."""
         return Usual(n=100, eot=4, rows=100 if _is_small(shape) else 25)
@@ -216,13 +221,16 @@ class Purify(Defense):
 
     def inversions(self, shape: Shape) -> tuple[Inversion, Inversion]:
         """The deployed one for images (C, H, W), and the one that attacks are handed."""
-        usual = _SMALL_IMAGES if _is_small(shape) else _IMAGES
-        counts = self.steps, self.restarts, self.near_steps, self.near_restarts
-        steps, restarts, near_steps, near_restarts = (
-            default if count is None else count
-            for count, default in zip(counts, usual, strict=True)
-        )
+        steps, restarts, near_steps, near_restarts, _ = self._counts(shape)
         return self._inversion(steps, restarts), self._inversion(near_steps, near_restarts)
+
+    def _counts(self, shape: Shape) -> tuple[int, ...]:
+        """What was left open filled in for images (C, H, W)."""
+        usual = _SMALL_IMAGES if _is_small(shape) else _IMAGES
+        asked = self.steps, self.restarts, self.near_steps, self.near_restarts, self.unroll
+        return tuple(
+            default if count is None else count for count, default in zip(asked, usual, strict=True)
+        )
 
     def _inversion(self, steps: int, restarts: int) -> Inversion:
         return Inversion(steps, restarts, self.lr, self.momentum, self.penalty, self.tolerance)
@@ -242,7 +250,7 @@ class Purify(Defense):
             inside=net if self.train == "clean" else None,
             passes=2 * whole.steps * whole.restarts + 1,
             further={
-                "unrolled": behind(Unrolled(generator, near, self.unroll)),
+                "unrolled": behind(Unrolled(generator, near, self._counts(workshop.shape)[-1])),
                 "released": behind(Cut(generator, near)),
                 "latent": net,
             },
@@ -276,7 +284,7 @@ class Purify(Defense):
         if self.train == "clean":
             return workshop.undefended()
         purified = OtherSplit(self._size, lambda split: self._purified(split, purifier, workshop))
-        own = replace(self, fpr=None, unroll=1, near_steps=None, near_restarts=None)
+        own = replace(self, fpr=None, unroll=None, near_steps=None, near_restarts=None)
         identity = {"defense": own.identity(), "generator": digest}
         return workshop.fit(OnPurified(self.train == "both"), identity, instead=purified)
 

@@ -247,7 +247,7 @@ def test_a_failed_cell_is_shown_and_the_others_are_kept(bench, tmp_path):
     )  # fmt: skip
     assert done.status == 1
     assert (
-        "bench: failed: digits planted:bad / none / fgsm linf seed 0: the model returns prob"
+        "bench: failed: digits planted:bad / none / fgsm (white-box) linf seed 0: the model"
         in done.err
     )
     table = pd.read_csv(tmp_path / "out" / "accuracy_vs_eps.csv")
