@@ -32,7 +32,7 @@ def generator(shape: tuple[int, int, int] = IMAGE) -> Generator:
     return made.eval()
 
 
-SPEC = "latent:steps=300,lr=0.2,inversion=10,tries=3,weight=0.001,confidence=0.02"
+SPEC = "latent:steps=150,lr=0.3,inversion=5,tries=2,starts=2,weight=0.001,confidence=0.02"
 
 
 def run(problem: Problem, factor: float, spec: str = SPEC, **options: Any) -> tuple[Tensor, Tensor]:

@@ -290,6 +290,7 @@ def test_help_and_unknown_names_import_no_torch():
 
 
 def test_generators_are_listed_and_shown(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "400")  # lines are wrapped on a narrow terminal
     for words, expected in (
         (["list", "generators"], ["| dcgan ", "| defensegan ", "latent, prior, objective"]),
         (["show", "dcgan"], ["generator dcgan", "latent", "wasserstein|nonsaturating"]),

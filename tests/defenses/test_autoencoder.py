@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,6 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from attacks.draws import Draws
+from attacks.registry import attacks
 from bench.resolution import modes_of
 from defenses.autoencoder import Reconstructing, Reconstruction
 from defenses.registry import defenses
@@ -126,7 +126,7 @@ def test_what_it_says_of_itself():
     assert (plain.masking, plain.randomness, plain.rejection) == ("", "", "")
     assert refusing.rejection == "a reconstruction error above a threshold"
     assert plain.adaptive == refusing.adaptive == "white-box"
-    attack = SimpleNamespace(access="gradient")
+    attack = attacks.get("pgd")
     assert modes_of(attack, plain, oblivious=True) == ("oblivious", "white-box")
 
 
