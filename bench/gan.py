@@ -24,7 +24,6 @@ from bench.runner import provenance
 from bench.spec import Request, valid
 from defenses.base import Workshop
 from models import checkpoint
-from models.checkpoint import Cache, cache_folder
 from models.external_generator import ExternalGenerator
 from models.gans import Gan, Ready, Studio
 from models.generators import Generator
@@ -91,19 +90,6 @@ class Task:
             bench.dataset.test.y[index].to(bench.device),
         )
 
-    def studio(self) -> Studio:
-        """Where generators are trained: through the cache."""
-        dataset = self.bench.dataset
-        return Studio(
-            train=dataset.train,
-            shape=dataset.shape,
-            fingerprint=dataset.fingerprint,
-            device=self.bench.device,
-            numerics={"threads": threads(), "torch": torch.__version__},
-            cache=Cache(cache_folder()),
-            say=self.bench.say,
-        )
-
     def images(self, net: nn.Module, studio: Studio) -> dict[str, Tensor]:
         """The images (n, C, H, W) that are no own samples, by where they come from."""
         found = {TEST: self.x}
@@ -155,7 +141,7 @@ def look(request: Request, settings: Settings, say: Callable[[str], None]) -> Ma
     work.
     """
     task = Task.of(request, settings, say)
-    studio, workshop = task.studio(), task.workshop
+    studio, workshop = task.workshop.studio(), task.workshop
     with numerics(threads()):
         if settings.retrain:
             studio.forget(task.recipe)

@@ -250,9 +250,9 @@ class Workshop:
         self.trained.append(Trained(digest, text, facts["log"], facts["seconds"]))
         return weights
 
-    def generator(self, recipe: Gan) -> Ready:
-        """A generator of the dataset's images: as given, pretrained, from the cache, or trained."""
-        studio = Studio(
+    def studio(self) -> Studio:
+        """Where generators of the dataset's images come from."""
+        return Studio(
             train=self.train,
             shape=self.shape,
             fingerprint=self.fingerprint,
@@ -261,7 +261,10 @@ class Workshop:
             cache=self.cache,
             say=self.say,
         )
-        ready = studio.ready(recipe)
+
+    def generator(self, recipe: Gan) -> Ready:
+        """A generator of the dataset's images: as given, pretrained, from the cache, or trained."""
+        ready = self.studio().ready(recipe)
         self.seconds.append(ready.seconds)
         self.noted["generator"] = {
             "spec": recipe.to_spec(),

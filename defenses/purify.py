@@ -25,11 +25,10 @@ from models import gan, gans
 from models.gans import Dcgan, Gan
 from models.generators import Generator
 from models.inversion import Inversion, Inverted
-from models.nets import Shape
+from models.nets import Shape, is_small
 from models.split import Split
 from models.train import Standard
 
-_SMALL = 512
 _ROWS = 100
 """Training images purified at a time."""
 _DRAWS = 3
@@ -126,13 +125,13 @@ class Purify(Defense):
     descent with momentum from `restarts` random latents (none: 10, of small images 4), and the
     restart with the smallest error is taken; lr is 10 in the released code, 1 suits our generators.
     penalty: weight of the latent's -log density; tolerance: a mean squared error at which a restart
-    stops (see models.inversion.Inversion).
-    generator: dcgan, which comes with the package for MNIST and is trained where it does not, or
-    another spec of `bench list generators`, its keys in brackets. train: the classifier behind it,
-    trained on clean images, on purified ones, or on both; images: training images purified for
-    that, none means 1,000; seed: of the latents they are purified from. fpr: refuse an image whose
-    reconstruction error is above that of all but this share of 500 clean validation images; none
-    refuses nothing. untrained: take a generator that nobody has trained.
+    stops (see models.inversion.Inversion). generator: dcgan, which comes with the package for MNIST
+    and is trained where it does not, or another spec of `bench list generators`, its keys in
+    brackets. train: the classifier behind it, trained on clean images, on purified ones, or on
+    both; images: training images purified for that, none means 1,000; seed: of the latents they are
+    purified from. fpr: refuse an image whose reconstruction error is above that of all but this
+    share of 500 clean validation images; none refuses nothing. untrained: take a generator that
+    nobody has trained.
 
     It hides gradients, and is never shown without the attacks that break it (Athalye et al. 2018,
     arXiv:1802.00420): every gradient attack runs as bpda (identity backward), bpda+eot, through the
@@ -193,11 +192,11 @@ class Purify(Defense):
 
     def own_attacks(self, shape: Shape) -> tuple[str, ...]:
         """See Defense: the search in latent space, of small images a shorter one."""
-        return ("latent:steps=100,tries=4,inversion=50",) if _is_small(shape) else ("latent",)
+        return ("latent:steps=100,tries=4,inversion=50",) if is_small(shape) else ("latent",)
 
     def usual(self, shape: Shape) -> Usual:
         """See Defense."""
-        return Usual(n=100, eot=4, rows=100 if _is_small(shape) else 25)
+        return Usual(n=100, eot=4, rows=100 if is_small(shape) else 25)
 
     def check_data(self, shape: Shape, validation: int) -> None:
         """See Defense: images that the generator does not make, none to train on, too few for
@@ -226,7 +225,7 @@ class Purify(Defense):
 
     def _counts(self, shape: Shape) -> tuple[int, ...]:
         """What was left open filled in for images (C, H, W)."""
-        usual = _SMALL_IMAGES if _is_small(shape) else _IMAGES
+        usual = _SMALL_IMAGES if is_small(shape) else _IMAGES
         asked = self.steps, self.restarts, self.near_steps, self.near_restarts, self.unroll
         return tuple(
             default if count is None else count for count, default in zip(asked, usual, strict=True)
@@ -304,8 +303,3 @@ class Purify(Defense):
         if self.train == "both":
             x, y = torch.cat([x, split.images(slice(None))]), torch.cat([y, split.y])
         return Split(x, y)
-
-
-def _is_small(shape: Shape) -> bool:
-    components: Any = torch.Size(shape).numel()
-    return bool(components < _SMALL)

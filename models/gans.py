@@ -16,7 +16,7 @@ from torch import nn
 from models import checkpoint, gan, generators
 from models.games import Game, NonSaturating, Wasserstein
 from models.generators import Generator
-from models.nets import Shape
+from models.nets import Shape, is_small
 from models.registry import canonical
 from models.registry import generators as table
 from models.seeding import seeded
@@ -25,9 +25,6 @@ from models.train import TrainingFailed
 
 PRETRAINED = Path(__file__).parent / "pretrained"
 """Small generators that come with the package; its README.md names the commands."""
-
-_SMALL = 512
-"""Components of an image below which training is short."""
 
 Objective = Literal["wasserstein", "nonsaturating"]
 
@@ -120,7 +117,7 @@ class Gan(ABC):
 
     def settings(self, shape: Shape) -> gan.Settings:
         """How it is trained on images (C, H, W)."""
-        usual = 600 if math.prod(shape) < _SMALL else 6000
+        usual = 600 if is_small(shape) else 6000
         updates = usual if self.updates is None else self.updates
         return gan.Settings(updates, self.batch, self.critic, self.lr, self.ema, self.seed)
 

@@ -114,8 +114,8 @@ class Inversion:
         """What each restart finds.
 
         encoder: images to latents (N, d), which replace the first start; until: steps to take where
-        not all, on the schedule of all. The restarts of all images
-        are one batch, on the CPU of 256 at a time. Raises ValueError for starts of a wrong size.
+        not all, on the schedule of all. The restarts of all images are one batch, on the CPU of 256
+        at a time. Raises ValueError for starts of a wrong size.
         """
         count, each, size = starts.shape
         if len(x) != count or size != generator.latent:

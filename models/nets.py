@@ -12,6 +12,12 @@ import torch
 from torch import Tensor, nn
 
 Shape = tuple[int, int, int]
+_SMALL = 512
+
+
+def is_small(shape: Shape) -> bool:
+    """Whether images (C, H, W) have so few components that short training and search will do."""
+    return math.prod(shape) < _SMALL
 
 
 class Centre(nn.Module):

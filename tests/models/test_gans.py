@@ -315,3 +315,19 @@ def test_latents_of_own_samples_are_found_again_up_to_what_the_images_tell(train
     )
     assert torch.allclose(found.images, images, atol=0.05)
     assert found.z.shape == z.shape
+
+
+def test_the_generators_of_the_package_are_those_that_their_table_names():
+    """A change of a recipe's keys or of the loop would leave them lying there unused."""
+    listed = (gans.PRETRAINED / "README.md").read_text(encoding="utf-8")
+    paths = list(gans.PRETRAINED.glob("*.safetensors"))
+    assert paths
+    for path in paths:
+        weights, facts = checkpoint.read(path)
+        row = next(line for line in listed.splitlines() if line.startswith(f"| {path.name} "))
+        assert checkpoint.digest(weights) in row
+        assert path.stat().st_size <= 3e6
+        recipe = table.get(facts["spec"])
+        assert recipe.made_of((1, 28, 28), facts["made_of"]["data"]) == facts["made_of"]
+        assert pretrained(facts["made_of"]) is not None
+        recipe.build((1, 28, 28)).load_state_dict(weights)
