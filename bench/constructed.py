@@ -20,8 +20,8 @@ from bench.errors import DataError, RequestError, StoreError
 from bench.report.write import place
 from bench.spec import valid
 from defenses import constructed
-from defenses.base import Workshop
 from defenses.constructed import Construction
+from defenses.workshop import Workshop
 from models import checkpoint
 from models.registry import canonical
 from models.split import Split

@@ -35,8 +35,9 @@ from bench.outcomes import Block, Images, span
 from bench.plan import BLOCK, CERTIFICATE, OBLIVIOUS, TRANSFER, Cell, Todo
 from bench.supplies import Stock
 from bench.units import Done, Event, Failed, Moved, Noted, Prepared, Unit
-from defenses.base import Defended, Workshop
+from defenses.base import Defended
 from defenses.registry import defenses
+from defenses.workshop import Workshop
 from models.checkpoint import Cache, digest
 from models.registry import models
 

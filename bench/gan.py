@@ -22,7 +22,7 @@ from bench.report.gan import OWN, PAIRS, SHOWN, TEST, Portrait, Source
 from bench.resolution import threads
 from bench.runner import provenance
 from bench.spec import Request, valid
-from defenses.base import Workshop
+from defenses.workshop import Workshop
 from models import checkpoint
 from models.external_generator import ExternalGenerator
 from models.gans import Gan, Ready, Studio

@@ -20,7 +20,7 @@ from bench import data
 from bench.datasets import datasets
 from bench.errors import RequestError
 from bench.spec import valid
-from defenses.base import Workshop
+from defenses.workshop import Workshop
 from models import checkpoint, train
 from models.recipes import Classifier
 
@@ -28,7 +28,7 @@ from models.recipes import Classifier
 @dataclass(frozen=True)
 class Stock:
     """Where supplies come from: the target's dataset, the folder of others, and how nets are
-    trained (see defenses.base.Workshop).
+    trained (see defenses.workshop.Workshop).
     """
 
     dataset: data.Dataset

@@ -16,9 +16,10 @@ from attacks import loop
 from attacks.base import StepAttack
 from attacks.draws import Draws, sample_ids
 from attacks.threat import ThreatModel
-from defenses.base import Defended, Workshop
+from defenses.base import Defended
 from defenses.crafting import Ball, CraftingRecipe
 from defenses.validation import CHECK, ROWS, checked, predicted, share_right, under_check
+from defenses.workshop import Workshop
 from models.split import Split
 from models.train import Batch, Objective, Standard, TrainingFailed
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from attacks.base import Attack
 from attacks.pgd import Pgd
 from defenses.adversarial import AdversarialRecipe, InBall, exact
-from defenses.base import Workshop
+from defenses.workshop import Workshop
 from models.train import Batch, Standard
 
 

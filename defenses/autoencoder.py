@@ -14,10 +14,11 @@ from attacks import norms
 from attacks.draws import Draws
 from defenses.adversarial import exact
 from defenses.augmentation import noise
-from defenses.base import Defended, Defense, Workshop
+from defenses.base import Defended, Defense
 from defenses.detector import Detector, Refusing, Scores, calibrated, check_enough, check_fpr
 from defenses.transformed import Behind, OnTransformed, Train
 from defenses.validation import ROWS
+from defenses.workshop import Workshop
 from models import checkpoint, nets
 from models.nets import Shape
 from models.recipes import Classifier

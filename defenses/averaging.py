@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from defenses.base import Defended, Defense, Trained, Workshop
+from defenses.base import Defended, Defense
+from defenses.workshop import Trained, Workshop
 from models import checkpoint
 from models.nets import MeanProbability
 

@@ -19,7 +19,7 @@ from attacks.draws import Draws
 from attacks.losses import CROSS_ENTROPY, Loss
 from attacks.oracles import held
 from attacks.pgd import Pgd
-from defenses.base import Workshop
+from defenses.workshop import Workshop
 from models import checkpoint
 from models.registry import canonical
 from models.split import Split

@@ -17,10 +17,11 @@ from attacks import loop
 from attacks.draws import Draws, sample_ids
 from attacks.pipelines import Randomised, evaluation_draws, is_random
 from defenses.adversarial import exact
-from defenses.base import Defended, Trained, Workshop
+from defenses.base import Defended
 from defenses.crafting import CraftingRecipe
 from defenses.straight import straight_through
 from defenses.validation import ROWS
+from defenses.workshop import Trained, Workshop
 from models import checkpoint
 from models.nets import Shape
 from models.split import Split

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from attacks.oracles import held
 from defenses.adversarial import exact
-from defenses.base import Defended, Defense, Workshop
+from defenses.base import Defended, Defense
+from defenses.workshop import Workshop
 from models import checkpoint
 from models.train import Batch, Standard
 

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from attacks.draws import Draws
 from attacks.pipelines import Randomised
 from defenses.adversarial import exact
-from defenses.base import Defended, Defense, Workshop
+from defenses.base import Defended, Defense
+from defenses.workshop import Workshop
 from models.rebuild import last_of, replaced
 from models.train import Batch, Standard
 

@@ -12,7 +12,8 @@ from attacks import loop
 from attacks.base import Attack
 from attacks.fgsm import Fgsm
 from defenses.adversarial import AdversarialRecipe, InBall, exact
-from defenses.base import Defended, Workshop
+from defenses.base import Defended
+from defenses.workshop import Workshop
 from models import checkpoint
 from models.recipes import Several
 from models.train import Batch

@@ -14,7 +14,7 @@ from attacks.losses import CROSS_ENTROPY
 from attacks.norms import random_point
 from defenses.adversarial import AdversarialRecipe
 from defenses.advtrain import Weighted
-from defenses.base import Workshop
+from defenses.workshop import Workshop
 
 
 @dataclass(frozen=True)

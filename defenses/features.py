@@ -12,9 +12,10 @@ from torch import nn
 
 from attacks import loop
 from defenses import constructed
-from defenses.base import Defended, Defense, OtherSplit, Workshop
+from defenses.base import Defended, Defense
 from defenses.constructed import Construction
 from defenses.madry import Madry
+from defenses.workshop import OtherSplit, Workshop
 from models import checkpoint
 from models.nets import Shape
 from models.split import Split

@@ -14,7 +14,7 @@ from attacks import norms
 from attacks.base import StepAttack, at_least
 from attacks.pgd import Pgd
 from defenses.adversarial import AdversarialRecipe, InBall, exact
-from defenses.base import Workshop
+from defenses.workshop import Workshop
 from models.train import Batch
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from attacks.base import Attack
 from attacks.fgsm import Fgsm
 from defenses.adversarial import AdversarialRecipe, InBall, exact
-from defenses.base import Workshop
+from defenses.workshop import Workshop
 from models.train import Batch, Standard
 
 

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from defenses.base import Defended, Workshop
+from defenses.base import Defended
 from defenses.transformed import Train, TransformRecipe
+from defenses.workshop import Workshop
 
 _CHANNELS = (1, 3)
 

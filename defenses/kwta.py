@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from defenses.adversarial import exact
-from defenses.base import Defended, Defense, Workshop
+from defenses.base import Defended, Defense
 from defenses.straight import straight_through
+from defenses.workshop import Workshop
 from models.rebuild import last_of, replaced
 from models.split import Split
 from models.train import Batch, Standard

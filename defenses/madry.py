@@ -9,7 +9,7 @@ from attacks.base import Attack
 from attacks.pgd import Pgd
 from defenses.adversarial import AdversarialRecipe
 from defenses.advtrain import Weighted
-from defenses.base import Workshop
+from defenses.workshop import Workshop
 
 
 @dataclass(frozen=True)

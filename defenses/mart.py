@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from attacks.base import StepAttack
 from attacks.losses import CROSS_ENTROPY
 from defenses.adversarial import AdversarialRecipe, InBall, exact
-from defenses.base import Workshop
 from defenses.nearby import Nearby
 from defenses.trades import check_steps, divergence
+from defenses.workshop import Workshop
 from models.train import Batch
 
 

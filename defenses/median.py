@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from defenses.base import Defended, Workshop
+from defenses.base import Defended
 from defenses.transformed import Train, TransformRecipe
+from defenses.workshop import Workshop
 
 
 class Median(nn.Module):

@@ -13,10 +13,10 @@ from attacks.base import Attack, StepAttack
 from attacks.draws import Draws, sample_ids
 from attacks.pgd import Pgd
 from defenses.adversarial import exact
-from defenses.base import Workshop
 from defenses.crafting import Ball
 from defenses.detector import Detector, DetectorRecipe
 from defenses.validation import ROWS, checked
+from defenses.workshop import Workshop
 from models.recipes import Classifier
 from models.split import Split
 from models.train import Batch

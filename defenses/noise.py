@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from defenses.augmentation import Kind, Noisy, check_noise
-from defenses.base import Defended, Defense, Workshop
+from defenses.base import Defended, Defense
+from defenses.workshop import Workshop
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from defenses.base import Defended, Defense, Workshop
+from defenses.base import Defended, Defense
+from defenses.workshop import Workshop
 
 
 @dataclass(frozen=True)

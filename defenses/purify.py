@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from attacks.draws import Draws
 from attacks.pipelines import Randomised
-from defenses.base import Defended, Defense, OtherSplit, Usual, Workshop
+from defenses.base import Defended, Defense, Usual
 from defenses.detector import (
     RandomDetector,
     RandomScores,
@@ -21,6 +21,7 @@ from defenses.detector import (
     check_fpr,
 )
 from defenses.transformed import BehindDraws, PassingDraws
+from defenses.workshop import OtherSplit, Workshop
 from models import gan, gans
 from models.gans import Dcgan, Gan
 from models.generators import Generator

@@ -15,12 +15,12 @@ from torch.overrides import TorchFunctionMode
 from attacks.base import Attack
 from attacks.pgd import Pgd
 from defenses.adversarial import exact
-from defenses.base import Made, Weights, Workshop
 from defenses.crafting import Ball
 from defenses.detector import Detector, DetectorRecipe
 from defenses.straight import straight_through
 from defenses.svm import RbfSvm, library
 from defenses.validation import ROWS
+from defenses.workshop import Made, Weights, Workshop
 from models.split import Split
 
 _WIDTH = 0.05

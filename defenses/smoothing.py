@@ -17,7 +17,8 @@ from attacks.draws import Draws
 from attacks.pipelines import Randomised
 from defenses import certificates
 from defenses.augmentation import Noisy
-from defenses.base import Defended, Defense, Workshop
+from defenses.base import Defended, Defense
+from defenses.workshop import Workshop
 
 _MOST = 100_000
 """Votes up to which float32 tells the logarithms of neighbouring counts apart."""

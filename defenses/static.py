@@ -12,9 +12,10 @@ from attacks.base import Attack, StepAttack
 from attacks.fgsm import Fgsm
 from attacks.threat import ThreatModel
 from defenses.adversarial import AdversarialRecipe, exact
-from defenses.base import Defended, OtherSplit, Workshop
+from defenses.base import Defended
 from defenses.crafting import Ball
 from defenses.validation import checked, under_check
+from defenses.workshop import OtherSplit, Workshop
 from models import checkpoint
 from models.split import Split
 from models.train import Standard

@@ -13,8 +13,8 @@ from attacks.base import StepAttack, at_least
 from attacks.losses import Loss
 from attacks.oracles import held
 from defenses.adversarial import AdversarialRecipe, InBall, exact
-from defenses.base import Workshop
 from defenses.nearby import Nearby
+from defenses.workshop import Workshop
 from models.train import Batch, Standard
 
 

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from attacks.draws import Draws, sample_ids
 from attacks.pipelines import Randomised, is_random, said
-from defenses.base import Defended, Defense, Workshop
+from defenses.base import Defended, Defense
 from defenses.straight import straight_through
+from defenses.workshop import Workshop
 from models.split import Split
 from models.train import Batch, accuracy
 

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from defenses.adversarial import exact
-from defenses.base import Defended, Defense, Workshop
+from defenses.base import Defended, Defense
+from defenses.workshop import Workshop
 from models.train import Batch, Standard
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from bench import data
-from defenses.base import Workshop
+from defenses.workshop import Workshop
 from models.registry import models
 
 

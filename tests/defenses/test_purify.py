@@ -18,9 +18,9 @@ from bench.runner import Silent, execute
 from bench.spec import Request
 from bench.store import Store
 from bench.units import Failed, Noted
-from defenses.base import Workshop
 from defenses.purify import Purifier, Unrolled, Watched
 from defenses.registry import defenses
+from defenses.workshop import Workshop
 from models.checkpoint import Cache, write
 from models.registry import generators, models
 from models.train import Standard
