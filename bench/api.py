@@ -19,7 +19,7 @@ from attacks.foreign.callables import wrap
 from attacks.oracles import DIFFERENTIATING, frozen
 from attacks.pipelines import EOT, evaluation_draws, is_random, refuses, said
 from attacks.registry import attacks as attack_table
-from bench import data, resolution, runner
+from bench import data, devices, parts, resolution, runner
 from bench.datasets import budget
 from bench.errors import BenchError, RequestError
 from bench.executors import LocalExecutor
@@ -151,7 +151,7 @@ def evaluate(  # noqa: PLR0913  one keyword per setting
         batch_size=batch_size,
         query_budget=query_budget,
     )
-    where = resolution.device_of(device) if device else _device(model)
+    where = devices.device_of(device) if device else _device(model)
     if where != _device(model):
         model = copy.deepcopy(model).to(where)
     root = None if data_root is None else Path(data_root)
@@ -160,17 +160,17 @@ def evaluate(  # noqa: PLR0913  one keyword per setting
     recipes = [recipe for one in named for recipe in _recipes(one, norm, chosen.classes)]
     defense = NoDefense()
     resolution.check_generator(recipes, [defense])
-    data_part = resolution.data_part_of(chosen, n, reference)
+    data_part = parts.data_part_of(chosen, n, reference)
     identity = {
         "class": type(model).__qualname__,
-        **resolution.known_by(model, chosen, data_part.n, where),
+        **parts.known_by(model, chosen, data_part.n, where),
     }
     model_part = Part(type(model).__name__, identity)
     given = Given(module=model)
     cells: dict[str, Cell] = {}
     sources: dict[str, Sources] = {}
     for recipe in recipes:
-        part = resolution.attack_part_of(recipe, norm, chosen, grid, query_budget, root=root)
+        part = parts.attack_part_of(recipe, norm, chosen, grid, query_budget, root=root)
         is_mean = is_random(model) and recipe.access in DIFFERENTIATING
         cell = Cell(
             data=data_part,
@@ -181,7 +181,7 @@ def evaluate(  # noqa: PLR0913  one keyword per setting
             eps=grid,
             seed=seed,
             sweep=sweep,
-            numerics=resolution.numerics_of(where),
+            numerics=devices.numerics_of(where),
             query_budget=query_budget,
             eot=EOT if is_mean else 1,
         )
@@ -210,7 +210,7 @@ def _recipes(named: Named, norm: str, classes: int) -> list[Attack]:
         return [named]
     if not isinstance(named, str):
         return [wrap(named)]
-    specs = resolution.named_attacks([named], norm, classes)
+    specs = parts.named_attacks([named], norm, classes)
     return [valid(attack_table.get, text) for text in specs]
 
 

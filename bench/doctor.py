@@ -12,9 +12,9 @@ import torch
 
 from bench import __version__
 from bench.datasets import datasets
+from bench.devices import threads
 from bench.errors import DataError
 from bench.evaluation import dataset_of
-from bench.resolution import threads
 from bench.sources import data_root as root_of
 from models.checkpoint import cache_folder
 

@@ -25,7 +25,7 @@ from attacks.sourced import SAME, classes_of
 from attacks.transfer import points_on
 from attacks.verify import predictions
 from attacks.work import Setting
-from bench import __version__, data, resolution
+from bench import __version__, data, devices
 from bench.api import own_split
 from bench.datasets import budget
 from bench.errors import RequestError
@@ -137,17 +137,17 @@ def transfer_matrix(  # noqa: PLR0913  one keyword per setting
     recipe: Attack = valid(attacks.get, attack) if isinstance(attack, str) else attack
     if recipe.needs:
         raise RequestError(f"attack must be one that needs no source, got {recipe.to_spec()}")
-    where = torch.device(resolution.device_of(device))
+    where = torch.device(devices.device_of(device))
     stock = _stock(dataset, where, None if data_root is None else Path(data_root))
     positions = torch.from_numpy(stock.dataset.subset(n))
     x, y = stock.dataset.test.images(positions, where), stock.dataset.test.y[positions].to(where)
     radius = _radius(eps, stock.dataset, norm)
-    with numerics(resolution.threads()):
+    with numerics(devices.threads()):
         named = _nets(sources, stock)
         shown = named if targets is None else _nets(targets, stock)
         classes = _checked({**named, **shown}, x, y)
         valid(lambda _: recipe.check(norm, classes), "")
-        setting = Setting(norm, classes, seed, resolution.numerics_of(str(where)).shape)
+        setting = Setting(norm, classes, seed, devices.numerics_of(str(where)).shape)
         trial = _Trial(recipe, radius, setting, positions, x, y)
         clean = {name: trial.said(net, x) for name, net in shown.items()}
         parts = [part for name in named for part in trial.rows(name, named[name], shown, clean)]
@@ -214,7 +214,7 @@ def _stock(dataset: str | tuple[Tensor, Tensor], device: torch.device, root: Pat
         chosen = data.load(dataset, root)
     else:
         chosen = data.assemble("tensors", "tensors", own_split(*dataset))
-    known = {"threads": resolution.threads(), "torch": torch.__version__}
+    known = {"threads": devices.threads(), "torch": torch.__version__}
     return Stock(chosen, root, device, known, Cache(cache_folder()), lambda _: None)
 
 

@@ -5,25 +5,22 @@ before any work.
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
-import torch
-from torch import nn
-
-from attacks import loop
 from attacks.base import Attack
 from attacks.oracles import DIFFERENTIATING
 from attacks.pipelines import EOT
 from attacks.registry import attacks
 from attacks.sourced import GENERATOR, Sourced
-from bench import data, plan, supplies
+from bench import data, plan
 from bench.datasets import budget
+from bench.devices import device_of, numerics_of
 from bench.errors import RequestError
-from bench.evaluation import behaviour, dataset_of, numerics
+from bench.evaluation import dataset_of
+from bench.parts import attack_part_of, data_part_of, model_part_of, named_attacks
 from bench.plan import (
     CERTIFICATE,
     OBLIVIOUS,
@@ -35,16 +32,13 @@ from bench.plan import (
     Part,
     Todo,
 )
-from bench.spec import ALL, Request, parse_grid, valid
+from bench.spec import Request, parse_grid, valid
 from bench.units import Unit
 from defenses.base import Defense, Usual
 from defenses.registry import defenses
-from models import checkpoint, train
+from models import checkpoint
 from models.recipes import Classifier
-from models.registry import models
 
-SHAPES = {"cpu": 128}
-_SHAPE_ELSEWHERE = 512
 CERTIFIED = AttackPart(
     "certify", {"name": "certify", "revision": 1}, "certified", CERTIFICATE, None
 )
@@ -94,32 +88,6 @@ class Job:
                 )
             )
         return made
-
-
-def device_of(wanted: str) -> str:
-    """The device that `auto` means here, or the one asked for; refuses one that is not there."""
-    if wanted == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    there = wanted == "cpu" or torch.cuda.is_available()
-    if not there or (":" in wanted and int(wanted.partition(":")[2]) >= torch.cuda.device_count()):
-        raise RequestError(f"device {wanted} is not available here (bench doctor shows what is)")
-    return wanted
-
-
-def numerics_of(device: str) -> Numerics:
-    """Float32 on a type of device with its default compute shape and number of threads."""
-    kind = device.partition(":")[0]
-    return Numerics("fp32", kind, SHAPES.get(kind, _SHAPE_ELSEWHERE), threads(), loop.REVISION)
-
-
-def threads() -> int:
-    """Torch's threads where OMP_NUM_THREADS sets them, else half of them, at least one.
-
-    Threads on every core stall on each other as soon as the machine does anything else: an update
-    of a small net took 35 ms with 2 threads on 2 busy cores, 4 ms with one.
-    """
-    most = torch.get_num_threads()
-    return most if "OMP_NUM_THREADS" in os.environ else max(1, most // 2)
 
 
 def resolve(request: Request) -> Job:
@@ -203,7 +171,7 @@ class _Wanted:
         usual = defense.usual(self.dataset.shape)
         base = Cell(
             data=self.data,
-            model=_model_part(model, self.dataset, self.data.n, self.device),
+            model=model_part_of(model, self.dataset, self.data.n, self.device),
             defense=self._defense(defense),
             attack=CERTIFIED,
             norm=request.norm,
@@ -313,82 +281,3 @@ def _numerics(device: str, usual: Usual | None) -> Numerics:
 def _queries(attack: Attack, part: AttackPart, eot: int) -> int | None:
     """Forward queries at most where a query is the mean of so many answers."""
     return None if part.queries is None else part.queries * max(eot, attack.eot) // attack.eot
-
-
-def data_part_of(dataset: data.Dataset, n: int | None, reference: Fraction | None) -> DataPart:
-    """The evaluated subset as plain values; refuses an n that the test set does not hold."""
-    positions = dataset.subset(n)
-    digest = plan.digest(dataset.ids[positions].tolist())
-    return DataPart(dataset.name, dataset.fingerprint, len(positions), digest, reference)
-
-
-def known_by(net: nn.Module, dataset: data.Dataset, n: int, device: str) -> dict[str, str]:
-    """What a given model is known by: the digests of its weights and of its clean answers."""
-    shape = numerics_of(device).shape
-    with numerics(threads()):
-        said = behaviour(net.to(device), dataset, n, shape, device)
-    return {"weights": checkpoint.digest(net.state_dict()), "behaviour": said}
-
-
-def _model_part(text: str, dataset: data.Dataset, n: int, device: str) -> Part:
-    """A model as plain values: one to be trained is known by how, one that is given is built
-    once and known by its weights.
-    """
-    model: Classifier = valid(models.get, text)
-    identity = model.identity()
-    if model.is_trained:
-        net = valid(lambda _: model.build(dataset.shape, dataset.classes), text)
-        return Part(model.to_spec(), {**identity, **known_by(net, dataset, n, device)})
-    if dataset.train is None or dataset.validation is None:
-        raise RequestError(
-            f"{dataset.name} has no training split for {text}: add train=, or weights= to the model"
-        )
-    settings = vars(model.settings(len(dataset.train), dataset.shape[0]))
-    how = {name: repr(value) for name, value in settings.items()}
-    return Part(model.to_spec(), {**identity, "settings": how, "training": train.REVISION})
-
-
-def named_attacks(texts: Sequence[str], norm: str, classes: int) -> list[str]:
-    """The specs of attacks, `all` replaced by the names of the table that know the norm, are
-    defined for so few classes and need nothing but the model; plug-ins are among them.
-    """
-    specs: list[str] = []
-    for text in texts:
-        specs += _every_attack(norm, classes) if text == ALL else [text]
-    return list(dict.fromkeys(specs))
-
-
-def _every_attack(norm: str, classes: int) -> list[str]:
-    fitting = []
-    for name in attacks.names():
-        attack: Attack = attacks.get(name)
-        fits = norm in attack.norms and classes >= attack.least_classes(targeted=False)
-        if fits and not attack.needs:
-            fitting.append(name)
-    return fitting
-
-
-def attack_part_of(
-    attack: Attack,
-    norm: str,
-    dataset: data.Dataset,
-    eps: Sequence[Fraction],
-    budget: int | None,
-    *,
-    root: Path | None,
-) -> AttackPart:
-    """An attack as plain values; refuses a norm or a number of classes it is not defined for, a
-    query budget below its minimum, and needs that cannot be supplied.
-    """
-    classes = dataset.classes
-    valid(lambda _: attack.check(norm, classes), norm)
-    radii = [float(e) for e in eps if e > 0]
-    queries = attack.cost(radii, norm, classes)
-    if budget is not None:
-        valid(lambda _: attack.check_budget(budget, classes), norm)
-    if budget is not None and not isinstance(attack, Sourced):
-        runs = 1 if attack.kind == "minimal" else len(radii)
-        queries = runs * budget if queries is None else min(queries, runs * budget)
-    identity = {**attack.identity(), **supplies.identity(attack, dataset, root)}
-    counted = (queries, attack.shared_queries)
-    return AttackPart(attack.to_spec(), identity, attack.mode, attack.kind, *counted)

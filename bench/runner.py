@@ -13,9 +13,10 @@ from typing import Any, Protocol
 import torch
 
 from bench import plan
+from bench.devices import threads
 from bench.executors import Executor
 from bench.plan import Cell, Todo
-from bench.resolution import Job, threads
+from bench.resolution import Job
 from bench.store import Store
 from bench.units import Done, Event, Failed, Moved, Noted, Prepared
 

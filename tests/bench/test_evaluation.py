@@ -10,7 +10,7 @@ from torch import nn
 
 import bench
 from attacks.registry import attacks
-from bench import data, resolution
+from bench import data, devices
 from bench.api import CellFailed
 from bench.errors import RequestError
 from bench.executors import LocalExecutor
@@ -398,8 +398,8 @@ def test_a_device_that_is_not_there_is_refused():
     if torch.cuda.is_available():
         pytest.skip("there is one")
     with pytest.raises(RequestError, match="cuda is not available"):
-        resolution.device_of("cuda")
-    assert resolution.device_of("cpu") == "cpu"
+        devices.device_of("cuda")
+    assert devices.device_of("cpu") == "cpu"
 
 
 @pytest.mark.parametrize("change", ["shape", "threads"])
@@ -412,9 +412,9 @@ def test_other_shapes_and_threads_move_few_outcomes(change, digits, monkeypatch)
 
     before = outcome()
     if change == "shape":
-        monkeypatch.setitem(resolution.SHAPES, "cpu", 48)
+        monkeypatch.setitem(devices.SHAPES, "cpu", 48)
     else:
-        monkeypatch.setattr(resolution, "threads", lambda: 2)
+        monkeypatch.setattr(devices, "threads", lambda: 2)
     after = outcome()
     assert torch.get_num_threads() == 1
     grid = np.array([0, *eps, np.inf])

@@ -5,7 +5,7 @@ import torch
 
 import bench
 from attacks.registry import attacks
-from bench.resolution import named_attacks
+from bench.parts import named_attacks
 from models.nets import cnn_small
 from models.seeding import seeded
 
