@@ -92,6 +92,10 @@ class Apgd(Aimed, StepAttack):
         if not 0 < self.rho < 1:
             raise ValueError(f"rho must be above 0 and below 1, got {self.rho}")
 
+    def goes_on(self, norm: str) -> bool:
+        """See StepAttack: not under l1, whose first phases leave the ball."""
+        return norm != "l1"
+
     def horizon(self, radius: float, norm: str, classes: int) -> int:  # noqa: ARG002  the same at all
         """See StepAttack: every step, the start of every phase, and a look at the image where that
         names the target.

@@ -124,6 +124,10 @@ class AscentAttack(StepAttack):
             memory=kept,
         )
 
+    def goes_on(self, norm: str) -> bool:
+        """See StepAttack: where it starts at random."""
+        return self.parts(norm).start is in_ball
+
     def horizon(self, radius: float, norm: str, classes: int) -> int:  # noqa: ARG002  see StepAttack
         """See StepAttack: the steps, a last look, and one at the image where that names the
         target.

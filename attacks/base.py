@@ -188,6 +188,13 @@ class StepAttack(Attack):
     points: ClassVar[int] = 1
     """Points per query, q."""
 
+    def goes_on(self, norm: str) -> bool:  # noqa: ARG002  some do under some norms
+        """Whether an attempt is as good from any point of the ball as from its own start, a random
+        one: the loop may then put the field `point` of its state where another attempt ended, and
+        cut the attempt short.
+        """
+        return False
+
     def cost(self, radii: Sequence[float], norm: str, classes: int) -> int:
         """See Attack."""
         at = radii if self.kind == "budget" else [max(radii)] if radii else []

@@ -19,8 +19,9 @@ from attacks.instrument import Instrumented, Ledger, OutOfBudget
 from attacks.oracles import Aim, Answer, ModelError, Predict, one_hot
 from attacks.pipelines import Witness
 from attacks.rows import rows_of
+from attacks.sweeps import UNLIMITED, Scheduler, Terms, Work, plan_of
 from attacks.verify import padded
-from attacks.work import NEVER, POLICIES, Judge, Samples, Setting, Settled, Tally, stretch
+from attacks.work import NEVER, Judge, Samples, Setting, Settled, Tally, stretch
 from models.seeding import seeded_everywhere
 
 _TOGETHER = 256
@@ -118,97 +119,88 @@ class _Block:
             r: self.samples.tally(int(r), self.setting.draws) for r in self.rows
         }
         self.is_minimal = self.attack.kind == "minimal"
+        self.scheduler = Scheduler(1, self.setting.budget, self.is_minimal)
 
     def run(self) -> None:
-        """Every attempt at every rung that still stands; a minimal attack has the last one only."""
-        samples = self.samples
-        at = {row: samples.next_open(row, 0) for row in self.rows}
-        while any(rung is not None for rung in at.values()):
-            work = [(row, rung) for row, rung in at.items() if rung is not None]
-            if self.is_minimal:
-                work = [(row, samples.rungs - 1) for row, _ in work]
-            fooled = dict.fromkeys([row for row, _ in work], False)
-            for attempt in range(self._attempts()):
-                left = [(r, rung) for r, rung in work if self.is_minimal or not fooled[r]]
-                for part in self._parts([w for w in left if self._room(*w) > 0]):
-                    fooled |= self._attempted(part, attempt)
-            policy = POLICIES[self.setting.policy]
-            for row, rung in work:
-                following = None if self.is_minimal else policy(rung, samples.rungs, fooled[row])
-                at[row] = samples.next_open(row, following)
+        """Every attempt that the samples' plans ask for, those of one round together."""
+        samples, setting = self.samples, self.setting
+        targeted = samples.targets is not None
+        terms = Terms(self.attack.attempts(setting.classes, targeted=targeted), UNLIMITED)
+        policy = "once" if self.is_minimal else setting.policy
+        for row in self.rows:
+            plan = plan_of(policy, samples.of(row), samples.standing(row), terms)
+            self.scheduler.add(int(row), plan, self.tallies[row].spent)
+        while work := self.scheduler.take(len(self.rows)):
+            for part in self._parts(work):
+                self._attempted(part)
 
-    def _parts(self, work: list[tuple[int, int]]) -> list[list[tuple[int, int]]]:
-        """The work by what one call may hold: a foreign budget attack knows one radius."""
-        if isinstance(self.attack, BlockAttack) or self.is_minimal:
-            return [work] if work else []
-        parts: dict[float, list[tuple[int, int]]] = {}
-        for row, rung in work:
-            parts.setdefault(self.samples.radius(row, rung), []).append((row, rung))
+    def _parts(self, work: list[Work]) -> list[list[Work]]:
+        """The work by what one call may hold: a foreign attack runs one attempt at a time, and one
+        that has a budget knows one radius.
+        """
+        if isinstance(self.attack, BlockAttack):
+            return [work]
+        parts: dict[tuple[int, float], list[Work]] = {}
+        for piece in work:
+            radius = 0.0 if self.is_minimal else self.samples.radius(piece.sample, piece.rung)
+            parts.setdefault((piece.attempt, radius), []).append(piece)
         return list(parts.values())
 
-    def _room(self, row: int, rung: int) -> float:
-        """The forward queries that are left for a sample at a rung."""
-        if self.setting.budget is None:
-            return np.inf
-        spent = self.tallies[row].spent
-        return self.setting.budget - int(spent.max() if self.is_minimal else spent[rung])
-
-    def _attempted(self, work: list[tuple[int, int]], attempt: int) -> dict[int, bool]:
-        """Which samples an attempt fooled. Where a foreign attack was stopped by one sample's
-        budget before it came to others, those get their turn without it.
+    def _attempted(self, work: list[Work]) -> None:
+        """One attempt at each sample. Where a foreign attack was stopped by one sample's budget
+        before it came to others, those get their turn without it.
         """
-        fooled: dict[int, bool] = {}
         while work:
-            verdict, forward = self._attempt(work, attempt)
-            fooled |= verdict
-            if self.setting.budget is None or isinstance(self.attack, BlockAttack):
-                break
-            late = [2 * asked <= max(forward) and max(forward) > 0 for asked in forward]
-            work = [
-                w
-                for w, is_late in zip(work, late, strict=True)
-                if is_late and not fooled[w[0]] and self._room(*w) > 0
+            fooled, forward = self._attempt(work)
+            stops = self.setting.budget is not None and isinstance(self.attack, ForeignAttack)
+            late = [
+                stops and not fell and 2 * asked <= max(forward) and max(forward) > 0
+                for fell, asked in zip(fooled, forward, strict=True)
             ]
-        return fooled
+            waiting = []
+            for piece, fell, is_late in zip(work, fooled, late, strict=True):
+                if is_late and self.scheduler.room(piece.sample) > 0:
+                    waiting.append(piece)
+                else:
+                    self.scheduler.ended(piece, fell=fell)
+            work = waiting
 
-    def _attempt(
-        self, work: list[tuple[int, int]], attempt: int
-    ) -> tuple[dict[int, bool], list[int]]:
+    def _attempt(self, work: list[Work]) -> tuple[list[bool], list[int]]:
         """Which samples it fooled, and the forward queries of each."""
-        rows = np.array([row for row, _ in work])
-        task = self._task(work, rows, attempt)
+        rows = np.array([piece.sample for piece in work])
+        task = self._task(work, rows)
         ledger = self._ledger(work, rows, task)
-        points = self._sane(self._craft(task, ledger, attempt), task)
+        points = self._sane(self._craft(task, ledger, work[0].attempt), task)
         norm, is_minimal = self.setting.norm, self.is_minimal
         radius = torch.full_like(task.radius, torch.inf) if is_minimal else task.radius
         verdict = self.judge(points.nan_to_num(0.0), rows, radius)
         # A point that is its image claims nothing; one outside ball or box, or none, is refused.
         outside = (~norms.inside(points, task.x, radius, norm)).cpu().numpy()
-        for place, (row, rung) in enumerate(work):
-            tally = self.tallies[row]
+        for place, piece in enumerate(work):
+            row, rung, tally = piece.sample, piece.rung, self.tallies[piece.sample]
             before, first = tally.spent.copy(), ledger.first[place]
             seen = np.where(first == NEVER, NEVER, before + first)
             tally.forward += int(ledger.forward[place])
-            tally.spent[slice(None) if is_minimal else rung] += ledger.forward[place]
+            self.scheduler.spend(piece, int(ledger.forward[place]))
             tally.backward += int(ledger.backward[place])
             tally.verify += 1
             tally.refused += int(outside[place])
             if is_minimal and not self.setting.exact:
-                stretch(self.judge, self.samples, self.setting, int(row), points[place], tally)
+                stretch(self.judge, self.samples, self.setting, row, points[place], tally)
             elif verdict[place].any() and is_minimal:
                 distance, within = self.samples.within(row, points[place], norm)
                 tally.near(points[place], distance, within, verdict[place], seen)
             elif verdict[place].any():
                 above = np.arange(self.samples.rungs)
-                at = above >= rung if self.setting.policy == "ladder" else above == rung
+                at = above == rung if self.setting.policy == "independent" else above >= rung
                 by_now = tally.spent[rung] if first[0] == NEVER else seen[rung]
                 tally.fool(points[place], at, verdict[place], int(by_now))
             elif not tally.found and not is_minimal and not outside[place]:
                 tally.x_adv = points[place]
-        fooled = {row: bool(self.tallies[row].fooled[rung]) for row, rung in work}
+        fooled = [bool(self.tallies[piece.sample].fooled[piece.rung]) for piece in work]
         return fooled, ledger.forward.tolist()
 
-    def _ledger(self, work: list[tuple[int, int]], rows: NDArray[np.int64], task: Task) -> Ledger:
+    def _ledger(self, work: list[Work], rows: NDArray[np.int64], task: Task) -> Ledger:
         """A minimal attack's successes are noted at every rung, another's at its radius."""
         balls = task.radius[:, None]
         if self.is_minimal:
@@ -219,7 +211,7 @@ class _Block:
             balls = torch.from_numpy(each.copy()).to(task.x.device).float()
         room = None
         if self.setting.budget is not None:
-            room = np.array([self._room(*w) for w in work], np.int64)
+            room = np.array([self.scheduler.room(piece.sample) for piece in work], np.int64)
         return Ledger(task, balls, room, self.is_minimal)
 
     def _craft(self, task: Task, ledger: Ledger, attempt: int) -> Tensor:
@@ -237,10 +229,6 @@ class _Block:
             except OutOfBudget:
                 return ledger.best
 
-    def _attempts(self) -> int:
-        targeted = self.samples.targets is not None
-        return self.attack.attempts(self.setting.classes, targeted=targeted)
-
     def _sane(self, points: object, task: Task) -> Tensor:
         if not isinstance(points, Tensor):
             got = type(points).__name__
@@ -252,16 +240,19 @@ class _Block:
             )
         return points.detach().to(task.x.device)
 
-    def _task(self, work: list[tuple[int, int]], rows: NDArray[np.int64], attempt: int) -> Task:
+    def _task(self, work: list[Work], rows: NDArray[np.int64]) -> Task:
         samples, device = self.samples, self.samples.x.device
         index = torch.from_numpy(rows).to(device)
-        radius = [samples.radius(row, rung) for row, rung in work]
+        last = samples.rungs - 1
+        rungs = [last if self.is_minimal else piece.rung for piece in work]
+        radius = [samples.radius(w.sample, rung) for w, rung in zip(work, rungs, strict=True)]
+        attempt = torch.tensor([piece.attempt for piece in work], device=device)
         return Task(
             x=samples.x[index],
             y=samples.y[index],
             norm=self.setting.norm,
             radius=torch.tensor(radius, dtype=torch.float32, device=device),
             classes=self.setting.classes,
-            draws=Draws(self.setting.seed, samples.ids[index], torch.full_like(index, attempt)),
+            draws=Draws(self.setting.seed, samples.ids[index], attempt),
             targets=None if samples.targets is None else samples.targets[index],
         )

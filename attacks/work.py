@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -58,14 +57,15 @@ class Samples:
         if first < len(self):
             yield np.arange(first, len(self))
 
-    def next_open(self, sample: int, rung: int | None) -> int | None:
-        """The first rung from this one on at which the sample still stands."""
-        if rung is None:
-            return None
+    def of(self, sample: int) -> NDArray[np.float64]:
+        """The radii (R,) of a sample."""
+        return np.asarray(self.radii if self.radii.ndim == 1 else self.radii[sample])
+
+    def standing(self, sample: int) -> list[int]:
+        """The rungs at which a sample still stands."""
         if self.open is None:
-            return rung if rung < self.rungs else None
-        standing = np.flatnonzero(self.open[sample, rung:])
-        return rung + int(standing[0]) if len(standing) else None
+            return list(range(self.rungs))
+        return [int(rung) for rung in np.flatnonzero(self.open[sample])]
 
     def within(self, sample: int, point: Tensor, norm: str) -> tuple[float, NDArray[np.bool_]]:
         """The distance of a point from its image, and the rungs (R,) whose balls it lies in."""
@@ -109,14 +109,6 @@ NEVER = -1
 """In place of a number of queries: no success was seen."""
 
 
-class Work(NamedTuple):
-    """One piece of work; the order of the queue is the order of the samples."""
-
-    sample: int
-    rung: int
-    restart: int
-
-
 @dataclass(frozen=True)
 class Settled:
     """A sample's result: fell (R, draws) bool per rung and evaluation draw, the image that fooled
@@ -150,8 +142,8 @@ class Settled:
 
 @dataclass
 class Tally:
-    """What is known of a sample so far; value and distance belong to x_adv, fell, spent and first
-    are those of Settled.
+    """What is known of a sample so far; value, rung and distance belong to x_adv, fell, spent and
+    first are those of Settled.
     """
 
     fell: NDArray[np.bool_]
@@ -159,6 +151,7 @@ class Tally:
     first: NDArray[np.int64]
     x_adv: Tensor | None = None
     value: float = -np.inf
+    rung: int = -1
     distance: float = np.inf
     forward: int = 0
     backward: int = 0
@@ -203,6 +196,15 @@ class Tally:
         self.fell |= rungs[:, None] & draws
         self.found = True
 
+    def keep(self, point: Tensor, value: float, rung: int) -> None:
+        """A point that fooled nothing at a rung, with the attack's value: the best of the highest
+        rung is the result while there is no success.
+        """
+        finite = value if np.isfinite(value) else -np.inf
+        better = self.x_adv is None or (rung, finite) > (self.rung, self.value)
+        if better and not self.found:
+            self.x_adv, self.value, self.rung = point, finite, rung
+
     def add(self, stage: Settled) -> None:
         """What a further attack found at the rungs that stood until now."""
         before, now = np.asarray(self.fell.any(1)), np.asarray(stage.fell.any(1))
@@ -234,29 +236,14 @@ Judge = Callable[[Tensor, NDArray[np.int64], Tensor], NDArray[np.bool_]]
 under each evaluation draw; a pipeline that draws nothing has one.
 """
 
-Policy = Callable[[int, int, bool], int | None]
-"""(rung, rungs, fooled) -> the next rung of that sample, or None when it is settled."""
-
-
-def ladder(rung: int, rungs: int, fooled: bool) -> int | None:  # noqa: FBT001  a policy's fixed signature
-    """Upwards until fooled: an image inside a small ball is inside every larger one."""
-    return rung + 1 if not fooled and rung + 1 < rungs else None
-
-
-def independent(rung: int, rungs: int, fooled: bool) -> int | None:  # noqa: ARG001, FBT001  see ladder
-    """Every rung from scratch, nothing inferred."""
-    return rung + 1 if rung + 1 < rungs else None
-
-
-POLICIES: dict[str, Policy] = {"ladder": ladder, "independent": independent}
-
 
 @dataclass(frozen=True)
 class Setting:
     """How a sweep runs. shape: rows per model call; in_flight: rows in use at most; exact: the
     oracle is the deployed pipeline itself, so that its word is worth a judge's time at once (else
     only each restart's end is judged); budget: forward queries at most for a sample at one radius,
-    restarts and stages together (one run of a minimal attack serves them all). eot: answers of a
+    restarts and stages together (one run of a minimal attack serves them all). policy: see
+    attacks.sweeps. eot: answers of a
     model that draws averaged per query, at least; draws: those that it is judged under.
     """
 
@@ -289,5 +276,5 @@ def stretch(
     tally.verify += count - 1
     rungs = np.arange(count)
     for rung in np.flatnonzero(fell.any(1)):
-        at = rungs >= rung if setting.policy == "ladder" else rungs == rung
+        at = rungs == rung if setting.policy == "independent" else rungs >= rung
         tally.fool(moved[rung], at, fell[rung], int(tally.spent[rung]))

@@ -23,7 +23,7 @@ MOST_EPS = 10_000
 _LARGEST = 1_000_000
 _LONGEST, _LONGEST_EXPONENT = 60, 4
 DEVICES = re.compile(r"auto|cpu|cuda(:\d+)?")
-SWEEPS = ("ladder", "independent")
+SWEEPS = ("ladder", "bisect", "independent")
 ALL = "all"
 """In place of an attack's spec: every attack of the table that knows the norm and the classes."""
 

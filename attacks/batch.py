@@ -1,0 +1,211 @@
+"""A batch of constant shape: its rows, what the loop keeps of them, and one step of all."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from attacks import norms
+from attacks.base import StepAttack, Task
+from attacks.draws import Draws
+from attacks.oracles import DIFFERENTIATING, Answer, Query
+from attacks.pipelines import Witness
+from attacks.rows import rows_of, where
+from attacks.verify import padded, reached
+from attacks.work import NEVER
+
+
+@dataclass
+class Rows:
+    """Per row its attack's state and what the loop itself keeps. All tensors lead with the rows.
+
+    limit (N,): forward queries that the row may make; radii, first (N, R): of a minimal attack, the
+    sample's rungs and the queries made when a success inside each was first seen. draws: the rows'
+    own, for a model that draws.
+    """
+
+    state: Any
+    draws: Draws
+    x: Tensor
+    y: Tensor
+    targets: Tensor | None
+    live: Tensor
+    fooled: Tensor
+    best: Tensor
+    kept: Tensor
+    forward: Tensor
+    backward: Tensor
+    limit: Tensor
+    radii: Tensor
+    first: Tensor
+    broken: Tensor
+    refused: Tensor
+
+
+def begun(task: Task, state: Any, limit: Tensor, radii: Tensor) -> Rows:
+    """Rows before their first query."""
+    count = torch.zeros_like(task.y)
+    no = torch.zeros_like(count, dtype=torch.bool)
+    return Rows(
+        state=state,
+        draws=task.draws,
+        x=task.x,
+        y=task.y,
+        targets=task.targets,
+        live=~no,
+        fooled=no,
+        best=torch.full_like(task.radius, -torch.inf),
+        kept=task.x.clone(),
+        forward=count,
+        backward=count.clone(),
+        limit=limit,
+        radii=radii,
+        first=torch.full_like(radii, NEVER, dtype=torch.int64),
+        broken=no.clone(),
+        refused=no.clone(),
+    )
+
+
+def resumed(rows: Rows, limit: Tensor) -> Rows:
+    """Rows that were left off, with nothing found and nothing counted."""
+    return dataclasses.replace(
+        rows,
+        live=torch.ones_like(rows.live),
+        fooled=torch.zeros_like(rows.fooled),
+        best=torch.full_like(rows.best, -torch.inf),
+        forward=torch.zeros_like(rows.forward),
+        backward=torch.zeros_like(rows.backward),
+        refused=torch.zeros_like(rows.refused),
+        limit=limit,
+    )
+
+
+@dataclass
+class Batch:
+    """The rows, whom they ask, and how. each: forward queries of one query of the attack; exact: a
+    success that the witness sees ends its row; freezes: a row that is fooled stands still, as
+    several steps are taken unwatched.
+    """
+
+    attack: StepAttack
+    witness: Witness
+    norm: str
+    shape: int
+    exact: bool
+    freezes: bool
+    rows: Rows | None = None
+
+    def __post_init__(self) -> None:
+        self.is_minimal = self.attack.kind == "minimal"
+        self.each = self.attack.points * self.witness.answers
+        self.differentiates = self.attack.access in DIFFERENTIATING
+
+    def put(self, places: list[int], fresh: Rows) -> None:
+        """Puts the first rows of `fresh` at these places."""
+        if self.rows is None:
+            self.rows = rows_of(fresh, lambda t, _: padded(t, self.shape).clone())
+            self.rows.live[:] = False
+        index = torch.tensor(places, device=fresh.y.device)
+        self.rows = rows_of(
+            self.rows, lambda t, new: t.index_copy(0, index, new[: len(places)]), fresh
+        )
+
+    def step(self) -> None:
+        """One query of every row, without asking the host."""
+        rows = self.rows
+        if rows is None:
+            return
+        query, sane = self._checked(self.attack.ask(rows.state), rows.x)
+        active = rows.live & query.wanted & (~rows.fooled | self.is_minimal)
+        active = active & (rows.forward + self.each <= rows.limit)
+        answer = self._answer(query, active, rows)
+        count = query.points.shape[1]
+        targets = None if rows.targets is None else rows.targets.repeat_interleave(count)
+        hit = reached(answer.logits.flatten(0, 1), rows.y.repeat_interleave(count), targets)
+        offered = active if query.offered is None else active & query.offered
+        hit = hit.view(-1, count) & offered[:, None] & sane
+        rows.refused |= (active[:, None] & ~sane).any(1)
+        if self.is_minimal:
+            score = self._nearness(query.points, rows, hit)
+            asked = active & query.differentiate
+        else:
+            hit = hit & self.exact
+            # The first point that succeeded, else the one with the highest value.
+            score = torch.where(hit, torch.inf, answer.value)
+            score = torch.where(offered[:, None] & sane, score, -torch.inf)
+            asked = active & query.differentiate & ~hit.any(1)
+        rows.broken |= active & ~answer.logits.isfinite().flatten(1).all(1)
+        # The sign of NaN is 0: such a gradient would stand still and pass for robustness.
+        rows.broken |= asked & ~answer.gradient.isfinite().flatten(1).all(1)
+        top, place = score.max(1)
+        better = offered & (top > rows.best)
+        each = torch.arange(len(place), device=place.device)
+        chosen = query.points[:, 0] if count == 1 else query.points[each, place]
+        rows.kept = torch.where(norms.expand(better, chosen), chosen, rows.kept)
+        rows.best = torch.where(better, top, rows.best)
+        rows.fooled = rows.fooled | (rows.best > -torch.inf if self.is_minimal else hit.any(1))
+        rows.forward = rows.forward + active * self.each
+        if self.is_minimal:
+            within = -score.amax(1, keepdim=True) <= rows.radii + norms.TOLERANCE
+            new = within & (rows.first == NEVER)
+            rows.first = torch.where(new, rows.forward[:, None], rows.first)
+        gradients = answer.gradient.shape[1] if self.attack.access == "jacobian" else 1
+        rows.backward = rows.backward + asked * (gradients * self.witness.answers)
+        told = self.attack.tell(rows.state, answer)
+        still = self.freezes and not self.is_minimal
+        rows.state = where(rows.fooled, rows.state, told) if still else told
+
+    def over(self) -> Tensor:
+        """Whether (N,) each row is live and has ended."""
+        rows = self.rows
+        if rows is None:
+            return torch.zeros(0, dtype=torch.bool)
+        spent = rows.forward + self.each > rows.limit
+        return rows.live & (rows.state.done | spent | (rows.fooled & (not self.is_minimal)))
+
+    def _checked(self, query: Query, x: Tensor) -> tuple[Query, Tensor]:
+        """The query with the image in place of a point that is not finite; which (N, q) are."""
+        points = query.points
+        if points.shape[:1] + points.shape[2:] != x.shape or points.dtype != x.dtype:
+            raise ValueError(
+                f"{self.attack.to_spec()} asked for points of shape {tuple(points.shape)} and type "
+                f"{points.dtype}, for images {tuple(x.shape)} of type {x.dtype}"
+            )
+        sane = points.flatten(2).sum(2).isfinite()
+        sound = sane.view(*sane.shape, *(1,) * (x.dim() - 1))
+        return dataclasses.replace(query, points=torch.where(sound, points, x[:, None])), sane
+
+    def _nearness(self, points: Tensor, rows: Rows, hit: Tensor) -> Tensor:
+        """Minus the distance (N, q) of each success in the box; one outside counts as refused."""
+        boxed = norms.in_box(points.flatten(0, 1)).view(hit.shape)
+        rows.refused |= (hit & ~boxed).any(1)
+        delta = (points - rows.x[:, None]).flatten(0, 1)
+        distance = norms.size(delta, self.norm).view(hit.shape)
+        nearness: Tensor = torch.where(hit & boxed, -distance, -torch.inf)
+        return nearness
+
+    def _answer(self, query: Query, active: Tensor, rows: Rows) -> Answer:
+        """The oracle's answer in calls of the constant shape; the gradient is the first point's."""
+        differentiate = self.differentiates
+        if differentiate and active.device.type == "cpu":
+            differentiate = bool((active & query.differentiate).any())
+        points = query.points
+        said = [
+            self.witness.oracle(rows.y, rows.draws, rows.forward, i)(
+                points[:, i],
+                query.aim,
+                differentiate=differentiate and i == 0,
+                classes=query.classes,
+            )
+            for i in range(points.shape[1])
+        ]
+        if len(said) == 1:
+            one = said[0]
+            return Answer(one.logits[:, None], one.value[:, None], one.gradient)
+        logits = torch.stack([answer.logits for answer in said], 1)
+        value = torch.stack([answer.value for answer in said], 1)
+        return Answer(logits, value, said[0].gradient)
