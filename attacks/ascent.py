@@ -128,6 +128,10 @@ class AscentAttack(StepAttack):
         """See StepAttack: where it starts at random."""
         return self.parts(norm).start is in_ball
 
+    def hurried(self, state: AscentState, share: Tensor) -> AscentState:
+        """See StepAttack: steps longer by as much as they are fewer."""
+        return replace(state, alpha=state.alpha / share)
+
     def horizon(self, radius: float, norm: str, classes: int) -> int:  # noqa: ARG002  see StepAttack
         """See StepAttack: the steps, a last look, and one at the image where that names the
         target.

@@ -195,6 +195,10 @@ class StepAttack(Attack):
         """
         return False
 
+    def hurried(self, state: Any, share: Tensor) -> Any:  # noqa: ARG002  some set their own pace
+        """The state of an attempt that is cut to a share (N,) of its queries."""
+        return state
+
     def cost(self, radii: Sequence[float], norm: str, classes: int) -> int:
         """See Attack."""
         at = radii if self.kind == "budget" else [max(radii)] if radii else []

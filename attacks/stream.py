@@ -181,7 +181,10 @@ class Stream:
         moved = task.x + norms.expand(share, task.x) * delta
         moved = norms.project(moved, task.x, task.radius, task.norm)
         which = norms.expand(share > 0, task.x)
-        return replace(state, point=torch.where(which, moved, state.point))
+        state = replace(state, point=torch.where(which, moved, state.point))
+        horizon = self.terms.horizon * self.batch.each
+        part = [min(w.limit, horizon) / horizon for w in work]
+        return self.attack.hurried(state, torch.tensor(part, dtype=torch.float32, device=self.device))
 
     def _radii(self, index: Tensor) -> Tensor:
         """The rungs (N, R) of samples as tensors, for a minimal attack; none for others."""
