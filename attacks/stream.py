@@ -184,7 +184,9 @@ class Stream:
         state = replace(state, point=torch.where(which, moved, state.point))
         horizon = self.terms.horizon * self.batch.each
         part = [min(w.limit, horizon) / horizon for w in work]
-        return self.attack.hurried(state, torch.tensor(part, dtype=torch.float32, device=self.device))
+        return self.attack.hurried(
+            state, torch.tensor(part, dtype=torch.float32, device=self.device)
+        )
 
     def _radii(self, index: Tensor) -> Tensor:
         """The rungs (N, R) of samples as tensors, for a minimal attack; none for others."""

@@ -135,9 +135,10 @@ class Apart(Climb):
 class Descend(Plan):
     """Down from a success, so that only the rung below the lowest one costs a whole attempt.
 
-    Looks (an eighth of an attempt) climb from the guessed distance until one succeeds, or the
-    largest rung is reached. From a success the next attempt goes on at a lower rung, two rungs and
-    more lower where the last fell at once; a look that fails on the way goes up again halfway.
+    Looks (an eighth of an attempt) climb from the guessed distance by 1, 2, 4, ... rungs until one
+    succeeds, or the largest rung is reached. From a success the next attempt goes on at a lower
+    rung, two rungs and more lower where the last fell at once; a look that fails on the way goes up
+    again halfway.
     Nothing is inferred from a look: the rung just below the lowest success (where there is none,
     the last) gets every attempt in full, the first going on from the point above. It holds, and
     with it every smaller one, when all have failed.
@@ -165,13 +166,19 @@ class Descend(Plan):
             if self.tried >= self.terms.attempts:
                 return None
             return Probe(probe.rung, (probe.attempt + 1) % self.terms.attempts)
-        self.failed, self.stride, self.has_point = place, 1, True
-        return self._at((place + self.fallen + 1) // 2, probe.attempt)
+        if self.fallen < len(self.standing):
+            self.failed, self.stride, self.has_point = place, 1, True
+            return self._at((place + self.fallen + 1) // 2, probe.attempt)
+        following = min(place + self.stride, self.fallen - 1)
+        self.failed, self.stride, self.has_point = place, 2 * self.stride, True
+        return self._at(following, probe.attempt)
 
     def _down(self, place: int, attempt: int, *, at_once: bool) -> Probe | None:
         """What follows a success."""
+        was_climbing = self.fallen == len(self.standing)
         self.fallen, self.tried, self.has_point = place, 0, True
-        self.stride = 2 * self.stride if at_once or not self.terms.exact else 1
+        at_once |= not self.terms.exact
+        self.stride = 2 * self.stride if at_once and not was_climbing else 1
         if not place:
             return None
         if self.failed >= place:
