@@ -68,6 +68,7 @@ class AscentAttack(StepAttack):
     """An attack composed of the parts that `parts` names; the only place where a step is taken."""
 
     access: ClassVar[str] = "gradient"
+    hurries: ClassVar[bool] = True
 
     @abstractmethod
     def parts(self, norm: str) -> Ascent:

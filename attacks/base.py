@@ -195,6 +195,9 @@ class StepAttack(Attack):
         """
         return False
 
+    hurries: ClassVar[bool] = False
+    """Whether a cut attempt's `hurried` state makes up for the queries it lacks."""
+
     def hurried(self, state: Any, share: Tensor) -> Any:  # noqa: ARG002  some set their own pace
         """The state of an attempt that is cut to a share (N,) of its queries."""
         return state

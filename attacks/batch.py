@@ -165,7 +165,8 @@ class Batch:
         if rows is None:
             return torch.zeros(0, dtype=torch.bool)
         spent = rows.forward + self.each > rows.limit
-        return rows.live & (rows.state.done | spent | (rows.fooled & (not self.is_minimal)))
+        ended: Tensor = rows.state.done | spent | (rows.fooled & (not self.is_minimal))
+        return rows.live & ended
 
     def _checked(self, query: Query, x: Tensor) -> tuple[Query, Tensor]:
         """The query with the image in place of a point that is not finite; which (N, q) are."""
@@ -185,8 +186,7 @@ class Batch:
         rows.refused |= (hit & ~boxed).any(1)
         delta = (points - rows.x[:, None]).flatten(0, 1)
         distance = norms.size(delta, self.norm).view(hit.shape)
-        nearness: Tensor = torch.where(hit & boxed, -distance, -torch.inf)
-        return nearness
+        return torch.where(hit & boxed, -distance, -torch.inf)
 
     def _answer(self, query: Query, active: Tensor, rows: Rows) -> Answer:
         """The oracle's answer in calls of the constant shape; the gradient is the first point's."""

@@ -17,7 +17,7 @@ from attacks.oracles import DIFFERENTIATING, ORACLES, Answer, Predict
 from attacks.stream import Stream
 from attacks.work import Judge, Samples, Setting, Settled
 
-REVISION = 1
+REVISION = 2
 """Raised when a change of the loop changes outcomes."""
 
 

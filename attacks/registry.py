@@ -33,6 +33,7 @@ attacks = Registry(
         "fab_t": "attacks.fab:FabT",
         "sigma_zero": "attacks.sigma_zero:SigmaZero",
         "autoattack": "attacks.autoattack:AutoAttack",
+        "cascade": "attacks.cascade:Cascade",
         "square": "attacks.square:Square",
         "nes": "attacks.estimated:Nes",
         "spsa": "attacks.estimated:Spsa",

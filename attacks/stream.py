@@ -80,6 +80,7 @@ class Stream:
             attempts=attack.attempts(setting.classes, targeted=self.samples.targets is not None),
             horizon=attack.horizon(most, setting.norm, setting.classes),
             goes_on=attack.goes_on(setting.norm) and setting.budget is None,
+            hurries=attack.hurries,
             exact=setting.exact,
         )
 
@@ -159,34 +160,30 @@ class Stream:
             targets=targets,
         )
         limit = torch.tensor([w.limit for w in work], device=self.device)
-        state = self._moved_on(work, task, self.attack.start(task))
+        state = self.attack.start(task)
+        if self.terms.can_go_on:
+            state = self._gone_on(work, task, state)
         return begun(task, state, limit, self._radii(index))
 
-    def _moved_on(self, work: Sequence[Work], task: Task, state: Any) -> Any:
-        """The state with the point at which an earlier attempt ended, at the new radius, in place
-        of the start of one that goes on.
+    def _gone_on(self, work: Sequence[Work], task: Task, state: Any) -> Any:
+        """The state with, of attempts that go on, the point where the last one ended, moved to the
+        new radius, in place of the start; of cut ones hurried.
         """
-        if not any(w.goes_on for w in work):
-            return state
-        points, shares = [], []
-        for place, piece in enumerate(work):
-            rung, point = self.ends[piece.sample][piece.attempt] if piece.goes_on else (0, None)
-            points.append(task.x[place] if point is None else point)
-            ratio = self.samples.radius(piece.sample, piece.rung) / self.samples.radius(
-                piece.sample, rung
-            )
-            shares.append(ratio if piece.goes_on else 0.0)
-        share = torch.tensor(shares, dtype=torch.float32, device=self.device)
-        delta = torch.stack(points) - task.x
-        moved = task.x + norms.expand(share, task.x) * delta
+        points, ratios = [task.x[place] for place in range(len(work))], [0.0] * len(work)
+        for place, (sample, _, rung, attempt, _, goes_on) in enumerate(work):
+            if goes_on:
+                before, points[place] = self.ends[sample][attempt]
+                ratios[place] = self.samples.radius(sample, rung) / self.samples.radius(
+                    sample, before
+                )
+        ratio = torch.tensor(ratios, device=self.device)
+        moved = task.x + norms.expand(ratio, task.x) * (torch.stack(points) - task.x)
         moved = norms.project(moved, task.x, task.radius, task.norm)
-        which = norms.expand(share > 0, task.x)
+        which = norms.expand(ratio > 0, task.x)
         state = replace(state, point=torch.where(which, moved, state.point))
-        horizon = self.terms.horizon * self.batch.each
-        part = [min(w.limit, horizon) / horizon for w in work]
-        return self.attack.hurried(
-            state, torch.tensor(part, dtype=torch.float32, device=self.device)
-        )
+        whole = self.terms.horizon * self.batch.each
+        shares = [min(w.limit, whole) / whole for w in work]
+        return self.attack.hurried(state, torch.tensor(shares, device=self.device))
 
     def _radii(self, index: Tensor) -> Tensor:
         """The rungs (N, R) of samples as tensors, for a minimal attack; none for others."""

@@ -49,13 +49,14 @@ class Ended(NamedTuple):
 @dataclass(frozen=True)
 class Terms:
     """What holds for all samples of a sweep. attempts at each rung; horizon: queries of a whole
-    one; goes_on: whether one may begin where another ended, and be cut short; exact: whether it
-    stops at its first success.
+    one; goes_on: whether one may begin where another ended; hurries: whether one that is cut short
+    makes up for it by longer steps; exact: whether it stops at its first success.
     """
 
     attempts: int
     horizon: int
     goes_on: bool = False
+    hurries: bool = False
     exact: bool = True
 
     @property
@@ -95,8 +96,8 @@ class Climb(Plan):
     """Upwards through the radii, every attempt at each; `stops`: until fooled, as an image inside a
     small ball is inside every larger one.
 
-    Where attempts can go on, each number's is a chain: the first is whole, a later one has the
-    share of the queries by which the radius has grown, a quarter at least.
+    Where attempts can go on and hurry, each number's is a chain: the first is whole, a later one
+    has the share of the queries by which the radius has grown, a quarter at least.
     """
 
     stops = True
@@ -120,7 +121,8 @@ class Climb(Plan):
         if place >= len(self.standing):
             return None
         rung, before = self.standing[place], self.chains.get(attempt)
-        if before is None or not (self.stops and self.terms.can_go_on):
+        chained = self.stops and self.terms.can_go_on and self.terms.hurries
+        if before is None or not chained:
             return Probe(rung, attempt)
         share = max(1 - self.radii[before] / self.radii[rung], _LEAST_SHARE)
         return Probe(rung, attempt, self.terms.part(float(share)), goes_on=True)

@@ -66,6 +66,9 @@ BRIGHT = Linear(torch.stack([torch.zeros(64), torch.ones(64) / 64]), torch.tenso
 GREY = torch.full((5, 1, 8, 8), 0.5)
 
 Judge = Callable[[Tensor, NDArray[np.int64], Tensor], NDArray[np.bool_]]
+POLICIES = ["ladder", "bisect", "independent"]
+LONG = "pgd:steps=12"
+"""Long enough to go on from one radius to another."""
 
 
 def samples(x: Tensor, y: Tensor, radii: Any) -> Samples:
@@ -180,7 +183,7 @@ def test_a_sweep_over_no_samples_asks_nothing() -> None:
 # Rungs
 
 
-@pytest.mark.parametrize("policy", ["ladder", "independent"])
+@pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
 def test_rungs_are_fooled_beyond_the_exact_distance(norm: str, policy: str) -> None:
     problem = linear(norm, 10)
@@ -257,11 +260,11 @@ def chosen(work: Samples, rows: Sequence[int]) -> Samples:
     return Samples(work.x[list(rows)], work.y[list(rows)], work.ids[list(rows)], work.radii)
 
 
-SWEPT = ["pgd:steps=4,restarts=2", "fgsm:random=0.5", "noise:samples=3"]
+SWEPT = ["pgd:steps=4,restarts=2", "fgsm:random=0.5", "noise:samples=3", "pgd:steps=9,restarts=2"]
 
 
 @pytest.mark.parametrize("spec", SWEPT)
-@pytest.mark.parametrize("policy", ["ladder", "independent"])
+@pytest.mark.parametrize("policy", POLICIES)
 def test_results_do_not_depend_on_neighbours(spec: str, policy: str) -> None:
     """Work in flight, order and slice change who shares a batch, and nothing else, bit for bit."""
     model, work = many()
@@ -286,14 +289,15 @@ def test_results_do_not_depend_on_whether_neighbours_ask_for_gradients(in_flight
 
 
 @pytest.mark.parametrize("spec", SWEPT)
+@pytest.mark.parametrize("policy", ["ladder", "bisect"])
 def test_results_do_not_depend_on_how_often_the_host_looks(
-    spec: str, monkeypatch: pytest.MonkeyPatch
+    spec: str, policy: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An accelerator takes several steps unwatched; what idles meanwhile is waste, not queries."""
     model, work = many()
-    expected = swept(spec, model, work)
+    expected = swept(spec, model, work, policy=policy)
     monkeypatch.setattr(stream, "_STEPS_PER_SYNC", {"cpu": 4})
-    assert_same(swept(spec, model, work), expected)
+    assert_same(swept(spec, model, work, policy=policy), expected)
 
 
 def test_the_seed_is_part_of_the_result() -> None:
@@ -302,13 +306,131 @@ def test_the_seed_is_part_of_the_result() -> None:
     assert any(not torch.equal(a.x_adv, b.x_adv) for a, b in zip(one, other, strict=True))
 
 
+# Sweeps
+
+
+class Pocket(nn.Module):
+    """Class 1 for images within a distance of their grey image only: a model fooled at small radii
+    whose gradient leads out of the pocket at large ones.
+    """
+
+    def __init__(self, start: float, end: float):
+        super().__init__()
+        self.start, self.end = start, end
+
+    def forward(self, x: Tensor) -> Tensor:
+        shift = (x - 0.5).abs().flatten(1).mean(1)
+        inside = torch.minimum(shift - self.start, self.end - shift)
+        return torch.stack([torch.zeros_like(inside), inside], 1)
+
+
+def test_a_model_fooled_at_small_radii_alone() -> None:
+    """Fooled between 0.03 and 0.045: steps of a quarter of a large radius pass over it. What a
+    policy infers makes every larger radius fall with the small one; from scratch they stand.
+    """
+    model, x = Pocket(0.03, 0.045), GREY + 0.001
+    radii = [0.02, 0.04, 0.1, 0.2, 0.4]
+    work = samples(x, ZERO, radii)
+    spec = "pgd:steps=12,random=false,rel_alpha=0.5"
+    fooled = {p: swept(spec, model, work, policy=p)[0].fooled.tolist() for p in POLICIES}
+    assert fooled["independent"] == [False, True, False, False, False]
+    assert fooled["ladder"] == [False, True, True, True, True]
+    # Halves meet the larger radii first: a failure there hides the success below.
+    assert fooled["bisect"] == [False] * 5
+
+
+@pytest.mark.parametrize("spec", ["pgd:steps=40", "apgd:steps=20", "pgd:steps=12,restarts=2"])
+def test_a_guess_from_below_finds_the_small_radius(spec: str) -> None:
+    """The same model with a slope at the image: looks climb from there, and meet it."""
+    model, x = Pocket(0.03, 0.045), GREY + 0.001
+    radii = np.arange(1, 21) * 0.02
+    for settled in swept(spec, model, samples(x, ZERO, radii), policy="bisect"):
+        assert settled.fooled.tolist() == [False] + [True] * 19
+
+
+@pytest.mark.parametrize("spec", ["pgd:steps=40", "pgd:steps=40,loss=margin", "apgd:steps=20"])
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_a_bisected_curve_is_exact_for_a_fraction_of_the_queries(spec: str, norm: str) -> None:
+    """On a linear model every rung above the distance falls, none below."""
+    problem = linear(norm, 10)
+    shares = np.sort(np.append(np.linspace(0.2, 2.2, 18), [0.96, 1.04]))
+    radii = problem.distance.numpy()[:, None] * shares
+    work = samples(problem.x, problem.y, radii)
+    whole = swept(spec, problem.model, work, norm=norm, policy="independent")
+    for settled, full in zip(
+        swept(spec, problem.model, work, norm=norm, policy="bisect"), whole, strict=True
+    ):
+        assert settled.fooled.tolist() == (shares > 1).tolist()
+        assert full.fooled.tolist() == settled.fooled.tolist()
+        assert 5 * settled.forward < full.forward
+
+
+def test_a_claim_that_is_refused_is_gone_on_with() -> None:
+    """As under a search in low precision: the first two claims of each sample are refused, the
+    third holds; nothing is lost but the judge's time.
+    """
+    problem = linear("linf", 10)
+    work = samples(problem.x, problem.y, [0.03])
+    asked: list[int] = []
+
+    def refuse_twice(points: Tensor, index: NDArray[np.int64], radius: Tensor) -> NDArray[np.bool_]:
+        times = [asked.count(sample) for sample in index]
+        asked.extend(index.tolist())
+        return np.array([[time == 2] for time in times])
+
+    once = swept("pgd:steps=9", problem.model, work)
+    for settled, plain in zip(
+        swept("pgd:steps=9", problem.model, work, judge=refuse_twice), once, strict=True
+    ):
+        assert settled.fooled.all()
+        assert (settled.verify, settled.refused) == (3, 2)
+        # The boundary is crossed for good: the next two points claim it again, and count.
+        assert settled.forward == plain.forward + 2
+
+
+def test_a_minimal_success_that_is_refused_is_moved_on() -> None:
+    """The nearest success lies where precisions disagree: it counts at the next radius instead."""
+    problem = linear("l2", 10)
+    radii = problem.distance.numpy()[:, None] * np.array([0.9, 1.1, 1.4])
+    work = samples(problem.x, problem.y, radii)
+
+    def from_afar(points: Tensor, index: NDArray[np.int64], radius: Tensor) -> NDArray[np.bool_]:
+        moved = norms.size(points - problem.x[index], "l2") > 1.05 * problem.distance[index]
+        wrong = problem.model(points).argmax(1) != problem.y[index]
+        return (moved & wrong).numpy()[:, None]
+
+    for settled in swept("ddn:steps=60", problem.model, work, norm="l2", judge=from_afar):
+        assert settled.fooled.tolist() == [False, True, True]
+
+
+def test_a_sample_whose_logits_break_fails_alone() -> None:
+    """The others are settled before the error is raised, which says how many failed."""
+    net, x = Curved(), images(12)
+    with torch.no_grad():
+        y = net(x).argmax(1)
+    x[3, 0, 0, 0], x[7, 0, 0, 0] = 0.125, 0.125
+    model = Mapped(net, lambda z, p: torch.where((p[:, 0, 0, 0] == 0.125)[:, None], torch.nan, z))
+    work = samples(x, y, [0.05, 0.1])
+    judge = verify.judge_of(net, work, Setting("linf", 10, 0, 16))
+    setting = Setting("linf", 10, 0, 16)
+    found: list[Settled] = []
+    with pytest.raises(ModelError, match=r"under attack, 2 images"):
+        found.extend(loop.sweep(attacks.get("bim:steps=3"), model, judge, work, setting))
+    assert found
+    stream_ = loop.sweep(attacks.get("bim:steps=3"), model, judge, work, setting)
+    settled = [next(stream_).sample for _ in range(10)]
+    assert sorted(settled) == [s for s in range(12) if s not in (3, 7)]
+
+
 # Who is believed
 
 
-@pytest.mark.parametrize("policy", ["ladder", "independent"])
+@pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("exact", [True, False])
 def test_an_attack_is_not_believed(policy: str, exact: bool) -> None:
-    """The oracle says fooled everywhere; the judge refuses each claim, and nothing counts."""
+    """The oracle says fooled everywhere; the judge refuses each claim, and nothing counts. An exact
+    oracle's attempt goes on where it was left, to its last query.
+    """
     problem = linear("linf", 10)
     work = samples(problem.x, problem.y, [0.03, 0.05])
 
@@ -320,7 +442,8 @@ def test_an_attack_is_not_believed(policy: str, exact: bool) -> None:
     options = {"policy": policy, "exact": exact, "judge": refuse}
     for settled in swept("pgd:steps=4,restarts=3", problem.model, work, **options):
         assert not settled.fooled.any()
-        assert settled.verify == 2 * 3
+        assert settled.forward == 2 * 3 * 5
+        assert settled.verify == (settled.refused if exact else 2 * 3)
         inside = norms.inside(
             settled.x_adv[None], problem.x[[settled.sample]], torch.tensor([0.05]), "linf"
         )

@@ -73,6 +73,7 @@ terms_ = st.builds(
     attempts=st.integers(1, 3),
     horizon=st.integers(1, 60),
     goes_on=st.booleans(),
+    hurries=st.booleans(),
     exact=st.booleans(),
 )
 grids = st.lists(st.floats(0.01, 1.0), min_size=1, max_size=25, unique=True).map(sorted)
@@ -164,14 +165,21 @@ def probes(policy, nearest, terms, *, needs=1, guess=None, radii=RADII):
 
 def test_the_ladder_goes_on_with_a_share_of_the_queries():
     """1 - r / r' of the 40 queries: all, 20, 13.3, 10 and never less than 10."""
-    made = probes("ladder", [1.0], Terms(1, 40, goes_on=True), needs=99)
+    made = probes("ladder", [1.0], Terms(1, 40, goes_on=True, hurries=True), needs=99)
     assert [queries for _, queries in made] == [40, 20, 14, *[10] * 17]
     assert [work.goes_on for work, _ in made] == [False, *[True] * 19]
 
 
 def test_a_ladder_of_two_far_rungs_is_two_whole_attempts():
-    made = probes("ladder", [9.0], Terms(1, 40, goes_on=True), radii=np.array([0.001, 0.3]))
+    terms = Terms(1, 40, goes_on=True, hurries=True)
+    made = probes("ladder", [9.0], terms, radii=np.array([0.001, 0.3]))
     assert [queries for _, queries in made] == [40, 40]
+
+
+def test_an_attack_that_cannot_hurry_climbs_with_whole_attempts():
+    """Auto-PGD sets its own step size by the number of steps: a quarter of it is no attack."""
+    made = probes("ladder", [9.0], Terms(1, 40, goes_on=True))
+    assert all((queries, work.goes_on) == (40, False) for work, queries in made)
 
 
 @pytest.mark.parametrize("policy", ["ladder", "bisect"])
