@@ -24,7 +24,7 @@ from bench import data, devices, parts, resolution, runner
 from bench.datasets import budget
 from bench.errors import BenchError, RequestError
 from bench.executors import LocalExecutor
-from bench.plan import Cell, Numerics, Part
+from bench.plan import BFLOAT16, Cell, Numerics, Part
 from bench.precision import Precisions
 from bench.report.curves import share, worst
 from bench.report.export import samples as samples_frame
@@ -174,10 +174,10 @@ def evaluate(  # noqa: PLR0913  one keyword per setting
     }
     model_part = Part(type(model).__name__, identity)
     given = Given(module=model)
-    searched = _searched(precision, model, chosen, where)
+    numerics = _numerics(precision, model, chosen, recipes, where)
     cells: dict[str, Cell] = {}
     sources: dict[str, Sources] = {}
-    for recipe in recipes:
+    for recipe, how in zip(recipes, numerics, strict=True):
         part = parts.attack_part_of(recipe, norm, chosen, grid, query_budget, root=root)
         is_mean = is_random(model) and recipe.access in DIFFERENTIATING
         cell = Cell(
@@ -189,7 +189,7 @@ def evaluate(  # noqa: PLR0913  one keyword per setting
             eps=grid,
             seed=seed,
             sweep=sweep,
-            numerics=searched,
+            numerics=how,
             query_budget=query_budget,
             eot=EOT if is_mean else 1,
         )
@@ -206,14 +206,25 @@ def evaluate(  # noqa: PLR0913  one keyword per setting
     return Run(records)
 
 
-def _searched(precision: str, model: nn.Module, dataset: data.Dataset, device: str) -> Numerics:
-    """Those of attacks on a module; warns where it cannot have the precision asked for."""
+def _numerics(
+    precision: str,
+    model: nn.Module,
+    dataset: data.Dataset,
+    recipes: Sequence[Attack],
+    device: str,
+) -> list[Numerics]:
+    """Those of each attack on a module; warns where one cannot have the precision asked for."""
     precisions = Precisions(precision, device, checkpoint.cache_folder())
-    own = devices.numerics_of(device)
-    name = type(model).__name__
-    found = precisions.of(own, name, lambda: model, dataset.shape, dataset.classes)
-    if precision not in ("auto", found.precision):
-        warnings.warn(precisions.notes[0], stacklevel=3)
+    own, name = devices.numerics_of(device), type(model).__name__
+    found = [
+        precisions.of(own, name, lambda: model, dataset.shape, dataset.classes)
+        if precisions.reduces(recipe)
+        else own
+        for recipe in recipes
+    ]
+    if precision == BFLOAT16:
+        for note in precisions.notes:
+            warnings.warn(note, stacklevel=3)
     return found
 
 

@@ -17,11 +17,12 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from attacks.base import Attack
 from attacks.draws import Draws
 from attacks.losses import CROSS_ENTROPY
 from attacks.oracles import Aim, Predict, held
 from attacks.pipelines import Witness
-from attacks.precision import Reduced
+from attacks.precision import Reduced, bears_rounding
 from bench.devices import threads
 from bench.evaluation import numerics
 from bench.plan import BFLOAT16, FLOAT32, Numerics
@@ -73,6 +74,13 @@ class Precisions:
     folder: Path
     notes: list[str] = field(default_factory=list)
     _known: dict[tuple[str, int], Numerics] = field(default_factory=dict)
+
+    def reduces(self, attack: Attack) -> bool:
+        """Whether an attack may search in bfloat16 here; notes one that should and does not."""
+        bears = bears_rounding(attack)
+        if self.wanted == BFLOAT16 and not bears and has_bfloat16(self.device):
+            self._note(f"{attack.to_spec()} does not bear rounding: it searches in float32")
+        return bears
 
     def of(
         self, own: Numerics, name: str, net: Callable[[], nn.Module], shape: Shape, classes: int

@@ -190,7 +190,6 @@ class _Wanted:
             numerics=_numerics(self.device, usual),
         )
         attacked = [*asked, *self._own(defense, asked)]
-        searched = self._searched(model, base.numerics)
         for (spec, attack, part), seed in itertools.product(attacked, request.seeds):
             for mode in self._modes(attack, defense):
                 eot = self._eot(usual) if "eot" in mode.split("+") else 1
@@ -200,14 +199,16 @@ class _Wanted:
                     seed=seed,
                     query_budget=request.query_budget,
                     eot=eot,
-                    numerics=searched,
+                    numerics=self._searched(attack, model, base.numerics),
                 )
                 yield cell, Sources(self.text, model, name, spec)
         if request.norm in defense.certifies:
             yield base, Sources(self.text, model, name, "")
 
-    def _searched(self, model: str, own: Numerics) -> Numerics:
-        """Those of attacks on a model; an untrained net tells how fast its architecture is."""
+    def _searched(self, attack: Attack, model: str, own: Numerics) -> Numerics:
+        """Those of an attack on a model; an untrained net tells how fast its architecture is."""
+        if not self.precisions.reduces(attack):
+            return own
         shape, classes = self.dataset.shape, self.dataset.classes
 
         def net() -> nn.Module:
