@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import platform
 import statistics
 import time
@@ -190,7 +191,7 @@ def _read(path: Path) -> dict[str, float] | None:
 
 def _write(path: Path, seconds: Mapping[str, float]) -> None:
     """Keeps it whole; a folder that cannot be written costs a warning."""
-    part = path.with_suffix(".part")
+    part = path.with_suffix(f".{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         part.write_text(json.dumps(seconds), encoding="utf-8")

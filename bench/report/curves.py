@@ -82,9 +82,9 @@ class Curve:
     of: the record itself, or the first of the group: model, defense, grid, seed, device are the
     same in all of it. precision: of the search, those of a group joined by +. accuracy, low, high
     (number of eps,) as fractions, empty where the cell failed; clean at eps 0; attacks: how many
-    complete cells are behind it; failure: why numbers are missing, else empty. refused and median_distance: see frames.tidy; None for a worst case.
-    draws: evaluation draws that accuracy is the mean over; worst_draw: the share of samples right
-    under all of them.
+    complete cells are behind it; failure: why numbers are missing, else empty. refused and
+    median_distance: see frames.tidy; None for a worst case. draws: evaluation draws that accuracy
+    is the mean over; worst_draw: the share of samples right under all of them.
     """
 
     of: Record

@@ -184,10 +184,11 @@ class Watched(nn.Module):
         super().__init__()
         with seeded(0):
             self.net = models.get("cnn_small").build((1, 8, 8), 10)
-        self.calls = set()
+        self.calls, self.strides = set(), set()
 
     def forward(self, x):
         self.calls.add((torch.is_grad_enabled(), torch.is_autocast_enabled("cpu")))
+        self.strides.add((torch.is_grad_enabled(), x.stride()[1:]))
         return self.net(x)
 
 
@@ -197,6 +198,7 @@ def problem():
     with torch.no_grad():
         y = net(x).argmax(1)
     net.calls.clear()
+    net.strides.clear()
     return net, x, y
 
 
@@ -213,6 +215,19 @@ def test_the_search_alone_is_bfloat16(native, cache):
     exact = bench.evaluate(net, (x, y), "pgd:steps=4", eps=grid, precision="fp32")
     assert (run.samples.clean_prediction == exact.samples.clean_prediction).all()
     assert set(run.table.cell) != set(exact.table.cell)
+
+
+def test_channels_last_where_it_pays_and_never_in_the_verdict(native, cache):
+    net, x, y = problem()
+    first = bench.evaluate(net, (x, y), "fgsm", eps=0.1, precision="bf16")
+    by_rows, by_channels = (64, 8, 1), (1, 8, 1)
+    assert net.strides == {(False, by_rows), (True, by_rows)}
+    for kept in cache.iterdir():
+        kept.unlink()
+    native.append(FASTER | {"bf16+channels_last": 0.05})
+    second = bench.evaluate(net, (x, y), "fgsm", eps=0.1, precision="bf16")
+    assert net.strides == {(False, by_rows), (True, by_rows), (True, by_channels)}
+    assert set(first.table.cell) != set(second.table.cell)
 
 
 def test_evaluate_warns_where_it_falls_back(bare, cache):
