@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -23,7 +24,8 @@ from bench import data, devices, parts, resolution, runner
 from bench.datasets import budget
 from bench.errors import BenchError, RequestError
 from bench.executors import LocalExecutor
-from bench.plan import Cell, Part
+from bench.plan import BFLOAT16, Cell, Numerics, Part
+from bench.precision import Precisions
 from bench.report.curves import share, worst
 from bench.report.export import samples as samples_frame
 from bench.report.frames import tidy
@@ -33,6 +35,7 @@ from bench.spec import Request, checked_grid, fraction, parse_grid, valid
 from bench.stats import Interval
 from bench.store import Record, Store
 from defenses.none import NoDefense
+from models import checkpoint
 from models.nets import Shape
 from models.recipes import Classifier
 from models.split import Split
@@ -119,6 +122,7 @@ def evaluate(  # noqa: PLR0913  one keyword per setting
     seed: int = 0,
     sweep: str = "ladder",
     device: str | None = None,
+    precision: str = "auto",
     batch_size: int | None = None,
     query_budget: int | None = None,
     data_root: str | Path | None = None,
@@ -132,7 +136,9 @@ def evaluate(  # noqa: PLR0913  one keyword per setting
     such as `0:0.4:0.05`; by default the dataset's grid (own tensors have none). n: how many samples
     of the stratified test order, by default min(1000, all). query_budget: forward queries at most
     per sample and radius. device: where to run, by default where
-    the model's parameters are. out: a folder whose store is used and added to; by default nothing
+    the model's parameters are. precision: of the search alone, fp32, bf16 (fp32 with a warning
+    where the hardware has none), or auto (bf16 where a step of the model, timed once and kept in
+    the cache, pays). out: a folder whose store is used and added to; by default nothing
     is written. Raises BenchError for a request that cannot be run, and for an attack that failed.
     """
     if not isinstance(model, nn.Module):
@@ -147,6 +153,7 @@ def evaluate(  # noqa: PLR0913  one keyword per setting
         norm=norm,
         n=n,
         device=device or "auto",
+        precision=precision,
         sweep=sweep,
         batch_size=batch_size,
         query_budget=query_budget,
@@ -167,9 +174,10 @@ def evaluate(  # noqa: PLR0913  one keyword per setting
     }
     model_part = Part(type(model).__name__, identity)
     given = Given(module=model)
+    numerics = _numerics(precision, model, chosen, recipes, where)
     cells: dict[str, Cell] = {}
     sources: dict[str, Sources] = {}
-    for recipe in recipes:
+    for recipe, how in zip(recipes, numerics, strict=True):
         part = parts.attack_part_of(recipe, norm, chosen, grid, query_budget, root=root)
         is_mean = is_random(model) and recipe.access in DIFFERENTIATING
         cell = Cell(
@@ -181,7 +189,7 @@ def evaluate(  # noqa: PLR0913  one keyword per setting
             eps=grid,
             seed=seed,
             sweep=sweep,
-            numerics=devices.numerics_of(where),
+            numerics=how,
             query_budget=query_budget,
             eot=EOT if is_mean else 1,
         )
@@ -196,6 +204,28 @@ def evaluate(  # noqa: PLR0913  one keyword per setting
         if record.failure:
             raise CellFailed(f"{record.attack}: {record.failure}")
     return Run(records)
+
+
+def _numerics(
+    precision: str,
+    model: nn.Module,
+    dataset: data.Dataset,
+    recipes: Sequence[Attack],
+    device: str,
+) -> list[Numerics]:
+    """Those of each attack on a module; warns where one cannot have the precision asked for."""
+    precisions = Precisions(precision, device, checkpoint.cache_folder())
+    own, name = devices.numerics_of(device), type(model).__name__
+    found = [
+        precisions.of(own, name, lambda: model, dataset.shape, dataset.classes)
+        if precisions.reduces(recipe)
+        else own
+        for recipe in recipes
+    ]
+    if precision == BFLOAT16:
+        for note in precisions.notes:
+            warnings.warn(note, stacklevel=3)
+    return found
 
 
 def _check_told_apart(names: Sequence[str]) -> None:

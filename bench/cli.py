@@ -109,6 +109,13 @@ def run(  # noqa: PLR0913  one parameter per flag
     device: Annotated[
         str | None, typer.Option(help="auto, cpu, cuda or cuda:N. [default: auto]")
     ] = None,
+    precision: Annotated[
+        str | None,
+        typer.Option(
+            help="Of the search: fp32, bf16, or auto (bf16 where it pays); judged in fp32. "
+            "[default: auto]"
+        ),
+    ] = None,
     sweep: Annotated[
         str | None,
         typer.Option(
@@ -166,6 +173,7 @@ def run(  # noqa: PLR0913  one parameter per flag
         "eps": eps,
         "n": n,
         "device": device,
+        "precision": precision,
         "sweep": sweep,
         "batch_size": batch_size,
         "query_budget": query_budget,

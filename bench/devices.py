@@ -8,7 +8,7 @@ import torch
 
 from attacks import loop
 from bench.errors import RequestError
-from bench.plan import Numerics
+from bench.plan import FLOAT32, Numerics
 
 SHAPES = {"cpu": 128}
 _SHAPE_ELSEWHERE = 512
@@ -27,7 +27,7 @@ def device_of(wanted: str) -> str:
 def numerics_of(device: str) -> Numerics:
     """Float32 on a type of device with its default compute shape and number of threads."""
     kind = device.partition(":")[0]
-    return Numerics("fp32", kind, SHAPES.get(kind, _SHAPE_ELSEWHERE), threads(), loop.REVISION)
+    return Numerics(FLOAT32, kind, SHAPES.get(kind, _SHAPE_ELSEWHERE), threads(), loop.REVISION)
 
 
 def threads() -> int:

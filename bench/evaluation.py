@@ -26,13 +26,23 @@ from attacks.base import Attack
 from attacks.call import check_answers, check_labels
 from attacks.oracles import DIFFERENTIATING, ModelError, Patient, Predict, frozen
 from attacks.pipelines import evaluation_draws
+from attacks.precision import Reduced
 from attacks.registry import attacks
 from attacks.sourced import GENERATOR, Labels, Source, Sourced, Supplies
 from attacks.verify import judge_of
 from attacks.work import Samples, Setting, Settled
 from bench import data, detection, gallery, gradients
 from bench.outcomes import Block, Images, span
-from bench.plan import BLOCK, CERTIFICATE, OBLIVIOUS, TRANSFER, Cell, Todo
+from bench.plan import (
+    BFLOAT16,
+    BLOCK,
+    CERTIFICATE,
+    OBLIVIOUS,
+    TRANSFER,
+    Cell,
+    Numerics,
+    Todo,
+)
 from bench.supplies import Stock
 from bench.units import Done, Event, Failed, Moved, Noted, Prepared, Unit
 from defenses.base import Defended
@@ -354,7 +364,8 @@ class _Pipeline:
         samples = Samples(x[index], y[index], self.images.ids[index], radii, groups=places // BLOCK)
         setting = replace(self._setting(cell, asked), in_flight=in_flight)
         judge = judge_of(asked.predict, samples, setting)
-        yield from loop.sweep(recipe, asked.surrogate, judge, samples, setting)
+        searched = _searched(asked.surrogate, cell.numerics)
+        yield from loop.sweep(recipe, searched, judge, samples, setting)
 
     def _setting(self, cell: Cell, asked: Defended) -> Setting:
         """How the loop runs a cell."""
@@ -369,6 +380,14 @@ class _Pipeline:
             eot=cell.eot,
             draws=self.right.shape[1],
         )
+
+
+def _searched(model: Predict, how: Numerics) -> Predict:
+    """The model as attacks ask it."""
+    reduced = how.precision == BFLOAT16
+    if reduced or how.channels_last:
+        return Reduced(model, bfloat16=reduced, channels_last=how.channels_last)
+    return model
 
 
 def _by_looks(settled: Settled) -> Settled:

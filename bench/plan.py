@@ -20,6 +20,7 @@ TRANSFER = "transfer"
 """The mode of an attack made on another model than the one it is judged on."""
 CERTIFICATE = "certificate"
 """The kind of a cell that holds what is proven, not what an attack found."""
+FLOAT32, BFLOAT16 = "fp32", "bf16"
 
 
 @dataclass(frozen=True)
@@ -57,13 +58,16 @@ class DataPart:
 
 @dataclass(frozen=True)
 class Numerics:
-    """What may move the last bits of a number, so that it belongs to a cell's key."""
+    """What may move the last bits of a number, so that it belongs to a cell's key. precision and
+    channels_last: of the search alone (see attacks.precision), what decides is float32.
+    """
 
     precision: str
     device: str
     shape: int
     threads: int
     engine: int
+    channels_last: bool = False
 
 
 @dataclass(frozen=True)

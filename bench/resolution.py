@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
+from torch import nn
+
 from attacks.base import Attack
 from attacks.oracles import DIFFERENTIATING
 from attacks.pipelines import EOT
@@ -32,12 +34,14 @@ from bench.plan import (
     Part,
     Todo,
 )
+from bench.precision import Precisions
 from bench.spec import Request, parse_grid, valid
 from bench.units import Unit
 from defenses.base import Defense, Usual
 from defenses.registry import defenses
 from models import checkpoint
 from models.recipes import Classifier
+from models.registry import models
 
 CERTIFIED = AttackPart(
     "certify", {"name": "certify", "revision": 1}, "certified", CERTIFICATE, None
@@ -129,6 +133,7 @@ class _Wanted:
     reference: Fraction
     data: DataPart
     device: str
+    precisions: Precisions
 
     @classmethod
     def of(cls, request: Request, text: str, device: str) -> _Wanted:
@@ -142,7 +147,8 @@ class _Wanted:
         most = min([len(dataset.test), *(own.n for own in usual)]) if usual else None
         eps, reference = parse_grid(request.eps or grid, request.norm), Fraction(row.reference)
         part = data_part_of(dataset, most if request.n is None else request.n, reference)
-        return cls(request, text, dataset, made, eps, reference, part, device)
+        precisions = Precisions(request.precision, device, checkpoint.cache_folder())
+        return cls(request, text, dataset, made, eps, reference, part, device, precisions)
 
     def cells(self) -> Iterator[tuple[Cell, Sources]]:
         """Every cell: pipelines by attacks and seeds, the modes of each, then certificates."""
@@ -152,7 +158,10 @@ class _Wanted:
             yield from self._of_pipeline(model, name, asked)
 
     def notes(self) -> Iterator[str]:
-        """Which defenses made the run smaller than it would be without them."""
+        """Which defenses made the run smaller than it would be without them, and in what precision
+        the cells planned so far search.
+        """
+        yield from self.precisions.notes
         free = [f"--{name}" for name in ("n", "eps") if getattr(self.request, name) is None]
         dear = [name for name in self.defenses if self.defenses[name].usual(self.dataset.shape)]
         if dear and free:
@@ -190,10 +199,23 @@ class _Wanted:
                     seed=seed,
                     query_budget=request.query_budget,
                     eot=eot,
+                    numerics=self._searched(attack, model, base.numerics),
                 )
                 yield cell, Sources(self.text, model, name, spec)
         if request.norm in defense.certifies:
             yield base, Sources(self.text, model, name, "")
+
+    def _searched(self, attack: Attack, model: str, own: Numerics) -> Numerics:
+        """Those of an attack on a model; an untrained net tells how fast its architecture is."""
+        if not self.precisions.reduces(attack):
+            return own
+        shape, classes = self.dataset.shape, self.dataset.classes
+
+        def net() -> nn.Module:
+            recipe: Classifier = valid(models.get, model)
+            return recipe.build(shape, classes)
+
+        return self.precisions.of(own, model, net, shape, classes)
 
     def _modes(self, attack: Attack, defense: Defense) -> tuple[str, ...]:
         """Those of the attack; not that on a substitute where there is nothing to train one on."""

@@ -24,6 +24,7 @@ _LARGEST = 1_000_000
 _LONGEST, _LONGEST_EXPONENT = 60, 4
 DEVICES = re.compile(r"auto|cpu|cuda(:\d+)?")
 SWEEPS = ("ladder", "bisect", "independent")
+PRECISIONS = ("auto", "fp32", "bf16")
 ALL = "all"
 """In place of an attack's spec: every attack of the table that knows the norm and the classes."""
 
@@ -87,6 +88,7 @@ class Request:
     eps: str | None = None
     n: int | None = None
     device: str = "auto"
+    precision: str = "auto"
     sweep: str = "ladder"
     batch_size: int | None = None
     query_budget: int | None = None
@@ -96,10 +98,10 @@ class Request:
     data_root: Path | None = None
 
     def __post_init__(self) -> None:
-        if self.norm not in NORMS:
-            raise RequestError(f"norm must be one of {', '.join(NORMS)}, got {self.norm!r}")
-        if self.sweep not in SWEEPS:
-            raise RequestError(f"sweep must be one of {', '.join(SWEEPS)}, got {self.sweep!r}")
+        words = {"norm": NORMS, "sweep": SWEEPS, "precision": PRECISIONS}
+        for name, known in words.items():
+            if (got := getattr(self, name)) not in known:
+                raise RequestError(f"{name} must be one of {', '.join(known)}, got {got!r}")
         if not DEVICES.fullmatch(self.device):
             raise RequestError(f"device must be auto, cpu, cuda or cuda:N, got {self.device!r}")
         counts = ("n", "batch_size", "query_budget", "eot")

@@ -80,16 +80,17 @@ class Curve:
     """Accuracy over an eps grid of one cell, or the worst case over the complete cells of a group.
 
     of: the record itself, or the first of the group: model, defense, grid, seed, device are the
-    same in all of it. accuracy, low, high (number of eps,) as fractions, empty where the cell
-    failed; clean at eps 0; attacks: how many complete cells are behind it; failure: why numbers are
-    missing, else empty. refused and median_distance: see frames.tidy; None for a worst case.
-    draws: evaluation draws that accuracy is the mean over; worst_draw: the share of samples right
-    under all of them.
+    same in all of it. precision: of the search, those of a group joined by +. accuracy, low, high
+    (number of eps,) as fractions, empty where the cell failed; clean at eps 0; attacks: how many
+    complete cells are behind it; failure: why numbers are missing, else empty. refused and
+    median_distance: see frames.tidy; None for a worst case. draws: evaluation draws that accuracy
+    is the mean over; worst_draw: the share of samples right under all of them.
     """
 
     of: Record
     attack: str
     mode: str
+    precision: str
     accuracy: NDArray[np.float64]
     low: NDArray[np.float64]
     high: NDArray[np.float64]
@@ -122,7 +123,8 @@ class Curve:
 def curves(records: Iterable[Record]) -> list[Curve]:
     """Every cell's curve, and after those of a group, where any is complete, its worst case.
 
-    A group holds the cells that differ in attack and mode alone.
+    A group holds the cells that differ in attack, mode and the precision of the search alone: all
+    are judged in float32.
     """
     return [curve for cells in by(attacked(records), group) for curve in _curves(cells)]
 
@@ -132,7 +134,7 @@ def group(record: Record) -> Hashable:
     return (
         (record.dataset, record.fingerprint, record.samples_digest, record.norm, record.eps),
         (record.model, record.defense, record.pipeline, record.seed),
-        (record.device, record.precision, record.sweep, record.query_budget),
+        (record.device, record.sweep, record.query_budget),
     )
 
 
@@ -159,7 +161,18 @@ def share_failed(cells: Sequence[Record]) -> str:
 def _failed(cell: Record) -> Curve:
     none = np.empty(0)
     return Curve(
-        cell, cell.attack, cell.mode, none, none, none, None, None, cell.key, 0, cell.failure
+        of=cell,
+        attack=cell.attack,
+        mode=cell.mode,
+        precision=cell.precision,
+        accuracy=none,
+        low=none,
+        high=none,
+        clean=None,
+        cost=None,
+        cell=cell.key,
+        attacks=0,
+        failure=cell.failure,
     )
 
 
@@ -177,6 +190,7 @@ def _curve(
         of=cells[0],
         attack=attack,
         mode=mode,
+        precision="+".join(sorted({each.precision for each in cells})),
         accuracy=right / n,
         low=low,
         high=high,

@@ -132,7 +132,7 @@ def _tidy(curve: Curve) -> Iterable[dict[str, Any]]:
         "seed": of.seed,
         "n": of.n,
         "device": of.device,
-        "precision": of.precision,
+        "precision": curve.precision,
         "audit": AUDIT,
         "cell": curve.cell,
         "failure": curve.failure,

@@ -54,7 +54,7 @@ _EXTRAS: dict[str, Callable[[Curve], str]] = {
     "seed": lambda curve: str(curve.of.seed),
     "n": lambda curve: str(curve.of.n),
     "device": lambda curve: curve.of.device,
-    "precision": lambda curve: curve.of.precision,
+    "precision": lambda curve: curve.precision,
     "sweep": lambda curve: curve.of.sweep,
     "query budget": lambda curve: budget_text(curve.of.query_budget),
 }

@@ -287,6 +287,7 @@ def test_a_file_that_brings_its_own_models_package_gets_it(bench, tmp_path):
         (["run", "--defense", "advtrain:attack=[pdg]"], "did you mean 'pgd'"),
         (["run", "--model", "nofile.py:net"], "no file 'nofile.py'"),
         (["run", "--model", "cnn_small:weights=nofile.pt"], "weights must be a file"),
+        (["run", "--precision", "bogus"], "precision must be one of auto, fp32, bf16, got 'bogus'"),
         (["run", "--bogus"], "No such option"),
         (["run", "--config", "nofile.yaml"], "--config nofile.yaml cannot be read"),
         (["frobnicate"], "No such command"),

@@ -38,6 +38,7 @@ def changed(**changes):
         changed(seed=1),
         changed(sweep="independent"),
         changed(numerics=dataclasses.replace(CELL.numerics, precision="bf16")),
+        changed(numerics=dataclasses.replace(CELL.numerics, channels_last=True)),
         changed(numerics=dataclasses.replace(CELL.numerics, device="cuda")),
         changed(numerics=dataclasses.replace(CELL.numerics, shape=64)),
         changed(numerics=dataclasses.replace(CELL.numerics, threads=1)),

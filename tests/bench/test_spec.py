@@ -66,6 +66,7 @@ def test_a_bad_grid_is_refused_in_one_line(text, says):
         ({"seed": -1}, "seed must be from 0"),
         ({"seed": True}, "seed must be of type int"),
         ({"device": "tpu"}, "device must be auto"),
+        ({"precision": "bogus"}, "precision must be one of auto, fp32, bf16, got 'bogus'"),
         ({"sweep": "bisectt"}, "sweep must be one of"),
         ({"atack": "pgd"}, "no setting 'atack'; did you mean 'attack'"),
         ({"eps": [0.1, "x"]}, "'x'"),

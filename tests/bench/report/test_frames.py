@@ -120,7 +120,6 @@ def test_a_group_of_failures_has_no_worst_case(record: MakeRecord) -> None:
         {"eps": (Fraction(1, 10),)},
         {"seed": 1},
         {"device": "cuda"},
-        {"precision": "bf16"},
         {"sweep": "independent"},
     ],
 )
@@ -128,6 +127,16 @@ def test_groups_are_not_mixed(record: MakeRecord, change: dict[str, Any]) -> Non
     cells = [record([0.1, inf]), record([inf, 0.1], attack="square", **change)]
     table = only(frames.tidy(cells), attack="worst-case", eps=0.1)
     assert table["accuracy"].tolist() == [0.5, 0.5]
+
+
+def test_attacks_that_searched_in_different_precisions_have_one_worst_case(
+    record: MakeRecord,
+) -> None:
+    """What decided is float32 in both."""
+    cells = [record([0.1, inf]), record([inf, 0.1], attack="pgd", precision="bf16")]
+    table = only(frames.tidy(cells), eps=0.1)
+    assert table["precision"].tolist() == ["fp32", "bf16", "bf16+fp32"]
+    assert table["accuracy"].tolist() == [0.5, 0.5, 0.0]
 
 
 def test_a_groups_rows_stand_together(record: MakeRecord) -> None:
