@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -29,6 +30,7 @@ from bench.report.export import samples as samples_frame
 from bench.report.frames import tidy
 from bench.resolution import Job, Sources
 from bench.runner import Silent
+from bench.shapes import Shapes
 from bench.spec import Request, checked_grid, fraction, parse_grid, valid
 from bench.stats import Interval
 from bench.store import Record, Store
@@ -167,6 +169,9 @@ def evaluate(  # noqa: PLR0913  one keyword per setting
     }
     model_part = Part(type(model).__name__, identity)
     given = Given(module=model)
+    shapes = Shapes.on(where)
+    found = devices.numerics_of(where)
+    found = shapes.paying(found, where, model_part, chosen.shape, lambda: model)
     cells: dict[str, Cell] = {}
     sources: dict[str, Sources] = {}
     for recipe in recipes:
@@ -181,21 +186,30 @@ def evaluate(  # noqa: PLR0913  one keyword per setting
             eps=grid,
             seed=seed,
             sweep=sweep,
-            numerics=devices.numerics_of(where),
+            numerics=found,
             query_budget=query_budget,
             eot=EOT if is_mean else 1,
         )
+        cell = shapes.fitted(cell)
         cells[cell.key] = cell
         sources[cell.key] = Sources(chosen, given, defense, recipe)
     _check_told_apart([cell.attack.text for cell in cells.values()])
-    job = Job(tuple(cells.values()), sources, root, where, batch_size, None)
+    job = Job(tuple(cells.values()), sources, root, where, batch_size, None, shapes)
     with Store.in_memory() if out is None else Store.open(Path(out)) as store:
-        runner.execute(job, store, LocalExecutor(), Silent())
-        records = store.records(cells)
+        job = runner.execute(job, store, LocalExecutor(), _Warning())
+        records = store.records(cell.key for cell in job.cells)
     for record in records:
         if record.failure:
             raise CellFailed(f"{record.attack}: {record.failure}")
     return Run(records)
+
+
+class _Warning(Silent):
+    """A watcher whose warnings are Python's."""
+
+    def warn(self, text: str) -> None:
+        """See runner.Watcher."""
+        warnings.warn(text, stacklevel=2)
 
 
 def _check_told_apart(names: Sequence[str]) -> None:
