@@ -361,7 +361,7 @@ class _Pipeline:
         setting = Setting(cell.norm, self.classes, cell.seed, shape)
         eps = cell.eps[-1] if cell.data.reference is None else cell.data.reference
         with frozen(self.defended.predict):
-            return recipe.prepare(target, handed, setting, self.images.first(BLOCK).x, float(eps))
+            return recipe.prepare(target, handed, setting, self.images.first(1).x, float(eps))
 
     def _settled(
         self,

@@ -173,4 +173,3 @@ class _Sweep:
             self.watcher.restarted(cell, missing[0] if missing else Todo(half, ()))
             if not missing:
                 self._keep(half.key)
-        self.store.drop(keys)

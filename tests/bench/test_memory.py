@@ -154,7 +154,20 @@ def test_without_memory_for_one_image_a_cell_fails_by_name(run, when, tmp_path):
     assert not list((tmp_path / "cache" / "adversarial-bench").glob("shapes/*"))
     with Store.read(tmp_path / "out") as store:
         assert len(store.records()) == 2
-        assert store._db.execute("SELECT count(*) FROM cells").fetchone() == (2,)
+
+
+def test_a_cell_that_failed_for_memory_is_done_once_there_is_some(tmp_path, monkeypatch):
+    """The failure stands under another shape, and so under another key."""
+    job = resolve(Request(models=("logreg:epochs=1",), attacks=("fgsm",), n=20, eps="0.1"))
+    with Store.open(tmp_path) as store:
+        with monkeypatch.context() as patch:
+            patch.setattr(nn.Flatten, "forward", short_of(0, nn.Flatten.forward))
+            execute(job, store, LocalExecutor(), Silent())
+        (failed,) = store.records()
+        execute(job, store, LocalExecutor(), Silent())
+        (done,) = store.records()
+    assert (failed.shape, done.shape, done.failure) == (1, 128, "")
+    assert failed.failure.startswith("out of memory with one image at once: ")
 
 
 def test_a_training_without_memory_is_a_plain_failure(monkeypatch):
