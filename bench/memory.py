@@ -13,7 +13,13 @@ from pathlib import Path
 
 import torch
 
-_SAYS_SO = ("DefaultCPUAllocator", "out of memory", "ALLOC_FAILED")
+_SAYS_SO = (
+    "DefaultCPUAllocator",
+    "out of memory",
+    "ALLOC_FAILED",
+    "bad_alloc",
+    "could not create a primitive",  # all that oneDNN says of it
+)
 """What torch's own errors say of it, where they have no class of their own."""
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 _CLEAR_PEAK = "5"

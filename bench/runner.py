@@ -160,8 +160,8 @@ class _Sweep:
             first, more = given_up[0], len(keys) - 1
             others = f" and {more} more" if more else ""
             self.watcher.warn(
-                f"out of memory with {first.numerics.shape} images at once: {first.title}{others} "
-                "start again with half as many, and again until it is enough"
+                f"out of memory with {first.numerics.shape} images at once "
+                f"({first.title}{others}): starting again with half as many, until it is enough"
             )
         self.job = self.job.halved(keys)
         for cell in given_up:

@@ -204,6 +204,7 @@ def test_only_words_of_memory_are_taken_for_it():
     assert memory.ran_out(MemoryError())
     assert memory.ran_out(torch.OutOfMemoryError("CUDA out of memory."))
     assert memory.ran_out(RuntimeError(ON_CPU))
+    assert memory.ran_out(RuntimeError("could not create a primitive"))
     assert not memory.ran_out(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
     assert not memory.ran_out(ValueError("out of memory"))
     with pytest.raises(memory.NoLever) as raised, memory.no_lever("training"):
@@ -283,6 +284,23 @@ def test_images_that_do_not_fit_are_attacked_in_parts(attack, live, monkeypatch)
         assert {k: v.tobytes() for k, v in one.samples.items()} == {
             k: v.tobytes() for k, v in other.samples.items()
         }
+
+
+def test_parts_move_no_outcome_of_a_pipeline_that_draws(monkeypatch):
+    """Attacked obliviously and adaptively, on 300 images: a whole block, and the rest of one."""
+    names = {"models": ("logreg:epochs=2",), "defenses": ("noisy_input",), "attacks": ("fgsm",)}
+    job = resolve(Request(**names, n=300, eps="0,0.1", eot=2))
+
+    def samples():
+        with Store.in_memory() as store:
+            execute(job, store, LocalExecutor(), Silent())
+            records = store.records()
+        assert {record.mode for record in records} == {"white-box", "oblivious", "eot"}
+        return [{k: v.tobytes() for k, v in r.samples.items()} for r in records]
+
+    whole = samples()
+    monkeypatch.setattr(memory, "free", lambda device: 0)
+    assert samples() == whole
 
 
 # --- the shape that pays ---
