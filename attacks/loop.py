@@ -14,6 +14,7 @@ from torch import Tensor
 from attacks.base import Attack, BlockAttack, Ensemble, ForeignAttack, StepAttack, Task
 from attacks.blocks import crafted
 from attacks.oracles import DIFFERENTIATING, ORACLES, Answer, Predict
+from attacks.precision import Reduced, bears_rounding
 from attacks.stream import Stream
 from attacks.work import Judge, Samples, Setting, Settled
 
@@ -31,6 +32,9 @@ def sweep(
     when the model returns something that is not finite.
     """
     attack.check(setting.norm, setting.classes, targeted=samples.targets is not None)
+    # Of an ensemble the stages are told apart, when they come here.
+    if isinstance(model, Reduced) and not bears_rounding(attack):
+        model = model.model
     match attack:
         case Ensemble():
             yield from _staged(attack, model, judge, samples, setting)

@@ -31,6 +31,7 @@ from bench.report.export import samples as samples_frame
 from bench.report.frames import tidy
 from bench.resolution import Job, Sources
 from bench.runner import Silent
+from bench.shapes import Shapes
 from bench.spec import Request, checked_grid, fraction, parse_grid, valid
 from bench.stats import Interval
 from bench.store import Record, Store
@@ -174,7 +175,10 @@ def evaluate(  # noqa: PLR0913  one keyword per setting
     }
     model_part = Part(type(model).__name__, identity)
     given = Given(module=model)
-    numerics = _numerics(precision, model, chosen, recipes, where)
+    shapes = Shapes.on(where)
+    found = devices.numerics_of(where)
+    found = shapes.paying(found, where, model_part, chosen.shape, lambda: model)
+    numerics = _numerics(precision, model, chosen, recipes, where, found)
     cells: dict[str, Cell] = {}
     sources: dict[str, Sources] = {}
     for recipe, how in zip(recipes, numerics, strict=True):
@@ -193,13 +197,14 @@ def evaluate(  # noqa: PLR0913  one keyword per setting
             query_budget=query_budget,
             eot=EOT if is_mean else 1,
         )
+        cell = shapes.fitted(cell)
         cells[cell.key] = cell
         sources[cell.key] = Sources(chosen, given, defense, recipe)
     _check_told_apart([cell.attack.text for cell in cells.values()])
-    job = Job(tuple(cells.values()), sources, root, where, batch_size, None)
+    job = Job(tuple(cells.values()), sources, root, where, batch_size, None, shapes)
     with Store.in_memory() if out is None else Store.open(Path(out)) as store:
-        runner.execute(job, store, LocalExecutor(), Silent())
-        records = store.records(cells)
+        job = runner.execute(job, store, LocalExecutor(), _Warning())
+        records = store.records(cell.key for cell in job.cells)
     for record in records:
         if record.failure:
             raise CellFailed(f"{record.attack}: {record.failure}")
@@ -212,10 +217,11 @@ def _numerics(
     dataset: data.Dataset,
     recipes: Sequence[Attack],
     device: str,
+    own: Numerics,
 ) -> list[Numerics]:
     """Those of each attack on a module; warns where one cannot have the precision asked for."""
     precisions = Precisions(precision, device, checkpoint.cache_folder())
-    own, name = devices.numerics_of(device), type(model).__name__
+    name = type(model).__name__
     found = [
         precisions.of(own, name, lambda: model, dataset.shape, dataset.classes)
         if precisions.reduces(recipe)
@@ -226,6 +232,14 @@ def _numerics(
         for note in precisions.notes:
             warnings.warn(note, stacklevel=3)
     return found
+
+
+class _Warning(Silent):
+    """A watcher whose warnings are Python's."""
+
+    def warn(self, text: str) -> None:
+        """See runner.Watcher."""
+        warnings.warn(text, stacklevel=2)
 
 
 def _check_told_apart(names: Sequence[str]) -> None:

@@ -123,7 +123,8 @@ def run(  # noqa: PLR0913  one parameter per flag
         ),
     ] = None,
     batch_size: Annotated[
-        int | None, typer.Option(help="Most images in flight; moves no outcome.")
+        str | None,
+        typer.Option(help="Most images in flight, or auto; moves no outcome. [default: auto]"),
     ] = None,
     query_budget: Annotated[
         int | None, typer.Option(help="Forward queries per image and eps at which attacks stop.")
@@ -190,7 +191,8 @@ def run(  # noqa: PLR0913  one parameter per flag
             return
         for note in () if quiet else job.notes:
             print(note, file=sys.stderr)
-        failures, interrupted = _executed(job, store, quiet=quiet, fresh=fresh)
+        job, interrupted = _executed(job, store, quiet=quiet, fresh=fresh)
+        failures = _failures(job, store)
         shown = store.records(cell.key for cell in job.cells)
         _write_tables(store.records(), out)
     if not quiet:
@@ -248,19 +250,24 @@ def _resolved(request: Request, out: Path) -> Job:
     return resolve(request)
 
 
-def _executed(job: Job, store: Store, *, quiet: bool, fresh: bool) -> tuple[list[str], bool]:
-    """What failed, as lines, and whether the run was interrupted."""
+def _executed(job: Job, store: Store, *, quiet: bool, fresh: bool) -> tuple[Job, bool]:
+    """The job as it was carried out, and whether it was interrupted."""
     from bench.executors import LocalExecutor
-    from bench.progress import title, watcher
+    from bench.progress import watcher
     from bench.runner import execute
 
     interrupted = False
     try:
-        execute(job, store, LocalExecutor(), watcher(quiet=quiet), fresh=fresh)
+        job = execute(job, store, LocalExecutor(), watcher(quiet=quiet), fresh=fresh)
     except KeyboardInterrupt:
         interrupted = True
+    return job, interrupted
+
+
+def _failures(job: Job, store: Store) -> list[str]:
+    """A line per failed cell."""
     failed = store.failures(cell.key for cell in job.cells)
-    return [f"{title(c)}: {failed[c.key]}" for c in job.cells if c.key in failed], interrupted
+    return [f"{cell.title}: {failed[cell.key]}" for cell in job.cells if cell.key in failed]
 
 
 def _show_plan(job: Job, store: Store) -> None:

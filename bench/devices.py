@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import platform
+from pathlib import Path
 
 import torch
 
@@ -38,3 +40,16 @@ def threads() -> int:
     """
     most = torch.get_num_threads()
     return most if "OMP_NUM_THREADS" in os.environ else max(1, most // 2)
+
+
+def name_of(device: str) -> str:
+    """The name of the GPU, else of the processor."""
+    return torch.cuda.get_device_name(device) if device.startswith("cuda") else processor()
+
+
+def processor() -> str:
+    """The name of the processor."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return named[0] if named else platform.processor() or platform.machine()

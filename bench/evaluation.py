@@ -11,7 +11,7 @@ import contextlib
 import functools
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from attacks.registry import attacks
 from attacks.sourced import GENERATOR, Labels, Source, Sourced, Supplies
 from attacks.verify import judge_of
 from attacks.work import Samples, Setting, Settled
-from bench import data, detection, gallery, gradients
+from bench import data, detection, gallery, gradients, memory
 from bench.outcomes import Block, Images, span
 from bench.plan import (
     BFLOAT16,
@@ -44,7 +44,7 @@ from bench.plan import (
     Todo,
 )
 from bench.supplies import Stock
-from bench.units import Done, Event, Failed, Moved, Noted, Prepared, Unit
+from bench.units import Done, Event, Failed, Moved, Noted, Prepared, Shrunk, Unit
 from defenses.base import Defended
 from defenses.registry import defenses
 from defenses.workshop import Workshop
@@ -91,32 +91,60 @@ def behaviour(predict: Predict, dataset: data.Dataset, n: int, shape: int, devic
     try:
         with frozen(predict):
             return digest({"logits": images.answers(predict, shape)})
-    except Exception:  # noqa: BLE001  the same boundary: the cell will fail and say why
-        return ""
+    except Exception as err:  # noqa: BLE001  the same boundary: the cell will fail and say why
+        if not memory.ran_out(err) or shape == 1:
+            return ""
+    memory.release()
+    return behaviour(predict, dataset, n, shape // 2, device)
 
 
 def run(unit: Unit, say: Callable[[str], None]) -> Iterator[Event]:
     """Carries a unit out; say hears lines about training. A failure ends its cell, or all cells
-    where the pipeline itself cannot be had; the others go on.
+    where the pipeline itself cannot be had; the others go on. Where memory runs out under a compute
+    shape that can be halved, that is told instead.
     """
-    keys = tuple(item.cell.key for item in unit.todo)
-    with numerics(unit.todo[0].cell.numerics.threads):
+    cells = [item.cell for item in unit.todo]
+    with numerics(cells[0].numerics.threads):
         try:
             pipeline = _Pipeline.deployed(unit, say)
         except Exception as err:  # noqa: BLE001  the one boundary: a failure is data
-            yield from (_failed(key, err) for key in keys)
+            yield from _ended(cells, err)
             return
-        yield Prepared(keys, pipeline.facts)
+        yield Prepared(tuple(cell.key for cell in cells), pipeline.facts)
         for item in unit.todo:
             try:
-                yield from pipeline.attacked(item, unit.attacks[item.cell.key], unit.batch_size)
+                yield from _watched(pipeline, item, unit)
+                continue
             except Exception as err:  # noqa: BLE001  the same boundary, for one cell
-                yield _failed(item.cell.key, err)
+                ended = _ended([item.cell], err)
+            # Only now, as the error held on to what the attack was about.
+            memory.release()
+            yield from ended
+
+
+def _watched(pipeline: _Pipeline, item: Todo, unit: Unit) -> Iterator[Event]:
+    """One cell, its peak of memory told before its last block."""
+    key, left = item.cell.key, len(item.blocks)
+    peak = memory.watched(torch.device(unit.device))
+    for event in pipeline.attacked(item, unit.attacks[key], unit.batch_size):
+        left -= isinstance(event, Done)
+        if isinstance(event, Done) and not left:
+            yield Noted(key, {"peak_memory_mb": peak()})
+        yield event
+
+
+def _ended(cells: Sequence[Cell], err: Exception) -> list[Event]:
+    """What an error means for cells of one compute shape."""
+    if memory.ran_out(err) and cells[0].numerics.shape > 1:
+        return [Shrunk(tuple(cell.key for cell in cells))]
+    return [_failed(cell.key, err) for cell in cells]
 
 
 def _failed(key: str, err: Exception) -> Failed:
     reason = " ".join(str(err).split()) or "no message"
     kind = "" if isinstance(err, ValueError | RuntimeError) else f"{type(err).__name__}: "
+    if memory.ran_out(err):
+        kind = f"out of memory with one image at once: {kind}"
     return Failed(key, f"{kind}{reason}"[:500], "".join(traceback.format_exception(err)))
 
 
@@ -160,7 +188,8 @@ class _Pipeline:
             say=say,
         )
         filled = defense.at(cell.norm, None if reference is None else float(reference))
-        defended = filled.deploy(workshop)
+        with memory.no_lever("training"):
+            defended = filled.deploy(workshop)
         facts: dict[str, Any] = {}
         for trained in workshop.trained:
             facts |= trained.facts()
@@ -203,25 +232,24 @@ class _Pipeline:
             block.settle_wrong(self.right)
             if block.is_complete:
                 yield Done(key, number, block.arrays, 0.0)
-        asked = self._asked(recipe, cell.attack.mode)
         is_free = cell.attack.mode in (OBLIVIOUS, TRANSFER)
-        handed = self._supplies(recipe) if isinstance(recipe, Sourced) else None
+        with memory.no_lever("training"):
+            asked = self._asked(recipe, cell.attack.mode)
+            handed = self._supplies(recipe) if isinstance(recipe, Sourced) else None
         start = time.perf_counter()
         if isinstance(recipe, Sourced) and handed is not None:
             source = self._source(recipe, handed, asked, cell)
             yield Noted(key, source.provenance())
             asked = replace(asked, surrogate=source.model, exact=False)
             recipe, is_free = source.attack or recipe.inner, True
-        places = np.concatenate([np.arange(*span(number, cell.data.n)) for number in item.blocks])
-        todo = places[self.right[places].any(1)]
-        yield Moved(key, len(places) - len(todo))
+        yield Moved(key, sum(block.settled for block in blocks.values()))
         # Queries of its own model cost an adversary nothing: no budget holds them.
         held = replace(cell, query_budget=None) if is_free else cell
-        found = self._settled(recipe, asked, held, todo, in_flight)
+        found = self._settled(recipe, asked, held, item.blocks, in_flight)
         told = map(_by_looks, found) if is_free else found
         shown: dict[int, Tensor] = {}
         with frozen(asked.surrogate), frozen(self.defended.predict) as check:
-            yield from self._gathered(key, blocks, todo, told, check, start, shown)
+            yield from self._gathered(key, blocks, told, check, start, shown)
         if facts := self._seen(recipe, asked, item, shown):
             yield Noted(key, facts)
 
@@ -243,11 +271,12 @@ class _Pipeline:
             return facts | ({"raised": asked.predict.raised} if asked.predict.raised else {})
         if recipe.access in DIFFERENTIATING:
             with frozen(asked.surrogate):
-                right = images.take(np.flatnonzero(self.right.all(1)))
+                right = images.take(np.flatnonzero(self.right.all(1))[: gradients.MOST])
                 facts["gradients"] = gradients.zero(asked.surrogate, right, setting)
         if asked.score is not None and mode != TRANSFER:
+            few = images.first(detection.MOST)
             facts["detection"] = detection.facts(
-                asked, recipe, asked.surrogate, images.x, images.y, eps, setting
+                asked, recipe, asked.surrogate, few.x, few.y, eps, setting
             )
         return facts
 
@@ -264,8 +293,7 @@ class _Pipeline:
         self,
         key: str,
         blocks: Mapping[int, Block],
-        todo: NDArray[np.int64],
-        found: Iterable[Settled],
+        found: Iterable[_Found],
         check: Callable[[], None],
         start: float,
         shown: dict[int, Tensor],
@@ -274,12 +302,13 @@ class _Pipeline:
         adversarial images are put into `shown`, by place.
         """
         moved = 0
-        for settled in found:
-            place = int(todo[settled.sample])
+        for place, settled, image in found:
             block = blocks[place // BLOCK]
             if place < gallery.SHOWN:
-                shown[place] = settled.x_adv
-            block.settle(place, settled, self.images.x[place])
+                shown[place] = settled.x_adv.clone()
+            block.settle(place, settled, image)
+            # They may be views into a part of the images, which is over with its last sample.
+            del settled, image
             moved += 1
             if block.is_complete:
                 check()
@@ -330,7 +359,7 @@ class _Pipeline:
                 rows = slice(*span(number, item.cell.data.n))
                 draws = evaluation_draws(self.images.ids[rows], 0)
                 with torch.no_grad():
-                    prediction, radius = self.defended.certify(self.images.x[rows], draws)
+                    prediction, radius = self.defended.certify(self.images.at(rows), draws)
                 block.certify(prediction.cpu().numpy(), radius.cpu().double().numpy())
                 yield Done(item.cell.key, number, block.arrays, time.perf_counter() - start)
                 yield Moved(item.cell.key, len(radius))
@@ -342,30 +371,48 @@ class _Pipeline:
         setting = Setting(cell.norm, self.classes, cell.seed, shape)
         eps = cell.eps[-1] if cell.data.reference is None else cell.data.reference
         with frozen(self.defended.predict):
-            return recipe.prepare(target, handed, setting, self.images.x, float(eps))
+            return recipe.prepare(target, handed, setting, self.images.first(1).x, float(eps))
 
     def _settled(
         self,
         recipe: Attack,
         asked: Defended,
         cell: Cell,
-        places: NDArray[np.int64],
+        blocks: Sequence[int],
         in_flight: int | None,
-    ) -> Iterator[Settled]:
-        x, y = self.images.x, self.images.y
+    ) -> Iterator[_Found]:
+        """What an attack found: in one stream where the images fit, else part by part."""
+        setting = replace(self._setting(cell, asked), in_flight=in_flight)
+        for part in self.images.parts(blocks):
+            places = np.concatenate([np.arange(*span(number, cell.data.n)) for number in part])
+            places = places[self.right[places].any(1)]
+            if len(places):
+                yield from self._of_part(recipe, asked, cell, places, setting)
+
+    def _of_part(
+        self,
+        recipe: Attack,
+        asked: Defended,
+        cell: Cell,
+        places: NDArray[np.int64],
+        setting: Setting,
+    ) -> Iterator[_Found]:
+        """What it found for images that are made together."""
+        x = self.images.at(places)
         radii = np.array([float(e) for e in cell.eps if e > 0])
-        if not len(places) or not len(radii):
+        if not len(radii):
             none = np.zeros(0, dtype=np.int64)
             fell = np.zeros((0, self.right.shape[1]), dtype=np.bool_)
-            for sample, place in enumerate(places):
-                yield Settled(sample, fell, none, none, x[place], 0, 0, 0)
+            for sample, place in enumerate(places.tolist()):
+                yield place, Settled(sample, fell, none, none, x[sample], 0, 0, 0), x[sample]
             return
         index = torch.from_numpy(places).to(x.device)
-        samples = Samples(x[index], y[index], self.images.ids[index], radii, groups=places // BLOCK)
-        setting = replace(self._setting(cell, asked), in_flight=in_flight)
+        y, ids = self.images.y[index], self.images.ids[index]
+        samples = Samples(x, y, ids, radii, groups=places // BLOCK)
         judge = judge_of(asked.predict, samples, setting)
         searched = _searched(asked.surrogate, cell.numerics)
-        yield from loop.sweep(recipe, searched, judge, samples, setting)
+        for settled in loop.sweep(recipe, searched, judge, samples, setting):
+            yield int(places[settled.sample]), settled, x[settled.sample]
 
     def _setting(self, cell: Cell, asked: Defended) -> Setting:
         """How the loop runs a cell."""
@@ -390,9 +437,14 @@ def _searched(model: Predict, how: Numerics) -> Predict:
     return model
 
 
-def _by_looks(settled: Settled) -> Settled:
+_Found = tuple[int, Settled, Tensor]
+"""A place, what an attack found there, and the image (...) that it was made of."""
+
+
+def _by_looks(found: _Found) -> _Found:
     """The result of an attack made on a source, as the target saw it: the queries of its first
     success are the images it was shown.
     """
+    place, settled, image = found
     looks = np.where(settled.first > 0, settled.verify, settled.first)
-    return replace(settled, first=looks)
+    return place, replace(settled, first=looks), image

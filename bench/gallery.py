@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import zlib
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -33,7 +34,7 @@ def gallery(
         shown[name] = x
         after = "purified" if name == "adversarial" else f"{name} purified"
         shown[after] = _purified(defended, few, x)
-        logits = Images(few.positions, x, few.y, few.ids).answers(defended.predict, shape)
+        logits = replace(few, held=x).answers(defended.predict, shape)
         refused = logits.shape[1] if refuses(defended.predict) else 0
         said[after] = [-1 if c + 1 == refused else c for c in logits.argmax(1).tolist()]
     return {

@@ -17,7 +17,7 @@ from attacks.verify import padded
 from attacks.work import Setting
 from bench.outcomes import Images
 
-_MOST = 128
+MOST = 128
 """Images looked at."""
 
 
@@ -25,7 +25,7 @@ def zero(model: Predict, images: Images, setting: Setting) -> dict[str, Any]:
     """zero: the share of the images (of: how many; the first 128 at most) at which the gradient of
     the cross-entropy in the image, over `eot` draws where it draws, is exactly zero everywhere.
     """
-    few = images.first(_MOST)
+    few = images.first(MOST)
     witness = Witness(model, "gradient", setting.classes, 1, setting.eot)
     draws = Draws.of(few.x, setting.seed).fork("look")
     flat = 0

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -14,44 +16,96 @@ from attacks.oracles import Predict
 from attacks.pipelines import evaluation_draws, is_random
 from attacks.verify import predictions
 from attacks.work import NEVER, Settled
-from bench import data
+from bench import data, memory
 from bench.plan import BLOCK, Cell
 from bench.store import Arrays
+from models.split import Split
+
+_SHARE = 0.25
+"""Of the free memory, that the images may take: the stream holds a second copy of them."""
 
 
 @dataclass(frozen=True)
 class Images:
-    """The evaluated images on the device; positions (n,) are their places in the test set."""
+    """The evaluated images; positions (n,) are their places in the test set, y and ids (n,) stand
+    on the device.
+
+    held (n, ...): all of them as float32 on the device, where a quarter of its free memory is
+    enough; else None, they stay in source as the dataset has them, and at most `most` of them,
+    whole blocks, are made float32 at a time.
+    """
 
     positions: NDArray[np.int64]
-    x: Tensor
+    source: Split
     y: Tensor
     ids: Tensor
+    held: Tensor | None
+    most: int
 
     @classmethod
     def of(cls, dataset: data.Dataset, n: int, device: torch.device) -> Images:
         """The first n of the test order."""
         positions = dataset.subset(n)
         index = torch.from_numpy(positions)
-        ids = torch.from_numpy(dataset.ids[positions])
-        x, y = dataset.test.images(index, device), dataset.test.y[index]
-        return cls(positions, x, y.to(device), ids.to(device))
+        each = torch.float32.itemsize * math.prod(dataset.shape)
+        most = min(float(n), _SHARE * memory.free(device) / each)
+        return cls(
+            positions,
+            dataset.test,
+            dataset.test.y[index].to(device),
+            torch.from_numpy(dataset.ids[positions]).to(device),
+            held=dataset.test.images(index, device) if most >= n else None,
+            most=max(1, int(most) // BLOCK) * BLOCK,
+        )
+
+    @property
+    def x(self) -> Tensor:
+        """All of them (n, ...), float32."""
+        return self.at(slice(None))
+
+    def at(self, places: slice | NDArray[np.int64]) -> Tensor:
+        """Some of them, float32."""
+        if self.held is None:
+            return self.source.images(torch.from_numpy(self.positions[places]), self.y.device)
+        if isinstance(places, slice):
+            return self.held[places]
+        return self.held[torch.from_numpy(places).to(self.y.device)]
+
+    def parts(self, blocks: Sequence[int]) -> list[Sequence[int]]:
+        """The numbers of blocks, in parts whose images are made at a time."""
+        count = len(blocks) if self.held is not None else self.most // BLOCK
+        return [blocks[first : first + count] for first in range(0, len(blocks), max(1, count))]
 
     def answers(
         self, predict: Predict, shape: int, *, draw: int = 0, classes: int | None = None
     ) -> Tensor:
         """What a pipeline says of the images (n, K), under an evaluation draw where it draws."""
-        draws = evaluation_draws(self.ids, draw) if is_random(predict) else None
-        return predictions(predict, self.x, shape, classes=classes, draws=draws)
+        count = len(self.positions)
+        # Whole calls in every part but the last, so that all are the calls of one go.
+        step = count if self.held is not None else max(1, self.most // shape) * shape
+        said = []
+        for first in range(0, max(1, count), max(1, step)):
+            rows = slice(first, first + step)
+            draws = evaluation_draws(self.ids[rows], draw) if is_random(predict) else None
+            x = self.at(rows)
+            said.append(predictions(predict, x, shape, classes=classes, draws=draws))
+            del x
+        return torch.cat(said)
 
     def first(self, count: int) -> Images:
-        """The first of them."""
+        """The first of them; see `take`."""
         return self.take(np.arange(min(count, len(self.positions))))
 
     def take(self, places: NDArray[np.int64]) -> Images:
-        """Some of them."""
-        index = torch.from_numpy(places).to(self.x.device)
-        return Images(self.positions[places], self.x[index], self.y[index], self.ids[index])
+        """A few of them, held."""
+        index = torch.from_numpy(places).to(self.y.device)
+        return replace(
+            self,
+            positions=self.positions[places],
+            y=self.y[index],
+            ids=self.ids[index],
+            held=self.at(places),
+        )
 
 
 def span(number: int, n: int) -> tuple[int, int]:
@@ -91,6 +145,11 @@ class Block:
     def is_complete(self) -> bool:
         """Whether every sample is settled."""
         return self.open == 0
+
+    @property
+    def settled(self) -> int:
+        """How many samples are settled."""
+        return len(self.arrays["index"]) - self.open
 
     def settle_wrong(self, right: NDArray[np.bool_]) -> None:
         """Misclassified without attack: fooled at 0, and where every draw does no query is

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any
 
@@ -115,6 +115,17 @@ class Cell:
         """A digest of the defended model: cells that share it share its training."""
         return digest([self.data.fingerprint, self.model.identity, self.defense.identity])
 
+    def under(self, shape: int) -> Cell:
+        """The same under another compute shape, which is a cell of its own."""
+        return replace(self, numerics=replace(self.numerics, shape=shape))
+
+    @property
+    def title(self) -> str:
+        """The cell in a line."""
+        pipeline = f"{self.data.name} {self.model.text} / {self.defense.text}"
+        attack = f"{self.attack.text} ({self.attack.mode})"
+        return f"{pipeline} / {attack} {self.norm} seed {self.seed}"
+
     @property
     def blocks(self) -> int:
         """How many stored blocks make the cell complete."""
@@ -154,10 +165,10 @@ def missing(wanted: Iterable[Cell], have: Mapping[str, Iterable[int]]) -> list[T
 
 
 def by_pipeline(todo: Iterable[Todo]) -> list[list[Todo]]:
-    """The work grouped by defended model, in the order of first mention: each is trained or loaded
-    once.
+    """The work grouped by defended model and compute shape, in the order of first mention: each is
+    trained or loaded, and asked for its clean predictions, once.
     """
-    groups: dict[str, list[Todo]] = {}
+    groups: dict[tuple[str, int], list[Todo]] = {}
     for item in todo:
-        groups.setdefault(item.cell.pipeline, []).append(item)
+        groups.setdefault((item.cell.pipeline, item.cell.numerics.shape), []).append(item)
     return list(groups.values())

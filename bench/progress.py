@@ -26,12 +26,6 @@ _EARLY = 0.05
 """Share of the samples below which an estimate of the time left would be a guess."""
 
 
-def title(cell: Cell) -> str:
-    """A cell in a line."""
-    pipeline = f"{cell.data.name} {cell.model.text} / {cell.defense.text}"
-    return f"{pipeline} / {cell.attack.text} ({cell.attack.mode}) {cell.norm} seed {cell.seed}"
-
-
 def samples_in(item: Todo) -> int:
     """How many samples the missing blocks hold."""
     return sum(min(BLOCK, item.cell.data.n - number * BLOCK) for number in item.blocks)
@@ -52,14 +46,18 @@ class Bars:
         )
         self.tasks: dict[str, TaskID] = {}
         self.whole: TaskID | None = None
+        self.total = 0
+        self.left: dict[str, int] = {}
 
     def begin(self, todo: Sequence[Todo]) -> None:
         """See runner.Watcher."""
         if not todo:
             return
-        self.whole = self.progress.add_task("[bold]all", total=sum(map(samples_in, todo)))
+        self.left = {item.cell.key: samples_in(item) for item in todo}
+        self.total = sum(self.left.values())
+        self.whole = self.progress.add_task("[bold]all", total=self.total)
         for item in todo:
-            task = self.progress.add_task(title(item.cell), total=samples_in(item), start=False)
+            task = self.progress.add_task(item.cell.title, total=samples_in(item), start=False)
             self.tasks[item.cell.key] = task
         self.progress.start()
 
@@ -70,6 +68,7 @@ class Bars:
     def moved(self, cell: Cell, samples: int) -> None:
         """See runner.Watcher."""
         task = self.tasks[cell.key]
+        self.left[cell.key] -= samples
         self.progress.start_task(task)
         self.progress.advance(task, samples)
         if self.whole is not None:
@@ -77,9 +76,21 @@ class Bars:
 
     def failed(self, cell: Cell, reason: str) -> None:
         """See runner.Watcher."""
-        self.progress.console.print(
-            f"failed: {title(cell)}: {reason}", style="red", highlight=False
-        )
+        self.progress.console.print(f"failed: {cell.title}: {reason}", style="red", highlight=False)
+
+    def warn(self, text: str) -> None:
+        """See runner.Watcher."""
+        self.progress.console.print(f"warning: {text}", style="yellow", highlight=False)
+
+    def restarted(self, cell: Cell, item: Todo) -> None:
+        """See runner.Watcher."""
+        task, samples = self.tasks.pop(cell.key), samples_in(item)
+        self.tasks[item.cell.key] = task
+        self.progress.reset(task, total=samples, start=False)
+        self.total += samples - self.left.pop(cell.key)
+        self.left[item.cell.key] = samples
+        if self.whole is not None:
+            self.progress.update(self.whole, total=self.total)
 
     def end(self) -> None:
         """See runner.Watcher."""
@@ -120,11 +131,21 @@ class Lines:
         eta = f", about {left:.0f} s left" if self.settled > _EARLY * self.total else ""
         done = "done" if not self.left[cell.key] else f"{self.left[cell.key]} samples left"
         whole = f"{self.settled}/{self.total}, {gone:.0f} s{eta}"
-        self.write(f"{title(cell)}: {done} (all: {whole})")
+        self.write(f"{cell.title}: {done} (all: {whole})")
 
     def failed(self, cell: Cell, reason: str) -> None:
         """See runner.Watcher."""
-        self.write(f"failed: {title(cell)}: {reason}")
+        self.write(f"failed: {cell.title}: {reason}")
+
+    def warn(self, text: str) -> None:
+        """See runner.Watcher."""
+        self.write(f"warning: {text}")
+
+    def restarted(self, cell: Cell, item: Todo) -> None:
+        """See runner.Watcher."""
+        samples = samples_in(item)
+        self.total += samples - self.left.pop(cell.key)
+        self.left[item.cell.key] = samples
 
     def end(self) -> None:
         """See runner.Watcher."""

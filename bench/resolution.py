@@ -5,7 +5,7 @@ before any work.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -35,6 +35,7 @@ from bench.plan import (
     Todo,
 )
 from bench.precision import Precisions
+from bench.shapes import Shapes
 from bench.spec import Request, parse_grid, valid
 from bench.units import Unit
 from defenses.base import Defense, Usual
@@ -61,8 +62,8 @@ class Sources:
 
 @dataclass(frozen=True)
 class Job:
-    """A request resolved: its cells, what stands behind each (by key), how they are run, and notes:
-    what was chosen that a user may not expect, a line each.
+    """A request resolved: its cells, what stands behind each (by key), how they are run, where
+    compute shapes are kept, and notes: what was chosen that a user may not expect, a line each.
     """
 
     cells: tuple[Cell, ...]
@@ -71,7 +72,17 @@ class Job:
     device: str
     batch_size: int | None
     cache: Path | None
+    shapes: Shapes
     notes: tuple[str, ...] = ()
+
+    def halved(self, keys: Collection[str]) -> Job:
+        """The same with these cells under half their compute shape."""
+        made = {
+            cell.key: cell.under(cell.numerics.shape // 2) if cell.key in keys else cell
+            for cell in self.cells
+        }
+        sources = {cell.key: self.sources[key] for key, cell in made.items()}
+        return replace(self, cells=tuple(made.values()), sources=sources)
 
     def units(self, todo: Sequence[Todo]) -> list[Unit]:
         """The work as units, one per pipeline."""
@@ -99,11 +110,13 @@ def resolve(request: Request) -> Job:
     before any work.
     """
     device = device_of(request.device)
+    shapes = Shapes.on(device)
     made: dict[str, tuple[Cell, Sources]] = {}
     notes: list[str] = []
     for text in request.datasets:
-        wanted = _Wanted.of(request, text, device)
-        for cell, sources in wanted.cells():
+        wanted = _Wanted.of(request, text, device, shapes)
+        for planned, sources in wanted.cells():
+            cell = shapes.fitted(planned)
             made.setdefault(cell.key, (cell, sources))
         notes += wanted.notes()
     return Job(
@@ -113,6 +126,7 @@ def resolve(request: Request) -> Job:
         device=device,
         batch_size=request.batch_size,
         cache=checkpoint.cache_folder(),
+        shapes=shapes,
         notes=tuple(dict.fromkeys(notes)),
     )
 
@@ -134,9 +148,10 @@ class _Wanted:
     data: DataPart
     device: str
     precisions: Precisions
+    shapes: Shapes
 
     @classmethod
-    def of(cls, request: Request, text: str, device: str) -> _Wanted:
+    def of(cls, request: Request, text: str, device: str, shapes: Shapes) -> _Wanted:
         """The dataset loaded, its grid and its evaluated subset."""
         dataset = dataset_of(text, request.data_root)
         row = budget(dataset.kind, dataset.shape[0], request.norm)
@@ -148,7 +163,7 @@ class _Wanted:
         eps, reference = parse_grid(request.eps or grid, request.norm), Fraction(row.reference)
         part = data_part_of(dataset, most if request.n is None else request.n, reference)
         precisions = Precisions(request.precision, device, checkpoint.cache_folder())
-        return cls(request, text, dataset, made, eps, reference, part, device, precisions)
+        return cls(request, text, dataset, made, eps, reference, part, device, precisions, shapes)
 
     def cells(self) -> Iterator[tuple[Cell, Sources]]:
         """Every cell: pipelines by attacks and seeds, the modes of each, then certificates."""
@@ -178,16 +193,17 @@ class _Wanted:
         """The cells of one defended model."""
         request, defense = self.request, self.defenses[name]
         usual = defense.usual(self.dataset.shape)
+        known = model_part_of(model, self.dataset, self.data.n, self.device)
         base = Cell(
             data=self.data,
-            model=model_part_of(model, self.dataset, self.data.n, self.device),
+            model=known,
             defense=self._defense(defense),
             attack=CERTIFIED,
             norm=request.norm,
             eps=self.eps,
             seed=request.seeds[0],
             sweep=request.sweep,
-            numerics=_numerics(self.device, usual),
+            numerics=self._numerics(model, known, usual),
         )
         attacked = [*asked, *self._own(defense, asked)]
         for (spec, attack, part), seed in itertools.product(attacked, request.seeds):
@@ -223,6 +239,19 @@ class _Wanted:
         if isinstance(attack, Sourced) or _can_train(self.dataset):
             return modes
         return tuple(mode for mode in modes if mode != TRANSFER)
+
+    def _numerics(self, model: str, known: Part, usual: Usual | None) -> Numerics:
+        """Those of the device, under the shape that pays for the model unless the pipeline is dear
+        to ask.
+        """
+        found = _numerics(self.device, usual)
+        if usual is not None:
+            return found
+        shape, classes = self.dataset.shape, self.dataset.classes
+        recipe: Classifier = models.get(model)
+        return self.shapes.paying(
+            found, self.device, known, shape, lambda: recipe.build(shape, classes)
+        )
 
     def _eot(self, usual: Usual | None) -> int:
         """Answers of a random pipeline averaged per query."""

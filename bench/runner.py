@@ -5,20 +5,18 @@ from __future__ import annotations
 import platform
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
 
-import torch
-
 from bench import plan
-from bench.devices import threads
+from bench.devices import name_of, processor, threads
 from bench.executors import Executor
 from bench.plan import Cell, Todo
 from bench.resolution import Job
 from bench.store import Store
-from bench.units import Done, Event, Failed, Moved, Noted, Prepared
+from bench.units import Done, Event, Failed, Moved, Noted, Prepared, Shrunk
 
 
 class Watcher(Protocol):
@@ -35,6 +33,12 @@ class Watcher(Protocol):
 
     def failed(self, cell: Cell, reason: str) -> None:
         """A cell could not be finished."""
+
+    def warn(self, text: str) -> None:
+        """What a user may not expect, a line."""
+
+    def restarted(self, cell: Cell, item: Todo) -> None:
+        """A cell is given up for another one, which still needs this work."""
 
     def end(self) -> None:
         """Nothing more follows."""
@@ -55,6 +59,12 @@ class Silent:
     def failed(self, cell: Cell, reason: str) -> None:
         """See Watcher."""
 
+    def warn(self, text: str) -> None:
+        """See Watcher."""
+
+    def restarted(self, cell: Cell, item: Todo) -> None:
+        """See Watcher."""
+
     def end(self) -> None:
         """See Watcher."""
 
@@ -67,53 +77,99 @@ def provenance(device: str) -> dict[str, Any]:
             "python": platform.python_version(),
             **{name: version(name) for name in names},
         },
-        "processor": _processor(),
-        "gpu": torch.cuda.get_device_name(device) if device.startswith("cuda") else "",
+        "processor": processor(),
+        "gpu": name_of(device) if device.startswith("cuda") else "",
         "threads": threads(),
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "start": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
 
 
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return named[0] if named else platform.processor() or platform.machine()
-
-
 def execute(
     job: Job, store: Store, executor: Executor, watcher: Watcher, *, fresh: bool = False
-) -> None:
+) -> Job:
     """Runs what the store lacks; each finished block is committed at once, failures are noted and
-    passed over.
+    passed over. Cells that ran out of memory start again under half their compute shape, as cells
+    of their own: returns the job as it was carried out.
     """
     if fresh:
         store.drop(cell.key for cell in job.cells)
-    cells = {cell.key: cell for cell in job.cells}
-    todo = plan.missing(job.cells, store.blocks(cells))
+    todo = plan.missing(job.cells, store.blocks(cell.key for cell in job.cells))
     watcher.begin(todo)
+    sweep = _Sweep(job, store, watcher)
     try:
-        for item in todo:
-            store.add(item.cell, provenance(job.device))
-        for event in executor.run(job.units(todo), watcher.say):
-            _note(event, cells, store, watcher)
+        while todo:
+            for item in todo:
+                store.add(item.cell, provenance(job.device))
+            for event in executor.run(sweep.job.units(todo), watcher.say):
+                sweep.note(event)
+            todo = sweep.again()
     finally:
         watcher.end()
+    return sweep.job
 
 
-def _note(event: Event, cells: Mapping[str, Cell], store: Store, watcher: Watcher) -> None:
-    match event:
-        case Prepared(keys, facts):
-            for key in keys:
+class _Sweep:
+    """A job while it is carried out: smaller holds its cells that came out of a restart, kept those
+    of them whose shape is kept, waiting the work of restarted ones.
+    """
+
+    def __init__(self, job: Job, store: Store, watcher: Watcher):
+        self.job, self.store, self.watcher = job, store, watcher
+        self.cells = {cell.key: cell for cell in job.cells}
+        self.smaller: set[str] = set()
+        self.kept: set[str] = set()
+        self.waiting: list[Todo] = []
+
+    def note(self, event: Event) -> None:
+        """Puts an event into the store, and tells the watcher."""
+        cells, store, watcher = self.cells, self.store, self.watcher
+        match event:
+            case Prepared(keys, facts):
+                for key in keys:
+                    store.annotate(key, facts)
+            case Moved(key, samples):
+                watcher.moved(cells[key], samples)
+            case Done(key, number, arrays, seconds):
+                store.put(key, number, arrays, seconds)
+                self._keep(key)
+            case Noted(key, facts):
                 store.annotate(key, facts)
-        case Moved(key, samples):
-            watcher.moved(cells[key], samples)
-        case Done(key, number, arrays, seconds):
-            store.put(key, number, arrays, seconds)
-        case Noted(key, facts):
-            store.annotate(key, facts)
-        case Failed(key, reason, trace):
-            store.fail(key, reason)
-            store.annotate(key, {"trace": trace})
-            watcher.failed(cells[key], reason)
+            case Failed(key, reason, trace):
+                store.fail(key, reason)
+                store.annotate(key, {"trace": trace})
+                watcher.failed(cells[key], reason)
+            case Shrunk(keys):
+                self._restart(keys)
+
+    def again(self) -> list[Todo]:
+        """What restarted cells still need, handed out once."""
+        todo, self.waiting = self.waiting, []
+        return todo
+
+    def _keep(self, key: str) -> None:
+        """The shape that a restarted cell came down to is kept: the next run begins with it."""
+        if key in self.smaller - self.kept:
+            self.job.shapes.keep(self.cells[key])
+            self.kept.add(key)
+
+    def _restart(self, keys: Sequence[str]) -> None:
+        """Gives cells up for those under half their shape; told once, however often that is."""
+        given_up = [self.cells[key] for key in keys]
+        if not self.smaller.issuperset(keys):
+            first, more = given_up[0], len(keys) - 1
+            others = f" and {more} more" if more else ""
+            self.watcher.warn(
+                f"out of memory with {first.numerics.shape} images at once "
+                f"({first.title}{others}): starting again with half as many, until it is enough"
+            )
+        self.job = self.job.halved(keys)
+        for cell in given_up:
+            half = cell.under(cell.numerics.shape // 2)
+            self.cells[half.key] = half
+            self.smaller.add(half.key)
+            missing = plan.missing([half], self.store.blocks([half.key]))
+            self.waiting += missing
+            self.watcher.restarted(cell, missing[0] if missing else Todo(half, ()))
+            if not missing:
+                self._keep(half.key)

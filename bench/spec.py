@@ -178,11 +178,23 @@ def request_of(settings: Mapping[str, Any]) -> Request:
             )
         elif key == "data_root":
             values[key] = Path(str(value))
+        elif key == "batch_size":
+            values[key] = _batch_size(name, value)
         else:
-            counts = dict.fromkeys(("n", "batch_size", "query_budget", "eot"), int)
+            counts = dict.fromkeys(("n", "query_budget", "eot"), int)
             kinds: dict[str, type] = counts | dict.fromkeys(("baseline", "oblivious"), bool)
             values[key] = _of_kind(name, value, kinds.get(key, str))
     return Request(**values)
+
+
+def _batch_size(name: str, value: Any) -> int | None:
+    """A whole number, or `auto`: no bound."""
+    if value == "auto":
+        return None
+    text = str(value)
+    if isinstance(value, bool) or not re.fullmatch(r"[+-]?\d{1,18}", text):
+        raise RequestError(f"{name} must be auto or a whole number, got {value!r}")
+    return int(text)
 
 
 def _of_kind(name: str, value: Any, kind: type) -> Any:

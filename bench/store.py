@@ -196,8 +196,8 @@ class Store:
         self._db.execute("COMMIT")
 
     def add(self, cell: Cell, provenance: Mapping[str, Any]) -> None:
-        """Notes a cell that is about to be worked on; one that is there keeps its provenance, loses
-        its failure.
+        """Notes a cell that is about to be worked on, the newest from now on; one that is there
+        keeps its provenance, loses its failure.
         """
         data, numerics = cell.data, cell.numerics
         identity = {
@@ -235,7 +235,8 @@ class Store:
         with self._write():
             self._db.execute(
                 f"INSERT INTO cells ({names}) VALUES ({places})"  # noqa: S608  names of our own
-                " ON CONFLICT (key) DO UPDATE SET failure = NULL",
+                " ON CONFLICT (key) DO UPDATE SET failure = NULL,"
+                " place = (SELECT max(place) + 1 FROM cells)",
                 row,
             )
 

@@ -82,4 +82,13 @@ class Noted:
     facts: Mapping[str, Any]
 
 
-Event = Prepared | Moved | Done | Noted | Failed
+@dataclass(frozen=True)
+class Shrunk:
+    """Memory ran out under these cells' compute shape; under half of it they are still to be
+    tried.
+    """
+
+    keys: tuple[str, ...]
+
+
+Event = Prepared | Moved | Done | Noted | Failed | Shrunk

@@ -51,7 +51,8 @@ def attacked(records: Iterable[Record]) -> list[Record]:
 
 @dataclass(frozen=True)
 class Cost:
-    """What cells spent: samples through the model forward, backward, for re-checks; seconds.
+    """What cells spent: samples through the model forward, backward, for re-checks; seconds; the
+    highest peak of memory, in megabytes, None where it is of none of them known.
 
     Forward holds the queries that an attack makes once for all samples, such as the labels for a
     substitute, too.
@@ -61,6 +62,7 @@ class Cost:
     backward: int
     verify: int
     seconds: float
+    peak_memory: float | None
 
     @classmethod
     def of(cls, cells: Iterable[Record]) -> Cost:
@@ -72,7 +74,10 @@ class Cost:
             for name in ("forward", "backward", "verify")
         )
         forward += shared
-        return cls(forward, backward, verify, round(sum(cell.seconds for cell in cells), 3))
+        seconds = round(sum(cell.seconds for cell in cells), 3)
+        peaks = [cell.provenance.get("peak_memory_mb") for cell in cells]
+        peak = max((peak for peak in peaks if peak is not None), default=None)
+        return cls(forward, backward, verify, seconds, peak)
 
 
 @dataclass(frozen=True)

@@ -49,6 +49,7 @@ TIDY = {
     "query_budget": INT,
     "draws": INT,
     "worst_draw_accuracy": FLOAT,
+    "peak_memory_mb": FLOAT,
 }
 """Columns of accuracy_vs_eps in order, and their types; later ones are appended."""
 LEADERBOARD = {
@@ -98,6 +99,7 @@ TIMING = {
     "queries_per_s": FLOAT,
     "training_s": FLOAT,
     "start": TEXT,
+    "peak_memory_mb": FLOAT,
 }
 
 
@@ -115,7 +117,8 @@ def tidy(records: Iterable[Record]) -> pd.DataFrame:
     claimed success) and median_distance (of a minimal attack's images, over the images right
     without attack; inf where no more than half were fooled at all). Of a pipeline that draws
     accuracy is the mean over its evaluation draws (draws), and worst_draw_accuracy the share of
-    samples right under all of them.
+    samples right under all of them. peak_memory_mb: the most memory held while the cell was
+    attacked, in megabytes (see memory.watched), of a worst case the most of any.
     """
     return frame((row for curve in curves(records) for row in _tidy(curve)), TIDY)
 
@@ -148,6 +151,7 @@ def _tidy(curve: Curve) -> Iterable[dict[str, Any]]:
         "refused": curve.refused,
         "median_distance": curve.median_distance,
         "draws": curve.draws,
+        "peak_memory_mb": curve.cost.peak_memory,
     }
     names = ("eps", "accuracy", "ci_low", "ci_high", "worst_draw_accuracy")
     points = zip(curve.eps, curve.accuracy, curve.low, curve.high, curve.worst_draw, strict=True)
@@ -322,7 +326,7 @@ def timing(records: Iterable[Record]) -> pd.DataFrame:
     """One row per cell with its costs; empty where the cell failed or the time is not known.
 
     queries_per_s counts forward, backward and verify queries; training_s is the defended model's
-    training, in seconds.
+    training, in seconds; peak_memory_mb: see tidy.
     """
     return frame((_timing(record) for record in records), TIMING)
 
@@ -353,4 +357,5 @@ def _timing(record: Record) -> dict[str, Any]:
         "backward_queries": cost.backward,
         "verify_queries": cost.verify,
         "queries_per_s": round(queries / cost.seconds, 1) if cost.seconds > 0 else None,
+        "peak_memory_mb": cost.peak_memory,
     }

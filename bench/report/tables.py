@@ -253,12 +253,12 @@ def timing(frame: pd.DataFrame) -> Table:
     """The timing table, from its frame."""
     names = ("dataset", "model", "defense", "attack", "norm", "device", "precision", "start")
     sizes = ("seed", "n", "threads", "shape")
-    costs = ("seconds", "forward", "backward", "verify", "queries/s", "training s")
+    costs = ("seconds", "forward", "backward", "verify", "queries/s", "training s", "peak MB")
     rows = [
         (*(str(row[name]) for name in names), *(str(row[name]) for name in sizes), *_costs(row))
         for row in frame.to_dict("records")
     ]
-    return Table((*names, *sizes, *costs), tuple(rows), align="l" * 8 + "r" * 10)
+    return Table((*names, *sizes, *costs), tuple(rows), align="l" * 8 + "r" * 11)
 
 
 def _costs(row: Mapping[Hashable, Any]) -> tuple[str, ...]:
@@ -267,6 +267,7 @@ def _costs(row: Mapping[Hashable, Any]) -> tuple[str, ...]:
         "failed" if pd.isna(row["wall_s"]) else seconds(row["wall_s"]),
         *(count(row[name]) for name in counts),
         seconds(row["training_s"]),
+        count(row["peak_memory_mb"]),
     )
 
 

@@ -341,7 +341,7 @@ def whole_table():
 
 
 def timeless(store):
-    return tidy(store.records()).drop(columns="wall_s")
+    return tidy(store.records()).drop(columns=["wall_s", "peak_memory_mb"])
 
 
 def test_fresh_forgets_only_its_own_cells(tmp_path):

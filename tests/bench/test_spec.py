@@ -63,6 +63,9 @@ def test_a_bad_grid_is_refused_in_one_line(text, says):
         ({"n": 0}, "n must be at least 1"),
         ({"n": "many"}, "n must be of type int"),
         ({"batch-size": 0}, "batch-size must be at least 1"),
+        ({"batch-size": "-1"}, "batch-size must be at least 1, got -1"),
+        ({"batch-size": "some"}, "batch-size must be auto or a whole number, got 'some'"),
+        ({"batch-size": True}, "batch-size must be auto or a whole number, got True"),
         ({"seed": -1}, "seed must be from 0"),
         ({"seed": True}, "seed must be of type int"),
         ({"device": "tpu"}, "device must be auto"),
@@ -90,6 +93,11 @@ def test_settings_become_a_request():
     )
     assert request == Request(attacks=("pgd", "fgsm"), defenses=("advtrain",), eps="0,0.1", n=5)
     assert request.rows == ("none", "advtrain")
+
+
+@pytest.mark.parametrize(("value", "rows"), [("auto", None), (29, 29), ("29", 29)])
+def test_a_batch_size_of_auto_is_no_bound(value, rows):
+    assert request_of({"batch_size": value}).batch_size == rows
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,8 @@ MakeRecord = Callable[..., Record]
 COLUMNS = (
     "dataset,model,defense,attack,mode,norm,eps,seed,n,accuracy,ci_low,ci_high,"
     "clean_accuracy,forward_queries,backward_queries,wall_s,device,precision,audit,cell,"
-    "failure,refused,median_distance,query_budget,draws,worst_draw_accuracy"
+    "failure,refused,median_distance,query_budget,draws,worst_draw_accuracy,"
+    "peak_memory_mb"
 )
 OF_LEADERBOARD = (
     "rank,tie,dataset,norm,eps,model,defense,n,robust_accuracy,ci_low,ci_high,"
@@ -26,7 +27,7 @@ OF_LEADERBOARD = (
 )
 OF_TIMING = (
     "dataset,model,defense,attack,norm,seed,n,device,precision,threads,shape,wall_s,"
-    "forward_queries,backward_queries,verify_queries,queries_per_s,training_s,start"
+    "forward_queries,backward_queries,verify_queries,queries_per_s,training_s,start,peak_memory_mb"
 )
 
 
@@ -324,11 +325,23 @@ def test_there_are_letters_for_any_number_of_groups(record: MakeRecord) -> None:
     assert frames.leaderboard(cells)["tie"].tolist()[-4:] == ["Y", "Z", "AA", "AB"]
 
 
-# --- timing ---
+# --- timing and memory ---
+
+
+def test_the_peak_of_a_worst_case_is_the_highest_known(record: MakeRecord) -> None:
+    cells = [
+        record([0.1], attack="fgsm", provenance={"peak_memory_mb": 300.5}),
+        record([0.1], attack="pgd", provenance={"peak_memory_mb": 400.0}),
+        record([0.1], attack="noise"),
+    ]
+    peaks = frames.tidy(cells).groupby("attack")["peak_memory_mb"].first()
+    assert peaks[["fgsm", "pgd", "worst-case"]].tolist() == [300.5, 400.0, 400.0]
+    assert np.isnan(frames.tidy(cells[2:])["peak_memory_mb"]).all()
 
 
 def test_timing_counts_every_query(record: MakeRecord) -> None:
-    facts = {"training_seconds": 12.5, "start": "2026-01-02T03:04:05Z"}
+    start = "2026-01-02T03:04:05Z"
+    facts = {"training_seconds": 12.5, "start": start, "peak_memory_mb": 512.5}
     cells = [
         record([inf, 0.1], seconds=0.5, provenance=facts),
         record(None, attack="cw", provenance={}),
@@ -338,8 +351,10 @@ def test_timing_counts_every_query(record: MakeRecord) -> None:
     done, failed = table.to_dict("records")
     costs = ("forward_queries", "backward_queries", "verify_queries", "queries_per_s")
     assert [done[name] for name in costs] == [20, 8, 4, 64.0]
-    assert (done["wall_s"], done["training_s"], done["start"]) == (0.5, 12.5, facts["start"])
-    assert all(pd.isna(failed[name]) for name in (*costs, "wall_s", "training_s"))
+    assert (done["wall_s"], done["training_s"], done["start"]) == (0.5, 12.5, start)
+    assert done["peak_memory_mb"] == 512.5
+    measured = ("wall_s", "training_s", "peak_memory_mb")
+    assert all(pd.isna(failed[name]) for name in (*costs, *measured))
     assert failed["start"] == ""
 
 
