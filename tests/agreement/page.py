@@ -52,7 +52,7 @@ def markdown(setup: Setup, single: Heat, sweeps: Sequence[Heat]) -> str:
         _INTRODUCTION,
         f"Made by `{setup.command}` with {made}.",
         f"{setup.n} images, {len(setup.radii)} radii, {setup.rounds} rounds. {_machine()}",
-        *([f"not run: {missing}"] if missing else []),
+        *([f"Not run: {missing}."] if missing else []),
         *_single(single),
         *(part for heat in sweeps for part in _sweep(heat)),
         *(part for heat in sweeps for part in _curves(heat, setup.radii)),
@@ -93,8 +93,7 @@ def _title(heat: Heat) -> str:
 def _single(heat: Heat) -> list[str]:
     """One attack at one radius over its floor."""
     rows = []
-    for name in fastest_first(heat.laps):
-        laps = heat.laps[name]
+    for name, laps in heat.laps.items():
         shares = over(laps, heat.laps[FLOOR])
         middle = statistics.median(shares)
         rows.append(
@@ -114,7 +113,15 @@ def _sweep(heat: Heat) -> list[str]:
         outside = str(max(lap.curve.outside for lap in laps))
         shown = [f"{statistics.median(seconds):.1f}", spread, *_queries(laps)]
         costs.append([name, *shown, outside, f"{100 * apart(laps):.1f}"])
-    header = ["", "seconds", "least to most", "forward", "backward", "outside", "seeds apart, %"]
+    header = [
+        "",
+        "seconds",
+        "least to most",
+        "forward",
+        "backward",
+        "outside",
+        "seeds apart, points",
+    ]
     return [_title(heat), grid(header, costs), grid(_AGAINST, _against(heat.laps))]
 
 
@@ -140,9 +147,14 @@ def _against(laps: Laps) -> Iterable[list[str]]:
                 f"{one.time:.2f} x",
                 f"{one.least:.2f} to {one.most:.2f}",
                 f"{one.queries:.2f} x",
-                f"{100 * one.worst_excess:+.1f}",
-                f"{100 * one.mean_excess:+.1f}",
+                _points(one.worst_excess),
+                _points(one.mean_excess),
             ]
+
+
+def _points(share: float) -> str:
+    """A difference of accuracies in percentage points; no minus before what rounds to 0."""
+    return f"{round(100 * share, 2) + 0.0:+.2f}"
 
 
 def _curves(heat: Heat, radii: Sequence[float]) -> list[str]:

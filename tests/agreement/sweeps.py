@@ -22,7 +22,17 @@ from defenses.registry import defenses
 from defenses.workshop import Workshop
 from models.checkpoint import Cache, cache_folder
 from models.registry import models
-from tests.agreement.entrants import BATCH, ENTRANTS, NORM, PEERS, SINGLE, Counting, Entrant, Task
+from tests.agreement.entrants import (
+    BATCH,
+    ENTRANTS,
+    NORM,
+    PEERS,
+    SINGLE,
+    STEPS,
+    Counting,
+    Entrant,
+    Task,
+)
 from tests.agreement.page import Heat, Setup, markdown
 from tests.agreement.race import race
 
@@ -36,20 +46,21 @@ NOWHERE = 1e-6
 def main(words: list[str]) -> int:
     """Runs, prints and writes the page."""
     parser = argparse.ArgumentParser(prog="python -m tests.agreement.sweeps", description=__doc__)
-    parser.add_argument("--n", type=int, default=250, help="test images")
-    parser.add_argument("--rounds", type=int, default=3, help="of all entrants, each with a seed")
+    parser.add_argument("--n", type=int, help="test images, by default 250")
+    parser.add_argument("--rounds", type=int, help="of all, each with a seed; by default 3")
     parser.add_argument("--write", type=Path, help="the markdown file to write")
-    parser.add_argument("--quick", action="store_true", help=f"a trial: the radii {FEW_RADII}")
+    parser.add_argument("--quick", action="store_true", help=f"1 round on 50 images at {FEW_RADII}")
     given = parser.parse_args(words)
+    n, rounds = given.n or (50 if given.quick else 250), given.rounds or (1 if given.quick else 3)
     torch.set_num_threads(1)
     root = os.environ.get("BENCH_DATA")
     dataset = data.load(DATASET, Path(root) if root else None)
-    positions = torch.from_numpy(dataset.subset(given.n))
+    positions = torch.from_numpy(dataset.subset(n))
     x, y = dataset.test.images(positions, torch.device("cpu")), dataset.test.y[positions]
     grid = parse_grid(FEW_RADII if given.quick else RADII, NORM)
     setup = Setup(
-        n=given.n,
-        rounds=given.rounds,
+        n=n,
+        rounds=rounds,
         radii=tuple(map(float, grid)),
         not_run=tuple(entrant.name for entrant in PEERS if not entrant.is_here),
         command=" ".join(["python -m tests.agreement.sweeps", *words]),
@@ -57,16 +68,11 @@ def main(words: list[str]) -> int:
     nets = {defense: _net(defense, dataset) for defense in DEFENSES}
     plain = nets[DEFENSES[0]]
     task = Task(Counting(plain), x, predictions(plain, x, BATCH).argmax(1), (NOWHERE,))
-    single = _heat(f"floor: one PGD-40 at one radius, {MODEL}", SINGLE, task, given.rounds)
-    sweeps = [
-        _heat(
-            _title(defense, net, x, y),
-            ENTRANTS,
-            Task(Counting(net), x, y, setup.radii),
-            given.rounds,
-        )
-        for defense, net in nets.items()
-    ]
+    single = _heat(f"floor: one PGD-{STEPS} at one radius, {MODEL}", SINGLE, task, rounds)
+    sweeps = []
+    for defense, net in nets.items():
+        task = Task(Counting(net), x, y, setup.radii)
+        sweeps.append(_heat(_title(defense, net, x, y), ENTRANTS, task, rounds))
     text = markdown(setup, single, sweeps)
     print(text)
     if given.write:
