@@ -12,7 +12,16 @@ import torch
 
 from bench.runner import provenance
 from tests.agreement.entrants import FLOOR, OURS
-from tests.agreement.race import Lap, Laps, accuracy, apart, fastest_first, over, ratios
+from tests.agreement.race import (
+    Lap,
+    Laps,
+    accuracy,
+    apart,
+    computing_over,
+    fastest_first,
+    over,
+    ratios,
+)
 from tests.agreement.table import versions
 
 REFERENCE = f"{OURS}independent"
@@ -66,7 +75,7 @@ images: each library as its users run it (foolbox with its list of radii; torcha
 adversarial-library and ART in a loop over the radii; batches of 128), and ours by `bench.evaluate`
 under each sweep. All in one process, in turns; every round has another seed and begins with
 another one. Seconds are of the attack alone for the libraries, whose points are judged afterwards,
-and with the re-check of every success for ours. forward, backward: rows through the net per image,
+and of the whole call for ours, with the re-check of every success. forward, backward: rows through the net per image,
 those that fill up a batch and the re-check included. outside: points that were returned outside
 ball or box, which fool nobody here. seeds apart: the most by which two rounds differ at one radius.
 
@@ -74,7 +83,8 @@ Robust accuracy: the share of images that are right and stay so, by our own chec
 box, mean over the rounds. Ours under `independent` judges each radius for itself, as the libraries
 do; under other sweeps an image that fell at a radius has fallen at larger ones. excess: ours minus
 the reference's; above 0 ours is weaker. time, queries: the reference's over ours; time is the
-median over the rounds of the ratio in a round, queries are rows forward and backward together."""
+median over the rounds of the ratio in a round, computing the same of the seconds that the process
+was on a processor; queries are rows forward and backward together."""
 
 
 def _machine() -> str:
@@ -92,14 +102,13 @@ def _title(heat: Heat) -> str:
 
 def _single(heat: Heat) -> list[str]:
     """One attack at one radius over its floor."""
-    rows = []
+    floor, rows = heat.laps[FLOOR], []
     for name, laps in heat.laps.items():
-        shares = over(laps, heat.laps[FLOOR])
-        middle = statistics.median(shares)
-        rows.append(
-            [name, f"{middle:.3f}", f"{min(shares):.3f} to {max(shares):.3f}", *_queries(laps)]
-        )
-    header = ["", "over the floor", "least to most", "forward", "backward"]
+        shares = over(laps, floor)
+        spread = f"{min(shares):.3f} to {max(shares):.3f}"
+        computing = f"{statistics.median(computing_over(laps, floor)):.3f}"
+        rows.append([name, f"{statistics.median(shares):.3f}", spread, computing, *_queries(laps)])
+    header = ["", "over the floor", "least to most", "computing", "forward", "backward"]
     return [_title(heat), grid(header, rows)]
 
 
@@ -111,7 +120,8 @@ def _sweep(heat: Heat) -> list[str]:
         seconds = [lap.seconds for lap in laps]
         spread = f"{min(seconds):.1f} to {max(seconds):.1f}"
         outside = str(max(lap.curve.outside for lap in laps))
-        shown = [f"{statistics.median(seconds):.1f}", spread, *_queries(laps)]
+        computing = f"{statistics.median(lap.cpu for lap in laps):.1f}"
+        shown = [f"{statistics.median(seconds):.1f}", spread, computing, *_queries(laps)]
         costs.append([name, *shown, outside, f"{100 * apart(laps):.1f}"])
     header = [
         "",
@@ -126,7 +136,7 @@ def _sweep(heat: Heat) -> list[str]:
 
 
 _AGAINST = [
-    *("reference", "ours", "time", "least to most", "queries"),
+    *("reference", "ours", "time", "least to most", "computing", "queries"),
     *("worst excess, points", "mean excess, points"),
 ]
 
@@ -146,6 +156,7 @@ def _against(laps: Laps) -> Iterable[list[str]]:
                 mine.removeprefix(OURS),
                 f"{one.time:.2f} x",
                 f"{one.least:.2f} to {one.most:.2f}",
+                f"{one.cpu:.2f} x",
                 f"{one.queries:.2f} x",
                 _points(one.worst_excess),
                 _points(one.mean_excess),

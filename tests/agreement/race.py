@@ -17,9 +17,12 @@ WARM_UP = 8
 
 @dataclass(frozen=True)
 class Lap:
-    """One sweep: its seconds, rows through the net per image, and its curve."""
+    """One sweep: its seconds and those of them that the process computed, rows through the net per
+    image, and its curve.
+    """
 
     seconds: float
+    cpu: float
     forward: float
     backward: float
     curve: Curve
@@ -32,13 +35,15 @@ Laps = Mapping[str, Sequence[Lap]]
 @dataclass(frozen=True)
 class Ratios:
     """A reference over ours: time (median over the rounds of their ratio in that round, and its
-    least and most), queries (rows forward and backward together); and by how much the accuracy of
-    ours, a mean over rounds, exceeds the reference's: above 0 ours is weaker.
+    least and most) and computing time (median), queries (rows forward and backward together); and
+    by how much the accuracy of ours, a mean over rounds, exceeds the reference's: above 0 ours is
+    weaker.
     """
 
     time: float
     least: float
     most: float
+    cpu: float
     queries: float
     worst_excess: float
     mean_excess: float
@@ -52,6 +57,7 @@ def ratios(reference: Sequence[Lap], ours: Sequence[Lap]) -> Ratios:
         time=statistics.median(times),
         least=min(times),
         most=max(times),
+        cpu=statistics.median(computing_over(reference, ours)),
         queries=_queries(reference) / _queries(ours),
         worst_excess=max(excess),
         mean_excess=statistics.fmean(excess),
@@ -61,6 +67,11 @@ def ratios(reference: Sequence[Lap], ours: Sequence[Lap]) -> Ratios:
 def over(laps: Sequence[Lap], others: Sequence[Lap]) -> list[float]:
     """The ratio of times in every round."""
     return [a.seconds / b.seconds for a, b in zip(laps, others, strict=True)]
+
+
+def computing_over(laps: Sequence[Lap], others: Sequence[Lap]) -> list[float]:
+    """The ratio of computing times in every round, which a busy machine moves less."""
+    return [a.cpu / b.cpu for a, b in zip(laps, others, strict=True)]
 
 
 def accuracy(laps: Sequence[Lap]) -> tuple[float, ...]:
@@ -98,7 +109,8 @@ def race(
         for entrant in (*entrants[first:], *entrants[:first]):
             lap = lapped(entrant, dataclasses.replace(task, seed=number))
             laps[entrant.name].append(lap)
-            say(f"round {number + 1} of {rounds}: {entrant.name} {lap.seconds:.2f} s")
+            took = f"{lap.seconds:.2f} s, computing {lap.cpu:.2f} s"
+            say(f"round {number + 1} of {rounds}: {entrant.name} {took}")
     return laps
 
 
@@ -107,11 +119,11 @@ def lapped(entrant: Entrant, task: Task) -> Lap:
     tally, n = task.net.tally, len(task.y)
     tally.forward = tally.backward = 0
     with _as_wanted(entrant, task.net):
-        start = time.perf_counter()
+        start, computed = time.perf_counter(), time.process_time()
         result = entrant.seeded(task)
-        seconds = time.perf_counter() - start
+        seconds, cpu = time.perf_counter() - start, time.process_time() - computed
     forward, backward = tally.forward / n, tally.backward / n
-    return Lap(seconds, forward, backward, entrant.read(task, result))
+    return Lap(seconds, cpu, forward, backward, entrant.read(task, result))
 
 
 @contextlib.contextmanager
