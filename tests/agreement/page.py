@@ -75,16 +75,17 @@ images: each library as its users run it (foolbox with its list of radii; torcha
 adversarial-library and ART in a loop over the radii; batches of 128), and ours by `bench.evaluate`
 under each sweep. All in one process, in turns; every round has another seed and begins with
 another one. Seconds are of the attack alone for the libraries, whose points are judged afterwards,
-and of the whole call for ours, with the re-check of every success. forward, backward: rows through the net per image,
-those that fill up a batch and the re-check included. outside: points that were returned outside
-ball or box, which fool nobody here. seeds apart: the most by which two rounds differ at one radius.
+and of the whole call for ours, with the re-check of every success. computing: those of them that
+the process was on a processor. forward, backward: rows through the net per image, those that fill
+up a batch and the re-check included. outside: points that were returned outside ball or box, which
+fool nobody here. seeds apart: the most by which two rounds differ at one radius.
 
 Robust accuracy: the share of images that are right and stay so, by our own check of label, ball and
 box, mean over the rounds. Ours under `independent` judges each radius for itself, as the libraries
 do; under other sweeps an image that fell at a radius has fallen at larger ones. excess: ours minus
-the reference's; above 0 ours is weaker. time, queries: the reference's over ours; time is the
-median over the rounds of the ratio in a round, computing the same of the seconds that the process
-was on a processor; queries are rows forward and backward together."""
+the reference's; above 0 ours is weaker. time, computing, queries: the reference's over ours; those
+of seconds are medians over the rounds of the ratio in a round, queries are rows forward and
+backward together."""
 
 
 def _machine() -> str:
@@ -124,13 +125,8 @@ def _sweep(heat: Heat) -> list[str]:
         shown = [f"{statistics.median(seconds):.1f}", spread, computing, *_queries(laps)]
         costs.append([name, *shown, outside, f"{100 * apart(laps):.1f}"])
     header = [
-        "",
-        "seconds",
-        "least to most",
-        "forward",
-        "backward",
-        "outside",
-        "seeds apart, points",
+        *("", "seconds", "least to most", "computing", "forward", "backward"),
+        *("outside", "seeds apart, points"),
     ]
     return [_title(heat), grid(header, costs), grid(_AGAINST, _against(heat.laps))]
 

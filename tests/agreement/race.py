@@ -85,7 +85,7 @@ def accuracy(laps: Sequence[Lap]) -> tuple[float, ...]:
 def apart(laps: Sequence[Lap]) -> float:
     """The most by which two seeds of one entrant differ at one radius."""
     each = zip(*(lap.curve.accuracy for lap in laps), strict=True)
-    return max(max(values) - min(values) for values in each)
+    return max((max(values) - min(values) for values in each), default=0.0)
 
 
 def fastest_first(laps: Laps) -> list[str]:

@@ -151,6 +151,9 @@ def test_the_page_holds_every_ratio_and_names_what_was_not_run(tmp_path: Path) -
     ):
         assert line in text.splitlines()
     assert "| ours: ladder | independent" not in text
+    for table in text.split("\n\n"):
+        if table.startswith("|"):
+            assert len({line.count("|") for line in table.splitlines()}) == 1
 
 
 @pytest.mark.filterwarnings("ignore")
