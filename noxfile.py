@@ -60,13 +60,25 @@ def lowest(session: nox.Session) -> None:
 @nox.session(python=PYTHONS[0])
 def agreement(session: nox.Session) -> None:
     """Ours against other libraries; `-- --write FILE` renews results/reference/agreement.md."""
+    _install_peers(session)
+    session.run("python", "-m", "tests.agreement", *session.posargs)
+
+
+@nox.session(python=PYTHONS[0])
+def peers(session: nox.Session) -> None:
+    """Whole curves of theirs and ours in turns; `-- --write FILE` renews their reference page."""
+    _install_peers(session)
+    one_thread = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
+    session.run("python", "-m", "tests.agreement.sweeps", *session.posargs, env=one_thread)
+
+
+def _install_peers(session: nox.Session) -> None:
+    """The other libraries beside ours."""
     session.install("-e", ".[dev,foolbox,art]", "setuptools<81")
     session.install("--no-build-isolation", "visdom")  # of adv-lib; its build needs pkg_resources
     session.install("adv-lib")
-    session.install(
-        "--no-deps", "torchattacks"
-    )  # pins requests to a version that nobody else takes
-    session.run("python", "-m", "tests.agreement", *session.posargs)
+    # It pins requests to a version that nobody else takes.
+    session.install("--no-deps", "torchattacks")
 
 
 @nox.session

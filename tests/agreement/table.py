@@ -36,7 +36,7 @@ def markdown(comparisons: Sequence[Comparison], command: str) -> str:
         f"ours is weaker in {len(weaker)}, "
         f"the peer in {sum(one.verdict == 'peer weaker' for one in run)}."
     )
-    made = f"adversarial-bench {version('adversarial-bench')}, {_versions()}"
+    made = f"adversarial-bench {version('adversarial-bench')}, {versions()}"
     said = [
         "# Agreement with other libraries",
         _INTRODUCTION,
@@ -62,7 +62,8 @@ were run with three, and with eight where ours was still that much weaker; pairs
 are compared."""
 
 
-def _versions() -> str:
+def versions() -> str:
+    """Of Python, torch and the other libraries, in a line."""
     named = [f"Python {platform.python_version()}"]
     for package in _PACKAGES:
         try:

@@ -7,7 +7,7 @@ Markdown needs a line such as
 or the call of a function of ours, `bench.transfer_matrix([...], dataset='mnist')`, in its place.
 
 HTML needs the same words anywhere; there the command may stand in <code> instead of backticks. The
-command is one of `bench`, or `python -m tests.agreement`.
+command is one of `bench`, or of `python -m tests.agreement` and its scripts.
 """
 
 import re
@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 VERSION = r".*?\b\d+\.\d+\.\d+"
-COMMAND = r"(?:bench[ .]|python -m tests\.agreement )"
+COMMAND = r"(?:bench[ .]|python -m tests\.agreement[ .])"
 MARKDOWN = re.compile(rf"^Made by .*?`{COMMAND}[^`\n]+`" + VERSION, re.MULTILINE)
 HTML = re.compile(rf"Made by .*?(`{COMMAND}[^`\n]+`|<code>{COMMAND}[^<\n]+</code>)" + VERSION)
 
