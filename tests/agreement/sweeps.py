@@ -37,7 +37,7 @@ from tests.agreement.page import Heat, Setup, markdown
 from tests.agreement.race import race
 
 DATASET, MODEL = "mnist", "cnn_small"
-DEFENSES = ("none", "advtrain:eps=0.3,lam=1")
+DEFENSES = ["none", "advtrain:eps=0.3,lam=1"]
 RADII, FEW_RADII = "0.02:0.4:0.02", "0.1:0.4:0.1"
 NOWHERE = 1e-6
 """A radius at which nothing is fooled, so that nobody stops early."""
@@ -48,31 +48,39 @@ def main(words: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.agreement.sweeps", description=__doc__)
     parser.add_argument("--n", type=int, help="test images, by default 250")
     parser.add_argument("--rounds", type=int, help="of all, each with a seed; by default 3")
+    parser.add_argument("--ours", action="store_true", help="no library, and no floor")
+    parser.add_argument("--dataset", default=DATASET, help=f"by default {DATASET}")
+    parser.add_argument("--defense", action="append", help=f"by default {' and '.join(DEFENSES)}")
+    parser.add_argument("--eps", help=f"the radii, by default {RADII}")
     parser.add_argument("--write", type=Path, help="the markdown file to write")
     parser.add_argument("--quick", action="store_true", help=f"1 round on 50 images at {FEW_RADII}")
     given = parser.parse_args(words)
     n, rounds = given.n or (50 if given.quick else 250), given.rounds or (1 if given.quick else 3)
     torch.set_num_threads(1)
     root = os.environ.get("BENCH_DATA")
-    dataset = data.load(DATASET, Path(root) if root else None)
+    dataset = data.load(given.dataset, Path(root) if root else None)
     positions = torch.from_numpy(dataset.subset(n))
     x, y = dataset.test.images(positions, torch.device("cpu")), dataset.test.y[positions]
-    grid = parse_grid(FEW_RADII if given.quick else RADII, NORM)
+    grid = parse_grid(given.eps or (FEW_RADII if given.quick else RADII), NORM)
     setup = Setup(
         n=n,
         rounds=rounds,
         radii=tuple(map(float, grid)),
-        not_run=tuple(entrant.name for entrant in PEERS if not entrant.is_here),
+        dataset=given.dataset,
+        not_run=() if given.ours else tuple(e.name for e in PEERS if not e.is_here),
         command=" ".join(["python -m tests.agreement.sweeps", *words]),
     )
-    nets = {defense: _net(defense, dataset) for defense in DEFENSES}
-    plain = nets[DEFENSES[0]]
-    task = Task(Counting(plain), x, predictions(plain, x, BATCH).argmax(1), (NOWHERE,))
-    single = _heat(f"floor: one PGD-{STEPS} at one radius, {MODEL}", SINGLE, task, rounds)
+    nets = {defense: _net(defense, dataset) for defense in given.defense or DEFENSES}
+    single = None
+    if not given.ours:
+        plain = next(iter(nets.values()))
+        task = Task(Counting(plain), x, predictions(plain, x, BATCH).argmax(1), (NOWHERE,))
+        single = _heat(f"floor: one PGD-{STEPS} at one radius, {MODEL}", SINGLE, task, rounds)
+    entrants = tuple(e for e in ENTRANTS if not given.ours or e not in PEERS)
     sweeps = []
     for defense, net in nets.items():
         task = Task(Counting(net), x, y, setup.radii)
-        sweeps.append(_heat(_title(defense, net, x, y), ENTRANTS, task, rounds))
+        sweeps.append(_heat(_title(defense, net, x, y), entrants, task, rounds))
     text = markdown(setup, single, sweeps)
     print(text)
     if given.write:

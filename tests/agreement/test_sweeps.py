@@ -132,7 +132,7 @@ def test_rounds_take_turns_on_a_net_left_as_found() -> None:
 
 def test_the_page_holds_every_ratio_and_names_what_was_not_run(tmp_path: Path) -> None:
     command = "python -m tests.agreement.sweeps --n 4"
-    setup = page.Setup(4, 3, (0.1, 0.25), ("ART",), command)
+    setup = page.Setup("mnist", 4, 3, (0.1, 0.25), ("ART",), command)
     floor = [Lap(2.0, 2.0, 40.0, 40.0, Curve(()))] * 3
     single = page.Heat("floor", {"floor": floor, "peer": PEER}, (0.5, 1.0))
     written = tmp_path / "page.md"
@@ -143,7 +143,7 @@ def test_the_page_holds_every_ratio_and_names_what_was_not_run(tmp_path: Path) -
         "Not run: ART (not installed).",
         "Load of the machine before and after: 0.00, 0.25.",
         "| peer | 6.000 | 5.000 to 15.000 | 6.000 | 100.0 | 100.0 |",
-        "| peer | 12.0 | 10.0 to 30.0 | 12.0 | 100.0 | 100.0 | 3 | 20.0 |",
+        "| peer | 12.0 | 10.0 to 30.0 | 12.0 | 100.0 | 100.0 | 0.8 x | 3 | 20.0 |",
         "| peer | ladder | 2.00 x | 2.00 to 6.00 | 3.00 x | 4.00 x | +2.00 | -4.00 |",
         "| peer | independent | 0.60 x | 0.50 to 1.50 | 1.00 x | 0.57 x | +0.00 | -5.00 |",
         "| ours: independent | ladder | 4.00 x | 3.33 to 4.00 | 3.00 x | 7.00 x | +2.00 | +1.00 |",
