@@ -20,6 +20,8 @@ from attacks.work import Judge, Samples, Setting, Settled
 
 REVISION = 2
 """Raised when a change of the loop changes outcomes."""
+CRAFTING = 1
+"""Raised when a change of `craft` changes what is trained on its points."""
 
 
 def sweep(

@@ -59,7 +59,7 @@ class AdversarialRecipe(CraftingRecipe):
         """See Defense; raises TrainingFailed for a collapse."""
         eps, norm = self.filled(workshop.classes)
         objective = self.objective(eps, norm, workshop)
-        net = workshop.fit(objective, {"defense": self.identity(), "engine": loop.REVISION})
+        net = workshop.fit(objective, {"defense": self.identity(), "engine": loop.CRAFTING})
         return Defended(predict=net, surrogate=net)
 
 

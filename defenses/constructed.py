@@ -140,7 +140,7 @@ class Construction:
     def identity(self) -> dict[str, Any]:
         """What it is, for digests."""
         fields = {k: repr(v) if isinstance(v, float) else v for k, v in asdict(self).items()}
-        return {**fields, "revision": self.revision, "engine": loop.REVISION}
+        return {**fields, "revision": self.revision, "engine": loop.CRAFTING}
 
     def count(self, size: int) -> int:
         """How many images are made of a split of that size; refuses more than it has."""

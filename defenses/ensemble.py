@@ -69,7 +69,7 @@ class Ensemble(AdversarialRecipe):
         eps, norm = self.filled(workshop.classes)
         objective = self.objective(eps, norm, workshop)
         digests = [checkpoint.digest(net.state_dict()) for net in objective.sources]
-        identity = {"defense": self.identity(), "engine": loop.REVISION, "sources": digests}
+        identity = {"defense": self.identity(), "engine": loop.CRAFTING, "sources": digests}
         net = workshop.fit(objective, identity)
         return Defended(predict=net, surrogate=net)
 

@@ -53,7 +53,7 @@ class Static(AdversarialRecipe):
         eps, norm = self.filled(workshop.classes)
         source = workshop.of(workshop.model).undefended()
         digest = checkpoint.digest(source.state_dict())
-        identity = {"defense": self.identity(), "engine": loop.REVISION, "source": digest}
+        identity = {"defense": self.identity(), "engine": loop.CRAFTING, "source": digest}
 
         def doubled(split: Split) -> Split:
             return self.augmented(source, split, eps, norm, workshop)

@@ -38,7 +38,8 @@ LEGEND = (
 Entries: percent of all images still classified right after so many forward queries per image at the
 eps above; 0: without attack; last: after the attack, whose last success was seen after the queries
 in the last column. A budget attack is taken as run at this eps alone (on a ladder, an image that
-fell at a smaller eps counts with the queries made there); a minimal attack's one run serves all
+fell at a smaller eps counts with the queries made there), but where attempts go on from one eps to
+another, with the queries made at all of them until then; a minimal attack's one run serves all
 eps. Gradients are not counted: a white-box attack's forward query mostly comes with a backward. Of
 transfer the looks at the target are counted, one per image that is tried: what its source is asked
 costs it nothing, and the labels that a substitute learns from stand in transfer.md.""",

@@ -106,6 +106,12 @@ ROWS = [
     Row(
         "autoattack:steps=20,version=rand", {"linf": 1.05}, quick="autoattack:steps=4,version=rand"
     ),
+    Row(
+        "cascade:attacks=[noise+[fmn:steps=60]]",
+        EXACT | {"l0": 1.5},
+        ONE_MORE,
+        "cascade:attacks=[[noise:samples=2]+[fmn:steps=20]]",
+    ),
     Row("square:queries=500", {"linf": 1.3, "l2": 2.0}, SEARCH, "square:queries=12"),
     Row(
         "square:queries=200,restarts=2,p=0.3,rescale=false",

@@ -334,9 +334,9 @@ def test_without_room_nothing_changes() -> None:
 
 
 @pytest.mark.parametrize(
-    "spec", ["square:queries=60", "pgd:steps=20", "autoattack:steps=3,queries=15"]
+    "spec", ["square:queries=60", "pgd:steps=6", "autoattack:steps=3,queries=15"]
 )
-@pytest.mark.parametrize("policy", ["ladder", "independent"])
+@pytest.mark.parametrize("policy", ["ladder", "bisect", "independent"])
 def test_the_anytime_curve_of_a_budget_attack_is_what_budgets_give(spec: str, policy: str) -> None:
     """`first` q says: with a budget of q the sample falls at this radius, with q - 1 it does not.
 
@@ -362,6 +362,20 @@ def test_the_anytime_curve_of_a_budget_attack_is_what_budgets_give(spec: str, po
             assert bool(alone.fooled[0]) == falls
         if policy == "ladder":
             assert (settled.first[rung:] <= queries).all()
+
+
+@pytest.mark.parametrize("policy", ["ladder", "bisect"])
+def test_an_attempt_that_goes_on_counts_what_was_asked_before(policy: str) -> None:
+    """Its start cost queries at other radii: all of them, until the success was seen."""
+    x, model = images(16), convolutional()
+    y = model(x).argmax(1)
+    results = swept("pgd:steps=20", model, x, y, [0.01, 0.02, 0.03, 0.06, 0.12], policy=policy)
+    fell = [settled for settled in results if settled.fooled.any()]
+    assert fell
+    for settled in fell:
+        rung = int(settled.fooled.argmax())
+        assert settled.spent[rung] <= settled.first[rung] <= settled.forward
+    assert any(settled.first[settled.fooled].min() > settled.spent.max() for settled in fell)
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,7 @@ SQUARE = "square:rescale=false"
 RADII = [0.01, 0.02, 0.03, 0.04]
 
 
-@pytest.mark.parametrize("policy", ["ladder", "independent"])
+@pytest.mark.parametrize("policy", ["ladder", "bisect", "independent"])
 def test_a_later_stage_sees_only_what_still_stands(policy: str) -> None:
     """Its queries are those of the second attack alone on the rungs that the first left."""
     model, x, y = curved()
@@ -104,6 +104,46 @@ def test_the_image_kept_is_the_one_of_the_lowest_radius() -> None:
             radius = torch.tensor([RADII[int(settled.fooled.argmax())]])
             assert norms.inside(settled.x_adv[None], x[[settled.sample]], radius, "linf").item()
             assert model(settled.x_adv[None]).argmax() != y[settled.sample]
+
+
+def test_a_cascade_goes_from_the_cheapest_to_the_dearest() -> None:
+    """A gradient counts as two forwards; what nobody knows comes last."""
+    recipe = attacks.get("cascade:attacks=[square+[pgd:steps=40]+fgsm+[noise:samples=3]]")
+    assert [stage.to_spec() for stage in recipe.stages("linf", 10)] == [
+        "noise:samples=3",
+        "fgsm",
+        "pgd",
+        "square",
+    ]
+    assert recipe.to_spec() == "cascade:attacks=[square+pgd+fgsm+[noise:samples=3]]"
+    assert attacks.get(recipe.to_spec()) == recipe
+    assert recipe.access == "gradient"
+    assert attacks.get("cascade:attacks=[square+simba]").access == "logits"
+    assert attacks.get("cascade:attacks=[[noise:samples=3]]").identity() != recipe.identity()
+
+
+@pytest.mark.parametrize("policy", ["ladder", "bisect", "independent"])
+def test_a_cascade_is_the_worst_case_of_its_attacks(policy: str) -> None:
+    """Per sample and radius, for fewer queries than they need apart."""
+    model, x, y = curved()
+    specs = ["fgsm", "pgd:steps=3", "bim:steps=4,alpha=0.02"]
+    recipe = attacks.get(f"cascade:attacks=[{'+'.join(f'[{spec}]' for spec in specs)}]")
+    work = work_of(x, y, RADII)
+    apart = [swept(spec, model, work, policy=policy) for spec in specs]
+    for both, *each in zip(swept(recipe, model, work, policy=policy), *apart, strict=True):
+        if policy == "independent":  # nothing drawn in pgd's place: its stage has its own seed
+            least = each[0].fooled | each[2].fooled
+        else:
+            least = np.maximum.accumulate(each[0].fooled | each[2].fooled)
+        assert (both.fooled >= least).all()
+        assert both.forward <= sum(one.forward for one in each)
+
+
+def test_a_cascade_refuses_what_its_attacks_refuse() -> None:
+    with pytest.raises(ValueError, match="knows the norms linf, l2, l1, got l0"):
+        attacks.get("cascade:attacks=[noise+pgd]").check("l0", 10)
+    with pytest.raises(ValueError, match="must need nothing but the model, got transfer"):
+        attacks.get("cascade:attacks=[noise+transfer]")
 
 
 @pytest.mark.parametrize(

@@ -78,7 +78,7 @@ def swept(spec: str, problem: Problem, radii: NDArray[np.float64], **options: st
     return sorted(settled, key=lambda s: s.sample)
 
 
-@pytest.mark.parametrize("policy", ["ladder", "independent"])
+@pytest.mark.parametrize("policy", ["ladder", "bisect", "independent"])
 @pytest.mark.parametrize(("norm", "spec"), [("l2", "fmn:steps=60"), ("l2", "lbfgs")])
 def test_one_run_fills_the_curve(norm: str, spec: str, policy: str) -> None:
     """The queries do not depend on the number of radii; an image is fooled wherever it lies in."""
