@@ -136,7 +136,8 @@ def evaluate(  # noqa: PLR0913  one keyword per setting
     tensors (x, y): x uint8 or floating in [0, 1], y integers. eps: a number, several, or a text
     such as `0:0.4:0.05`; by default the dataset's grid (own tensors have none). n: how many samples
     of the stratified test order, by default min(1000, all). query_budget: forward queries at most
-    per sample and radius. device: where to run, by default where
+    per sample and radius. sweep: ladder, bisect (whole curves for little more than one attack; see
+    README) or independent. device: where to run, by default where
     the model's parameters are. precision: of the search alone, fp32, bf16 (fp32 with a warning
     where the hardware has none), or auto (bf16 where a step of the model, timed once and kept in
     the cache, pays). out: a folder whose store is used and added to; by default nothing
