@@ -119,8 +119,8 @@ def run(  # noqa: PLR0913  one parameter per flag
     sweep: Annotated[
         str | None,
         typer.Option(
-            help="ladder (up; fooled at eps is fooled above), bisect (the curve for little more than "
-            "one attack) or independent. [default: ladder]"
+            help="ladder (up; fooled at eps is fooled above), bisect (the whole curve for little "
+            "more than one attack) or independent. [default: ladder]"
         ),
     ] = None,
     batch_size: Annotated[

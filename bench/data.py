@@ -6,6 +6,7 @@ chosen by `stratified_order`: it depends on images and labels alone, never on na
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -162,3 +163,9 @@ def fingerprint(train: Split | None, test: Split) -> str:
         digest.update(x.data)
         digest.update(y.data)
     return digest.hexdigest()
+
+
+@functools.lru_cache(maxsize=1)
+def dataset_of(text: str, root: Path | None) -> Dataset:
+    """A dataset by its spec; the last one is kept, as the units of a run share it."""
+    return load(text, root)

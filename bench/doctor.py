@@ -11,10 +11,10 @@ from pathlib import Path
 import torch
 
 from bench import __version__
+from bench.data import dataset_of
 from bench.datasets import datasets
 from bench.devices import threads
 from bench.errors import DataError
-from bench.evaluation import dataset_of
 from bench.sources import data_root as root_of
 from models.checkpoint import cache_folder
 

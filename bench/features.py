@@ -16,9 +16,8 @@ from torch import Tensor, nn
 from attacks import norms
 from bench import constructed, data
 from bench.datasets import budget
-from bench.devices import device_of, threads
+from bench.devices import device_of, numerics, threads
 from bench.errors import RequestError
-from bench.evaluation import numerics
 from bench.report.features import Scatter
 from bench.runner import provenance
 from bench.spec import Request, fraction, valid

@@ -15,9 +15,8 @@ from torch import Tensor, nn
 from attacks.base import Attack
 from attacks.registry import attacks
 from attacks.threat import ThreatModel
-from bench.devices import threads
+from bench.devices import numerics, threads
 from bench.errors import RequestError, StoreError
-from bench.evaluation import numerics
 from bench.features import Bench
 from bench.report.gan import OWN, PAIRS, SHOWN, TEST, Portrait, Source
 from bench.runner import provenance

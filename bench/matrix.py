@@ -28,8 +28,8 @@ from attacks.work import Setting
 from bench import __version__, data, devices
 from bench.api import own_split
 from bench.datasets import budget
+from bench.devices import numerics
 from bench.errors import RequestError
-from bench.evaluation import numerics
 from bench.report.tables import eps_text
 from bench.spec import parse_grid, valid
 from bench.supplies import Stock, origin

@@ -6,15 +6,17 @@ from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from attacks.base import Attack
+from attacks.oracles import Predict, frozen
 from attacks.registry import attacks
 from attacks.sourced import Sourced
-from bench import data, plan, supplies
-from bench.devices import numerics_of, threads
+from bench import data, memory, plan, supplies
+from bench.devices import numerics, numerics_of, threads
 from bench.errors import RequestError
-from bench.evaluation import behaviour, numerics
+from bench.outcomes import Images
 from bench.plan import AttackPart, DataPart, Part
 from bench.spec import ALL, valid
 from models import checkpoint, train
@@ -99,3 +101,18 @@ def attack_part_of(
     identity = {**attack.identity(), **supplies.identity(attack, dataset, root)}
     counted = (queries, attack.shared_queries)
     return AttackPart(attack.to_spec(), identity, attack.mode, attack.kind, *counted)
+
+
+def behaviour(predict: Predict, dataset: data.Dataset, n: int, shape: int, device: str) -> str:
+    """A digest of what a given model says of the evaluated images: its weights and its file may be
+    the same while it is not. Empty for a model that has no proper answer.
+    """
+    images = Images.of(dataset, n, torch.device(device))
+    try:
+        with frozen(predict):
+            return checkpoint.digest({"logits": images.answers(predict, shape)})
+    except Exception as err:  # noqa: BLE001  the same boundary: the cell will fail and say why
+        if not memory.ran_out(err) or shape == 1:
+            return ""
+    memory.release()
+    return behaviour(predict, dataset, n, shape // 2, device)

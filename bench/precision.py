@@ -24,8 +24,7 @@ from attacks.losses import CROSS_ENTROPY
 from attacks.oracles import Aim, Predict, held
 from attacks.pipelines import Witness
 from attacks.precision import Reduced, bears_rounding
-from bench.devices import threads
-from bench.evaluation import numerics
+from bench.devices import numerics, threads
 from bench.plan import BFLOAT16, FLOAT32, Numerics
 from models.nets import Shape
 

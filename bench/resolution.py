@@ -18,10 +18,10 @@ from attacks.pipelines import EOT
 from attacks.registry import attacks
 from attacks.sourced import GENERATOR, Sourced
 from bench import data, plan
+from bench.data import dataset_of
 from bench.datasets import budget
 from bench.devices import device_of, numerics_of
 from bench.errors import RequestError
-from bench.evaluation import dataset_of
 from bench.parts import attack_part_of, data_part_of, model_part_of, named_attacks
 from bench.plan import (
     CERTIFICATE,

@@ -22,8 +22,7 @@ from attacks.draws import Draws
 from attacks.oracles import frozen
 from attacks.pipelines import said
 from bench import memory, plan
-from bench.devices import name_of
-from bench.evaluation import numerics
+from bench.devices import name_of, numerics
 from bench.plan import Cell, Numerics, Part
 from models import checkpoint
 
