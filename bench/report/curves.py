@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.plan import CERTIFICATE
+from bench.report.derived import derived
 from bench.stats import Interval, wilson, wilson_bounds
 from bench.store import Record
 
@@ -119,7 +120,8 @@ class Curve:
         return self.clean is not None
 
 
-def curves(records: Iterable[Record]) -> list[Curve]:
+@derived
+def curves(records: Sequence[Record]) -> list[Curve]:
     """Every cell's curve, and after those of a group, where any is complete, its worst case.
 
     A group holds the cells that differ in attack and mode alone.

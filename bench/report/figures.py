@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -149,11 +150,12 @@ def series(curves: Sequence[Curve]) -> list[Series]:
     places = {text: place for place, text in enumerate(dict.fromkeys(pipelines))}
     kinds = {text: place for place, text in enumerate(dict.fromkeys(_singles(shown, attacks)))}
     members = [group(curve.of) for curve in shown]
+    sizes = Counter(members)
     made = []
     for curve, pipeline, attack, member in zip(shown, pipelines, attacks, members, strict=True):
         place, kind = places[pipeline], kinds.get(attack, -1)
         alone = len(places) == 1
-        bold = curve.is_worst or members.count(member) == 1
+        bold = curve.is_worst or sizes[member] == 1
         line, marker = _BOLD[place // len(PALETTE) % len(_BOLD)]
         colour = PALETTE[(kind if alone else place) % (len(PALETTE) - alone)]
         made.append(

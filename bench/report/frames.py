@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from bench.plan import OBLIVIOUS
 from bench.report.curves import Cost, Curve, attacked, by, curves, share, share_failed, worst
+from bench.report.derived import derived
 from bench.stats import ALPHA, mcnemar
 from bench.store import Record
 
@@ -198,7 +199,8 @@ class Entry:
         return float((worst(cells) > float(self.eps)).mean()) if cells else None
 
 
-def leaderboard(records: Iterable[Record]) -> pd.DataFrame:
+@derived
+def leaderboard(records: Sequence[Record]) -> pd.DataFrame:
     """One row per dataset, norm, model and defense, ranked by robust accuracy at the reference eps.
 
     The number is the share of samples right under every complete cell (any attack, mode, seed,
@@ -222,7 +224,8 @@ def leaderboard(records: Iterable[Record]) -> pd.DataFrame:
     return frame(rows, LEADERBOARD)
 
 
-def pipelines(records: Iterable[Record]) -> list[list[Record]]:
+@derived
+def pipelines(records: Sequence[Record]) -> list[list[Record]]:
     """The attacked cells of each row of the leaderboard."""
     return by(
         attacked(records),
@@ -318,7 +321,8 @@ def row_of(entry: Entry) -> dict[str, Any]:
     }
 
 
-def timing(records: Iterable[Record]) -> pd.DataFrame:
+@derived
+def timing(records: Sequence[Record]) -> pd.DataFrame:
     """One row per cell with its costs; empty where the cell failed or the time is not known.
 
     queries_per_s counts forward, backward and verify queries; training_s is the defended model's

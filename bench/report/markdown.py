@@ -52,21 +52,24 @@ def anytime(records: Sequence[Record]) -> str:
 def transfer(records: Sequence[Record]) -> str:
     """The document transfer.md, of the cells made on a source model."""
     table = sources.transfer(records)
-    made = [record for record in records if record.key in set(table["cell"])]
+    shown = set(table["cell"])
+    made = [record for record in records if record.key in shown]
     return _document("Transfer", sources.sections(table), sources.LEGEND, made)
 
 
 def modes(records: Sequence[Record]) -> str:
     """The document modes.md, of the defenses attacked in several modes."""
     table = handed.modes(records)
-    made = [record for record in records if record.key in set(table["cell"])]
+    shown = set(table["cell"])
+    made = [record for record in records if record.key in shown]
     return _document("Modes of attack", handed.sections(table), handed.legend(table), made)
 
 
 def detection(records: Sequence[Record]) -> str:
     """The document detection.md, of the cells whose detector was measured."""
     table = detectors.detection(records)
-    measured = [record for record in records if record.key in set(table["cell"])]
+    shown = set(table["cell"])
+    measured = [record for record in records if record.key in shown]
     return _document("Detection", detectors.sections(table), detectors.LEGEND, measured)
 
 
