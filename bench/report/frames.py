@@ -253,7 +253,9 @@ def _raised(cell: Record) -> Iterable[tuple[str, int]]:
 
 def reading_point(cells: Sequence[Record]) -> Fraction:
     """Where cells are read: at a reference eps that a grid holds, else at the largest of a grid."""
-    grid = {eps for cell in cells for eps in cell.eps}
+    # Most cells share one grid, as one object.
+    grids = {id(cell.eps): cell.eps for cell in cells}
+    grid = {eps for each in grids.values() for eps in each}
     wanted = {cell.reference for cell in cells if cell.reference is not None}
     return max(grid & wanted or grid)
 

@@ -130,16 +130,20 @@ def _made_by(records: Sequence[Record]) -> Iterable[str]:
 
 
 def _table(table: Table) -> str:
-    from tabulate import tabulate
-
+    """Aligned, each column two wider than its header at least; tabulate looks at the type of every
+    cell, which takes longer than all else of a long table.
+    """
     rows = [
-        [_bold(cell) if place in table.bold else escape(cell) for cell in row]
+        [(_bold(cell) if place in table.bold else escape(cell)).strip() for cell in row]
         for place, row in enumerate(table.rows)
     ]
-    align = ["left" if letter == "l" else "right" for letter in table.align]
-    return tabulate(
-        rows, list(table.header), tablefmt="github", colalign=align, disable_numparse=True
-    )
+    least = [len(name) + 2 for name in table.header]
+    columns = zip(*rows, strict=True) if rows else [()] * len(least)
+    widths = [max([low, *map(len, cells)]) for low, cells in zip(least, columns, strict=True)]
+    places = [f"{{:{'<' if a == 'l' else '>'}{w}}}" for a, w in zip(table.align, widths, strict=True)]
+    line = f"| {' | '.join(places)} |"
+    rule = f"|{'|'.join('-' * (width + 2) for width in widths)}|"
+    return "\n".join([line.format(*table.header), rule, *(line.format(*row) for row in rows)])
 
 
 def _bold(cell: str) -> str:
