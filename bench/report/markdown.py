@@ -22,6 +22,8 @@ from bench.store import Record
 WIDTH = 100
 """Columns of a terminal that the summary tries to fit."""
 _SHORTEST = 12
+_END = "\0"
+"""Between cells that are escaped together; no cell holds it."""
 _SPECIAL = re.compile(r"[\\`*|<]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
 
 
@@ -134,7 +136,7 @@ def _table(table: Table) -> str:
     cell, which takes longer than all else of a long table.
     """
     rows = [
-        [(_bold(cell) if place in table.bold else escape(cell)).strip() for cell in row]
+        [_bold(cell) for cell in row] if place in table.bold else _escaped(row)
         for place, row in enumerate(table.rows)
     ]
     least = [len(name) + 2 for name in table.header]
@@ -146,8 +148,13 @@ def _table(table: Table) -> str:
     return "\n".join([line.format(*table.header), rule, *(line.format(*row) for row in rows)])
 
 
+def _escaped(row: Sequence[str]) -> list[str]:
+    """The cells of a row, escaped together."""
+    return [cell.strip() for cell in escape(_END.join(row)).split(_END)]
+
+
 def _bold(cell: str) -> str:
-    return f"**{escape(cell)}**" if cell.strip() else cell
+    return f"**{escape(cell)}**" if cell.strip() else ""
 
 
 def summary(records: Sequence[Record]) -> str:
