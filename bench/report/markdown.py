@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from bench.grids import github
 from bench.report import anytime as curves_by_queries
 from bench.report import certified as proofs
 from bench.report import detection as detectors
@@ -132,20 +133,11 @@ def _made_by(records: Sequence[Record]) -> Iterable[str]:
 
 
 def _table(table: Table) -> str:
-    """Aligned, each column two wider than its header at least; tabulate looks at the type of every
-    cell, which takes longer than all else of a long table.
-    """
     rows = [
         [_bold(cell) for cell in row] if place in table.bold else _escaped(row)
         for place, row in enumerate(table.rows)
     ]
-    least = [len(name) + 2 for name in table.header]
-    columns = zip(*rows, strict=True) if rows else [()] * len(least)
-    widths = [max([low, *map(len, cells)]) for low, cells in zip(least, columns, strict=True)]
-    places = [f"{{:{'<' if a == 'l' else '>'}{w}}}" for a, w in zip(table.align, widths, strict=True)]
-    line = f"| {' | '.join(places)} |"
-    rule = f"|{'|'.join('-' * (width + 2) for width in widths)}|"
-    return "\n".join([line.format(*table.header), rule, *(line.format(*row) for row in rows)])
+    return github(table.header, rows, table.align)
 
 
 def _escaped(row: Sequence[str]) -> list[str]:
