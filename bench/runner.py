@@ -67,7 +67,7 @@ def provenance(device: str) -> dict[str, Any]:
             "python": platform.python_version(),
             **{name: version(name) for name in names},
         },
-        "processor": _processor(),
+        "processor": processor(),
         "gpu": torch.cuda.get_device_name(device) if device.startswith("cuda") else "",
         "threads": threads(),
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
@@ -75,7 +75,8 @@ def provenance(device: str) -> dict[str, Any]:
     }
 
 
-def _processor() -> str:
+def processor() -> str:
+    """The name of the processor, as far as the system tells."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.is_file() else []
     named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
@@ -94,8 +95,9 @@ def execute(
     todo = plan.missing(job.cells, store.blocks(cells))
     watcher.begin(todo)
     try:
+        known = provenance(job.device) if todo else {}
         for item in todo:
-            store.add(item.cell, provenance(job.device))
+            store.add(item.cell, known)
         for event in executor.run(job.units(todo), watcher.say):
             _note(event, cells, store, watcher)
     finally:

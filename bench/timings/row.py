@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Row:
-    """What was timed, on what, over what. seconds and floor_s are medians; ratio is the first over
-    the second; target is the most that the ratio should be, and queries the forward queries per
-    sample. None where a column does not apply.
+    """What was timed, on what, over what. seconds and floor_s are medians; target is the most that
+    their ratio should be; queries and floor_queries are forward queries per sample, peak_mb the
+    most megabytes held. None where a column does not apply.
     """
 
     part: str
@@ -20,6 +20,7 @@ class Row:
     floor_s: float
     target: float | None = None
     queries: float | None = None
+    floor_queries: float | None = None
     peak_mb: float | None = None
 
     @property

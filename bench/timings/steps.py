@@ -5,7 +5,7 @@ that the attack's definition needs, with frozen parameters, and nothing else.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,16 +46,15 @@ class Trial:
     target: float
     steps: dict[str, int] = dataclasses.field(default_factory=dict)
 
-    def recipe(self, net: str) -> StepAttack:
-        """The attack with the steps that it takes on this net."""
+    def recipe(self, net: str, most: int | None = None) -> StepAttack:
+        """The attack with the steps that it takes on this net, or at most so many."""
         recipe: StepAttack = attacks.get(self.spec)
-        return self.shortened(recipe, self.steps[net]) if self.steps else recipe
-
-    @staticmethod
-    def shortened(recipe: StepAttack, steps: int) -> StepAttack:
-        """The attack with so many steps, or queries where it takes no steps."""
-        changes: Any = {"steps" if hasattr(recipe, "steps") else "queries": steps}
-        return dataclasses.replace(recipe, **changes)
+        if not self.steps:
+            return recipe
+        count = self.steps[net] if most is None else min(most, self.steps[net])
+        changes: Any = {"steps" if hasattr(recipe, "steps") else "queries": count}
+        shortened: StepAttack = dataclasses.replace(recipe, **changes)  # type: ignore[type-var]
+        return shortened
 
 
 NETS = ("cnn_small", "cnn")
@@ -75,11 +74,14 @@ TRIALS = (
 
 @dataclass(frozen=True)
 class Subject:
-    """A net with frozen parameters, and images (BATCH, ...) with the labels that it gives them."""
+    """A net with frozen parameters, and images (BATCH, ...) with the labels that it gives them and
+    what their draws are keyed by.
+    """
 
     net: nn.Module
     x: Tensor
     y: Tensor
+    ids: Tensor
 
     @classmethod
     def of(cls, name: str, device: str = "cpu") -> Subject:
@@ -89,14 +91,14 @@ class Subject:
         net = net.to(device).eval().requires_grad_(requires_grad=False)
         x = torch.rand(BATCH, *SHAPE, generator=torch.Generator().manual_seed(0)).to(device)
         with torch.no_grad():
-            return cls(net, x, net(x).argmax(1))
+            return cls(net, x, net(x).argmax(1), sample_ids(x).to(device))
 
     def swept(self, recipe: StepAttack, norm: str) -> list[Settled]:
         """The attack as the loop runs it, every sample at one radius; without the clean pass and
         the re-check.
         """
         radius = FAR if recipe.kind == "minimal" else WITHIN
-        samples = Samples(self.x, self.y, sample_ids(self.x).to(self.x.device), np.array([radius]))
+        samples = Samples(self.x, self.y, self.ids, np.array([radius]))
         setting = Setting(norm, CLASSES, 0, BATCH)
         return list(sweep(recipe, self.net, _believing, samples, setting))
 
@@ -123,7 +125,7 @@ def passes(subject: Subject, recipe: StepAttack, norm: str) -> Passes:
         asked = recipe.horizon(radius, norm, CLASSES)
         return Passes(0, 0, asked) if recipe.access == "logits" else Passes(asked - 1, 1, 1)
     calls = Passed(subject.net)
-    Subject(calls, subject.x, subject.y).swept(recipe, norm)
+    dataclasses.replace(subject, net=calls).swept(recipe, norm)
     steps = calls.backwards // CLASSES
     return Passes(steps, CLASSES, calls.forwards - steps)
 
@@ -141,7 +143,7 @@ class Passed(nn.Module):
         self.forwards += 1
         logits: Tensor = self.net(x)
         if logits.requires_grad:
-            logits.register_hook(self._note)
+            logits.register_hook(self._note)  # type: ignore[no-untyped-call]
         return logits
 
     def _note(self, _: Tensor) -> None:
@@ -177,12 +179,14 @@ def pair(
     )
 
 
-def rows(rounds: int, device: str = "cpu") -> Iterator[Row]:
-    """Every trial on every net, warmed up once."""
-    for name in NETS:
+def rows(
+    rounds: int, *, nets: Sequence[str] = NETS, most: int | None = None, device: str = "cpu"
+) -> Iterator[Row]:
+    """Every trial on every net, with at most so many steps, warmed up once."""
+    for name in nets:
         subject = Subject.of(name, device)
         for trial in TRIALS:
-            recipe = trial.recipe(name)
+            recipe = trial.recipe(name, most)
             with held(subject.net):
                 attacked, bare = pair(subject, recipe, trial.norm)
                 bare()
