@@ -9,6 +9,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
+import bench.progress  # noqa: F401  its import draws from random, which no test may move
 from bench.cli import app
 from bench.listing import planned
 from bench.plan import AttackPart, Cell, DataPart, Numerics, Part, missing
