@@ -191,4 +191,4 @@ def test_of_too_many_curves_the_highest_worst_cases_are_drawn(record: MakeRecord
     assert all(each.curve.is_worst for each in drawn)
     assert [each.curve.of.defense for each in drawn] == [f"d{d}" for d in range(40)]
     drawing = figures.figure(frames.curves(cells))
-    assert "(the highest of 450 curves)" in drawing.axes[0].get_title(loc="left")
+    assert "(the highest of 450 curves)" in drawing.axes[0].get_title()
