@@ -14,7 +14,7 @@ from attacks import norms
 from attacks.base import StepAttack, Task, at_least
 from attacks.losses import CROSS_ENTROPY, Loss
 from attacks.oracles import Answer, Query
-from attacks.rows import where
+from attacks.rows import may_hold, where
 from attacks.targets import Aimed, Goal, Target, goal_of
 
 _MOMENTUM = 0.75
@@ -151,7 +151,9 @@ class Apgd(Aimed, StepAttack):
         phases = self._phases(state.norm)
         steps = _by_phase([count for _, count in phases], state.phase)
         look = state.goal.unset
-        points = torch.where(norms.expand(look, state.x), state.x, state.point)
+        points = state.point
+        if state.goal.target is not None:
+            points = torch.where(norms.expand(look, state.x), state.x, state.point)
         last = state.phase == len(phases) - 1
         return Query(
             points=points[:, None],
@@ -181,21 +183,24 @@ class Apgd(Aimed, StepAttack):
         radius = _by_phase([factor for factor, _ in phases], state.phase) * state.radius
         share, start = (_L1_SHARE, radius) if state.norm == "l1" else (_FIRST_SHARE, 2 * radius)
         window = _by_phase([_part(share, count) for _, count in phases], state.phase).long()
-        dense = norms.size(state.point - state.x, "l0")
+        previous, dense = state.previous, state.dense
+        if may_hold(first):
+            previous = torch.where(norms.expand(first, wide), state.point, previous)
+            dense = torch.where(first, norms.size(state.point - state.x, "l0"), dense)
         return replace(
             state,
             best=torch.where(wide, state.point, state.best),
             best_gradient=torch.where(wide, gradient, state.best_gradient),
             best_value=torch.where(better, value, state.best_value),
             last_value=value,
-            previous=torch.where(norms.expand(first, wide), state.point, state.previous),
+            previous=previous,
             checked_value=torch.where(first, value, state.checked_value),
             alpha=torch.where(first, start, state.alpha),
             window=torch.where(first, window, state.window),
             rises=torch.where(first, 0, state.rises + (value > state.last_value)),
             since=torch.where(first, 0, state.since + 1),
             halved=first | state.halved,
-            dense=torch.where(first, dense, state.dense),
+            dense=dense,
         )
 
     def _checked(self, state: ApgdState) -> tuple[ApgdState, Tensor]:
@@ -232,9 +237,11 @@ class Apgd(Aimed, StepAttack):
         """The next point; at the end of a phase the best one, moved into the next ball."""
         state, back = checked
         phases = self._phases(state.norm)
-        wide = norms.expand(back, state.point)
-        point = torch.where(wide, state.best, state.point)
-        gradient = torch.where(wide, state.best_gradient, gradient)
+        point = state.point
+        if may_hold(back):
+            wide = norms.expand(back, point)
+            point = torch.where(wide, state.best, point)
+            gradient = torch.where(wide, state.best_gradient, gradient)
         factors = [factor for factor, _ in phases]
         radius = _by_phase(factors, state.phase) * state.radius
         if state.norm == "l1":
@@ -264,7 +271,8 @@ class Apgd(Aimed, StepAttack):
         ahead = point + norms.expand(state.alpha, point) * direction
         ahead = norms.project(ahead, state.x, radius, state.norm)
         share = norms.expand(torch.where(state.count == 0, 1.0, _MOMENTUM), point)
-        moved = point + share * (ahead - point) + (1 - share) * (point - state.previous)
+        moved = ahead.sub_(point).mul_(share).add_(point)
+        moved.add_((point - state.previous).mul_(1 - share))
         return norms.project(moved, state.x, radius, state.norm)
 
     @staticmethod

@@ -59,8 +59,8 @@ class CarliniWagner(MarginTradeoff):
     def descend(self, state: TradeoffState, gradient: Tensor) -> TradeoffState:
         """See Tradeoff."""
         tanh = state.variable.tanh()
-        total = gradient + 2 * ((tanh + 1) / 2 - state.x)
-        slope = (1 - tanh**2) / 2
-        direction, memory = adam(total * slope, state.memory, state.step + 1)
+        total = tanh.add(1).div_(2).sub_(state.x).mul_(2).add_(gradient)
+        slope = tanh.square_().neg_().add_(1).div_(2)
+        direction, memory = adam(total.mul_(slope), state.memory, state.step + 1)
         variable = state.variable - self.lr * direction
         return replace(state, variable=variable, memory=memory)

@@ -92,9 +92,11 @@ class Ddn(Aimed, StepAttack):
         point = norms.to_box(state.x + delta)
         if self.levels is not None:
             point = (point * (self.levels - 1)).round() / (self.levels - 1)
+        if state.goal.target is not None:
+            point = torch.where(norms.expand(look, point), state.point, point)
         return replace(
             state,
-            point=torch.where(norms.expand(look, point), state.point, point),
+            point=point,
             size=torch.where(look, state.size, size),
             goal=state.goal.settled(logits),
             step=state.step + ~look,

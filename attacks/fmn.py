@@ -12,6 +12,7 @@ from attacks import norms
 from attacks.base import Kind, StepAttack, Task, at_least
 from attacks.losses import MARGIN, Loss
 from attacks.oracles import Answer, Query
+from attacks.rows import may_hold
 from attacks.schedules import cosine
 from attacks.targets import Aimed, Goal, Target, goal_of
 from attacks.threat import NORMS
@@ -102,7 +103,9 @@ class Fmn(Aimed, StepAttack):
     def ask(self, state: FmnState) -> Query:
         """The current point; the image where its logits name the target."""
         look = state.goal.unset
-        points = torch.where(norms.expand(look, state.x), state.x, state.point)
+        points = state.point
+        if state.goal.target is not None:
+            points = torch.where(norms.expand(look, state.x), state.x, state.point)
         differentiate = (state.step < self.steps) & ~look
         return Query(points[:, None], state.goal.aim(self.loss), ~state.done, differentiate)
 
@@ -120,12 +123,15 @@ class Fmn(Aimed, StepAttack):
         if state.norm == "l0":
             moved = norms.keep_largest(moved, state.x, radius)
         else:
-            wide = _widened(moved, state.x, radius, state.norm)
-            moved = torch.where(norms.expand(nearest < state.most, moved), moved, wide)
+            if may_hold(~found):
+                wide = _widened(moved, state.x, radius, state.norm)
+                moved = torch.where(norms.expand(found, moved), moved, wide)
             moved = norms.project(moved, state.x, radius, state.norm)
+        if state.goal.target is not None:
+            moved = torch.where(norms.expand(look, moved), state.point, moved)
         return replace(
             state,
-            point=torch.where(norms.expand(look, moved), state.point, moved),
+            point=moved,
             radius=torch.where(look, state.radius, radius),
             nearest=nearest,
             goal=state.goal.settled(logits),

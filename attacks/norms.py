@@ -184,8 +184,9 @@ def _placing(size: Callable[[Tensor], Tensor]) -> Callable[[Tensor, Tensor, Tens
         exact = delta.double()
         share = radius.double() / size(exact)[:, None].clamp(min=torch.finfo(torch.float64).tiny)
         exact = exact * share.clamp(max=1)
-        point = (x.double() + exact).to(x.dtype)
-        beyond = (point.double() - x.double()).abs() > exact.abs()
+        base = x.double()
+        point = (base + exact).to(x.dtype)
+        beyond = (point.double() - base).abs_() > exact.abs_()
         return torch.where(beyond, torch.nextafter(point, x), point).clamp_(*walls)
 
     return place
@@ -241,6 +242,7 @@ def _shrink_l2(a: Tensor, room: Tensor, radius: Tensor) -> Tensor:
     below.
     """
     scale = torch.zeros_like(radius)
+    steep, wall, reach = a.square(), room.square(), radius.square()
     before = None
     for _ in range(_L2_ROUNDS):
         stopped = scale * a >= room
@@ -248,8 +250,8 @@ def _shrink_l2(a: Tensor, room: Tensor, radius: Tensor) -> Tensor:
         if before is not None and a.device.type == "cpu" and torch.equal(stopped, before):
             break
         before = stopped
-        left = radius**2 - (room**2 * stopped).sum(1, keepdim=True)
-        free = (a**2 * ~stopped).sum(1, keepdim=True)
+        left = reach - (wall * stopped).sum(1, keepdim=True)
+        free = (steep * ~stopped).sum(1, keepdim=True)
         reached = (left.clamp(min=0) / free.clamp(min=torch.finfo(a.dtype).tiny)).sqrt()
         # Never back: rounding, or a wall met exactly at the radius, leaves nothing for the free.
         scale = torch.maximum(scale, reached.clamp(max=1))

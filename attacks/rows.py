@@ -28,6 +28,13 @@ def rows_of(tree: Any, change: Callable[[Tensor, Any], Any], other: Any = None) 
     return tree
 
 
+def may_hold(which: Tensor) -> bool:
+    """Whether a row of `which` (N,) may hold; on an accelerator, which the question would stall,
+    always so.
+    """
+    return which.device.type != "cpu" or bool(which.any())
+
+
 def where(which: Tensor, one: Any, other: Any) -> Any:
     """The rows of the first tree where `which` (N,) holds, else those of the second."""
     return rows_of(one, lambda a, b: torch.where(norms.expand(which, a), a, b), other)

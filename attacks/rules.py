@@ -78,8 +78,8 @@ def adam(gradient: Tensor, memory: Memory, step: Tensor) -> tuple[Tensor, Memory
     """Adam's direction (N, ...) with bias correction, and its moments (Kingma and Ba 2015,
     arXiv:1412.6980); step (N,) counts from 1.
     """
-    mean = _FIRST * memory[0] + (1 - _FIRST) * gradient
-    square = _SECOND * memory[1] + (1 - _SECOND) * gradient**2
+    mean = memory[0].mul(_FIRST).add_(gradient.mul(1 - _FIRST))
+    square = memory[1].mul(_SECOND).add_(gradient.square().mul_(1 - _SECOND))
     unbiased = mean / norms.expand(1 - _FIRST**step, mean)
-    scale = (square / norms.expand(1 - _SECOND**step, square)).sqrt()
-    return unbiased / (scale + _SMALL), (mean, square)
+    scale = (square / norms.expand(1 - _SECOND**step, square)).sqrt_().add_(_SMALL)
+    return unbiased.div_(scale), (mean, square)

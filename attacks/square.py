@@ -116,10 +116,7 @@ class Square(StepAttack):
     def level(self, step: Tensor) -> Tensor:
         """How often (N,) the share has been halved before query number `step` (N,)."""
         scaled = step * _SCHEDULED // self.queries if self.rescale else step
-        passed = torch.zeros_like(step)
-        for after in _HALVED_AFTER:
-            passed = passed + (scaled > after)
-        return passed
+        return torch.bucketize(scaled, _halvings(step.device))
 
     def sides(self, height: int, width: int, norm: str) -> list[int]:
         """The side of the square at each level; under l2 odd."""
@@ -245,6 +242,12 @@ def _tiles(task: Task) -> Tensor:
 def _spread(tiles: Tensor, side: int) -> Tensor:
     """Tiles (N, C, h, w) as (N, C, h side, w side)."""
     return tiles.repeat_interleave(side, 2).repeat_interleave(side, 3)
+
+
+@functools.lru_cache(maxsize=8)
+def _halvings(device: torch.device) -> Tensor:
+    """The queries after which the share is halved; made once, as _sides."""
+    return torch.tensor(_HALVED_AFTER, device=device)
 
 
 @functools.lru_cache(maxsize=8)

@@ -14,7 +14,7 @@ from attacks import norms
 from attacks.base import Kind, StepAttack, Task, at_least
 from attacks.losses import MARGIN, Loss
 from attacks.oracles import Answer, Query
-from attacks.rows import where
+from attacks.rows import may_hold, where
 from attacks.targets import Aimed, Goal, Target, goal_of
 
 _UNBOUNDED = 1e15
@@ -158,7 +158,8 @@ class Tradeoff(Aimed, StepAttack):
         """The points of the variable; the image where its logits name the target."""
         look = state.goal.unset
         points = self.points_of(state)
-        points = torch.where(norms.expand(look, points), state.x[:, None], points)
+        if state.goal.target is not None:
+            points = torch.where(norms.expand(look, points), state.x[:, None], points)
         aim = state.goal.aim(self.loss)
         return Query(points, aim, ~state.done, (state.step < self.steps) & ~look)
 
@@ -174,12 +175,13 @@ class Tradeoff(Aimed, StepAttack):
         succeeded = state.succeeded | (torch.stack(hit).any(0) & settled)
         value = answer.value[:, 0]
         # Nothing is gained by more confidence than asked for.
-        sure = norms.expand(self._is_spent(value), state.x)
-        gradient = torch.where(sure, 0, -answer.gradient)
-        moved = self.descend(state, norms.expand(state.weight.value, gradient) * gradient)
+        weight = torch.where(self._is_spent(value), 0, -state.weight.value)
+        moved = self.descend(state, norms.expand(weight, state.x) * answer.gradient)
         moved = replace(moved, step=state.step + 1, succeeded=succeeded)
         over = state.step >= self.steps
-        following = where(over, self._next_round(state, succeeded), moved)
+        following = moved
+        if may_hold(over):
+            following = where(over, self._next_round(state, succeeded), moved)
         kept: Any = where(look, state, following) if state.goal.target is not None else following
         result: TradeoffState = replace(kept, goal=goal)
         return result

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from bench import __version__, features_cli, gan_cli
+from bench import __version__, features_cli, gan_cli, time_cli
 from bench.errors import BenchError, RequestError
 from bench.features_cli import INTERRUPTED
 
@@ -37,6 +37,7 @@ app = typer.Typer(
 )
 app.add_typer(features_cli.app)
 app.command()(gan_cli.gan)
+app.command()(time_cli.time)
 
 Out = Annotated[
     Path, typer.Option(help="Folder of the store, tables and figures.", show_default=True)

@@ -8,6 +8,7 @@ import itertools
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 
+from bench.grids import github
 from bench.plan import Cell, missing
 from models.registry import Description, Registry
 
@@ -97,8 +98,6 @@ def planned(cells: Sequence[Cell], stored: Mapping[str, Sequence[int]]) -> str:
     """What a run would do: a row per cell with the blocks that are stored already (numbers by key),
     and the forward queries it makes at most.
     """
-    from tabulate import tabulate
-
     todo = {item.cell.key: len(item.blocks) for item in missing(cells, stored)}
     rows = [
         (
@@ -107,15 +106,15 @@ def planned(cells: Sequence[Cell], stored: Mapping[str, Sequence[int]]) -> str:
             cell.defense.text,
             f"{cell.attack.text} ({cell.attack.mode})",
             cell.norm,
-            len(cell.eps),
-            cell.seed,
-            cell.data.n,
+            str(len(cell.eps)),
+            str(cell.seed),
+            str(cell.data.n),
             f"{cell.blocks - todo.get(cell.key, 0)}/{cell.blocks}",
             _most_queries(cell, todo.get(cell.key, 0)),
         )
         for cell in cells
     ]
-    table = tabulate(rows, headers=_PLANNED, tablefmt="github", disable_numparse=True)
+    table = github(_PLANNED, rows, "l" * len(_PLANNED))
     done = len(cells) - len(todo)
     return f"{table}\n\n{len(cells)} cells, {done} stored, {len(todo)} to run; nothing was run"
 

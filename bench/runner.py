@@ -99,8 +99,9 @@ def execute(
     sweep = _Sweep(job, store, watcher)
     try:
         while todo:
+            known = provenance(job.device)
             for item in todo:
-                store.add(item.cell, provenance(job.device))
+                store.add(item.cell, known)
             for event in executor.run(sweep.job.units(todo), watcher.say):
                 sweep.note(event)
             todo = sweep.again()

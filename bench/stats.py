@@ -7,6 +7,7 @@ bound on the true one).
 
 from __future__ import annotations
 
+import functools
 import math
 import statistics
 from collections.abc import Sequence
@@ -48,20 +49,38 @@ def wilson_bounds(
     successes: ArrayLike, n: int, alpha: float = ALPHA
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Lower and upper Wilson bounds, elementwise, in the shape of successes."""
-    return _bounds(successes, n, alpha, "wilson")
+    counts = _checked(successes, n, alpha)
+    crit = _critical(alpha)
+    share, spread = counts / n, crit**2
+    scale = 1 + spread / n
+    centre = (share + spread / (2 * n)) / scale
+    reach = crit * np.sqrt(share * (1.0 - share) / n + spread / (4.0 * n**2)) / scale
+    return _exact_at_ends(counts, n, np.clip(centre - reach, 0, 1), np.clip(centre + reach, 0, 1))
+
+
+@functools.lru_cache
+def _critical(alpha: float) -> Any:
+    """The standard normal quantile of a two-sided interval."""
+    # scipy.stats takes a second to import, for the same numbers.
+    from scipy.special import ndtri
+
+    return -ndtri(alpha / 2)
 
 
 def clopper_pearson(successes: int, n: int, alpha: float = ALPHA) -> Interval:
     """The share successes / n with its exact interval of confidence at least 1 - alpha (Clopper,
     Pearson 1934), wider than Wilson's: for what is said to be guaranteed.
     """
-    low, high = _bounds(successes, n, alpha, "beta")
+    counts = _checked(successes, n, alpha)
+    from statsmodels.stats.proportion import proportion_confint
+
+    bounds: Any = proportion_confint(counts, n, alpha=alpha, method="beta")
+    low, high = _exact_at_ends(counts, n, *(np.asarray(bound, np.float64) for bound in bounds))
     return Interval(int(successes) / int(n), float(low), float(high))
 
 
-def _bounds(
-    successes: ArrayLike, n: int, alpha: float, method: str
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _checked(successes: ArrayLike, n: int, alpha: float) -> NDArray[np.float64]:
+    """The successes as an array; refuses what no interval is defined for."""
     counts: NDArray[np.float64] = np.asarray(successes, dtype=np.float64)
     if n < 1:
         raise ValueError(f"n must be at least 1, got {n}")
@@ -69,11 +88,13 @@ def _bounds(
         raise ValueError(f"alpha must lie between 0 and 1, got {alpha}")
     if np.any(counts < 0) or np.any(counts > n):
         raise ValueError(f"successes must lie in 0 .. n = {n}, got {counts}")
-    from statsmodels.stats.proportion import proportion_confint
+    return counts
 
-    bounds: Any = proportion_confint(counts, n, alpha=alpha, method=method)
-    low, high = (np.asarray(bound, dtype=np.float64) for bound in bounds)
-    # exact at the ends, where rounding would leave 1e-18
+
+def _exact_at_ends(
+    counts: NDArray[np.float64], n: int, low: NDArray[np.float64], high: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The bounds, 0 and 1 where rounding would leave 1e-18."""
     return np.where(counts == 0, 0.0, low), np.where(counts == n, 1.0, high)
 
 
@@ -108,6 +129,11 @@ def mcnemar(
     only_second = int(np.sum(second > first))
     if only_first + only_second == 0:
         return 1.0
-    from scipy.stats import binomtest
+    return _sign_test(min(only_first, only_second), only_first + only_second)
 
-    return float(binomtest(only_first, only_first + only_second, 0.5).pvalue)
+
+def _sign_test(fewer: int, n: int) -> float:
+    """Two-sided p-value of so few of n where half are expected: both tails are alike."""
+    from scipy.special import bdtr
+
+    return min(1.0, 2.0 * float(bdtr(fewer, n, 0.5)))

@@ -8,6 +8,7 @@ all. Several processes may write the same store. Every table the product shows i
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -332,7 +333,7 @@ class Store:
             mode=row["mode"],
             kind=row["kind"],
             norm=row["norm"],
-            eps=tuple(Fraction(e) for e in json.loads(row["eps"])),
+            eps=_grid(row["eps"]),
             reference=None if row["reference"] is None else Fraction(row["reference"]),
             seed=row["seed"],
             sweep=row["sweep"],
@@ -347,6 +348,12 @@ class Store:
             samples={name: np.concatenate([part[name] for part in parts]) for name in names},
             identity=json.loads(row["identity"]),
         )
+
+
+@functools.lru_cache(maxsize=64)
+def _grid(text: str) -> tuple[Fraction, ...]:
+    """The radii of a stored text; one object for all cells that share them."""
+    return tuple(Fraction(e) for e in json.loads(text))
 
 
 def _write_ahead(db: sqlite3.Connection) -> None:

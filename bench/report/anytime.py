@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from bench.report.curves import attacked, by
+from bench.report.derived import derived
 from bench.report.frames import FLOAT, INT, TEXT, frame, reading_point
 from bench.report.tables import Section, Table, board, board_title, percent
 from bench.store import Record
@@ -48,7 +49,8 @@ _STEPS = (1, 2, 5)
 _SHOWN = (0, 1, 10, 100, 1_000, 10_000, 100_000)
 
 
-def anytime(records: Iterable[Record]) -> pd.DataFrame:
+@derived
+def anytime(records: Sequence[Record]) -> pd.DataFrame:
     """One row per complete cell and number of forward queries per image: the table anytime.
 
     accuracy is the share of all images right after so many queries at the reference eps (where the

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.plan import CERTIFICATE
+from bench.report.derived import derived
 from bench.stats import Interval, wilson, wilson_bounds
 from bench.store import Record
 
@@ -125,7 +126,8 @@ class Curve:
         return self.clean is not None
 
 
-def curves(records: Iterable[Record]) -> list[Curve]:
+@derived
+def curves(records: Sequence[Record]) -> list[Curve]:
     """Every cell's curve, and after those of a group, where any is complete, its worst case.
 
     A group holds the cells that differ in attack, mode and the precision of the search alone: all
@@ -186,9 +188,11 @@ def _curve(
 ) -> Curve:
     fooled_at = worst(cells)
     n, grid = len(fooled_at), [float(eps) for eps in cells[0].eps]
-    right = np.array([(fooled_at > eps).mean(axis=1).sum() for eps in grid])
-    low, high = wilson_bounds(right, n)
-    clean = share(fooled_at > 0)
+    standing = fooled_at > np.array([*grid, 0.0])[:, None, None]
+    shares = standing.mean(axis=2).sum(axis=1)
+    (*low, low_clean), (*high, high_clean) = wilson_bounds(shares, n)
+    right = shares[:-1]
+    clean = Interval(float(shares[-1]) / n, float(low_clean), float(high_clean))
     cost = Cost.of(cells)
     single = cells[0] if cell else None
     return Curve(
@@ -197,8 +201,8 @@ def _curve(
         mode=mode,
         precision="+".join(sorted({each.precision for each in cells})),
         accuracy=right / n,
-        low=low,
-        high=high,
+        low=np.array(low),
+        high=np.array(high),
         clean=clean,
         cost=cost,
         cell=cell,
@@ -207,7 +211,7 @@ def _curve(
         refused=None if single is None else refused_share(single),
         median_distance=None if single is None else median_distance(single),
         draws=fooled_at.shape[1],
-        worst_draw=np.array([(fooled_at > eps).all(axis=1).mean() for eps in grid]),
+        worst_draw=standing[:-1].all(axis=2).mean(axis=1),
     )
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,10 @@ PREFIX = "accuracy_vs_eps_"
 """Every figure's file is called PREFIX, dataset, norm."""
 CROWDED = 8
 """Above this many series single attacks are drawn thin, without bands."""
+MOST = 400
+"""Above this many series only worst cases are drawn: nobody tells so many apart."""
+_KEPT = 40
+"""Of so many worst cases, the highest ones, that many are drawn then."""
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 """Okabe and Ito's colours for every kind of colour vision, less the yellow, faint on white."""
 _MARKERS = ("s", "^", "D", "v", "P", "X", "<", ">", "p", "h")
@@ -129,7 +134,9 @@ def figure(curves: Sequence[Curve]) -> Figure:
     drawing = Figure(figsize=(_WIDTH, _HEIGHT), layout="constrained")
     axes = drawing.add_subplot()
     of = shown[0].curve.of
-    axes.set_title(f"{of.dataset}: accuracy under {of.norm} attacks", pad=10)
+    complete = sum(curve.is_complete for curve in curves)
+    part = f" (the highest of {complete:,} curves)" if len(shown) < complete > MOST else ""
+    axes.set_title(f"{of.dataset}: accuracy under {of.norm} attacks{part}", pad=10)
     if len(radii) == 1:
         _draw_rows(axes, shown, failed, radii.pop())
         drawing.set_figheight(1.1 + 1.5 * _LINE * sum(_lines(label) for label in _row_labels(axes)))
@@ -144,16 +151,17 @@ def figure(curves: Sequence[Curve]) -> Figure:
 
 def series(curves: Sequence[Curve]) -> list[Series]:
     """What is drawn: every complete curve, but no worst case over a single attack."""
-    shown = [c for c in curves if c.is_complete and not (c.is_worst and c.attacks == 1)]
+    shown = _chosen([c for c in curves if c.is_complete and not (c.is_worst and c.attacks == 1)])
     pipelines, attacks = _pipelines(shown), _attacks(shown)
     places = {text: place for place, text in enumerate(dict.fromkeys(pipelines))}
     kinds = {text: place for place, text in enumerate(dict.fromkeys(_singles(shown, attacks)))}
     members = [group(curve.of) for curve in shown]
+    sizes = Counter(members)
     made = []
     for curve, pipeline, attack, member in zip(shown, pipelines, attacks, members, strict=True):
         place, kind = places[pipeline], kinds.get(attack, -1)
         alone = len(places) == 1
-        bold = curve.is_worst or members.count(member) == 1
+        bold = curve.is_worst or sizes[member] == 1
         line, marker = _BOLD[place // len(PALETTE) % len(_BOLD)]
         colour = PALETTE[(kind if alone else place) % (len(PALETTE) - alone)]
         made.append(
@@ -169,6 +177,16 @@ def series(curves: Sequence[Curve]) -> list[Series]:
             )
         )
     return made
+
+
+def _chosen(shown: list[Curve]) -> list[Curve]:
+    """All of them, or where they are too many the highest worst cases, in their order."""
+    if len(shown) <= MOST:
+        return shown
+    worst = [curve for curve in shown if curve.is_worst] or shown
+    highest = sorted(worst, key=lambda curve: -float(curve.accuracy.mean()))[:_KEPT]
+    kept = set(map(id, highest))
+    return [curve for curve in worst if id(curve) in kept]
 
 
 def _singles(curves: Sequence[Curve], attacks: Sequence[str]) -> list[str]:

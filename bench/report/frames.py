@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from bench.plan import OBLIVIOUS
 from bench.report.curves import Cost, Curve, attacked, by, curves, share, share_failed, worst
+from bench.report.derived import derived
 from bench.stats import ALPHA, mcnemar
 from bench.store import Record
 
@@ -202,7 +203,8 @@ class Entry:
         return float((worst(cells) > float(self.eps)).mean()) if cells else None
 
 
-def leaderboard(records: Iterable[Record]) -> pd.DataFrame:
+@derived
+def leaderboard(records: Sequence[Record]) -> pd.DataFrame:
     """One row per dataset, norm, model and defense, ranked by robust accuracy at the reference eps.
 
     The number is the share of samples right under every complete cell (any attack, mode, seed,
@@ -226,7 +228,8 @@ def leaderboard(records: Iterable[Record]) -> pd.DataFrame:
     return frame(rows, LEADERBOARD)
 
 
-def pipelines(records: Iterable[Record]) -> list[list[Record]]:
+@derived
+def pipelines(records: Sequence[Record]) -> list[list[Record]]:
     """The attacked cells of each row of the leaderboard."""
     return by(
         attacked(records),
@@ -254,7 +257,9 @@ def _raised(cell: Record) -> Iterable[tuple[str, int]]:
 
 def reading_point(cells: Sequence[Record]) -> Fraction:
     """Where cells are read: at a reference eps that a grid holds, else at the largest of a grid."""
-    grid = {eps for cell in cells for eps in cell.eps}
+    # Most cells share one grid, as one object.
+    grids = {id(cell.eps): cell.eps for cell in cells}
+    grid = {eps for each in grids.values() for eps in each}
     wanted = {cell.reference for cell in cells if cell.reference is not None}
     return max(grid & wanted or grid)
 
@@ -322,7 +327,8 @@ def row_of(entry: Entry) -> dict[str, Any]:
     }
 
 
-def timing(records: Iterable[Record]) -> pd.DataFrame:
+@derived
+def timing(records: Sequence[Record]) -> pd.DataFrame:
     """One row per cell with its costs; empty where the cell failed or the time is not known.
 
     queries_per_s counts forward, backward and verify queries; training_s is the defended model's

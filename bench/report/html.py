@@ -8,13 +8,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from itertools import count, takewhile
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bench.report import figures, frames, gallery, learning, modes, tables, tradeoff
 from bench.report.curves import by
 from bench.report.tables import Section, Table
 from bench.store import Record
 
+if TYPE_CHECKING:
+    from markupsafe import Markup
+
+_END = "\0"
+"""Between cells that are escaped together; no cell holds it."""
 _TEMPLATE = "report.html.j2"
 
 
@@ -63,9 +68,26 @@ def page(records: Sequence[Record], drawn: Mapping[str, str]) -> str:
             logs=_logs(records),
             cells=len(records),
             failed=sum(bool(record.failure) for record in records),
+            cells_of=_cells,
         )
         + "\n"
     )
+
+
+def _cells(row: Sequence[str], align: str) -> Markup:
+    """The cells of a row, numbers broken before their interval alone; a long table takes a template
+    ten times as long.
+    """
+    from markupsafe import Markup, escape
+
+    made = []
+    for cell, side in zip(str(escape(_END.join(row))).split(_END), align, strict=True):
+        if side == "l":
+            made.append(f'<td class="left">{cell}</td>')
+        else:
+            text = cell.replace(" [", "\n[").replace(", ", ",\u00a0")
+            made.append(f"<td>{text}</td>")
+    return Markup("".join(made))  # noqa: S704  its texts escaped above
 
 
 def _settings(records: Sequence[Record], drawn: Mapping[str, str]) -> list[Setting]:

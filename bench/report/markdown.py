@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from bench.grids import github
 from bench.report import anytime as curves_by_queries
 from bench.report import certified as proofs
 from bench.report import detection as detectors
@@ -22,6 +23,8 @@ from bench.store import Record
 WIDTH = 100
 """Columns of a terminal that the summary tries to fit."""
 _SHORTEST = 12
+_END = "\0"
+"""Between cells that are escaped together; no cell holds it."""
 _SPECIAL = re.compile(r"[\\`*|<]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
 
 
@@ -52,21 +55,24 @@ def anytime(records: Sequence[Record]) -> str:
 def transfer(records: Sequence[Record]) -> str:
     """The document transfer.md, of the cells made on a source model."""
     table = sources.transfer(records)
-    made = [record for record in records if record.key in set(table["cell"])]
+    shown = set(table["cell"])
+    made = [record for record in records if record.key in shown]
     return _document("Transfer", sources.sections(table), sources.LEGEND, made)
 
 
 def modes(records: Sequence[Record]) -> str:
     """The document modes.md, of the defenses attacked in several modes."""
     table = handed.modes(records)
-    made = [record for record in records if record.key in set(table["cell"])]
+    shown = set(table["cell"])
+    made = [record for record in records if record.key in shown]
     return _document("Modes of attack", handed.sections(table), handed.legend(table), made)
 
 
 def detection(records: Sequence[Record]) -> str:
     """The document detection.md, of the cells whose detector was measured."""
     table = detectors.detection(records)
-    measured = [record for record in records if record.key in set(table["cell"])]
+    shown = set(table["cell"])
+    measured = [record for record in records if record.key in shown]
     return _document("Detection", detectors.sections(table), detectors.LEGEND, measured)
 
 
@@ -127,20 +133,20 @@ def _made_by(records: Sequence[Record]) -> Iterable[str]:
 
 
 def _table(table: Table) -> str:
-    from tabulate import tabulate
-
     rows = [
-        [_bold(cell) if place in table.bold else escape(cell) for cell in row]
+        [_bold(cell) for cell in row] if place in table.bold else _escaped(row)
         for place, row in enumerate(table.rows)
     ]
-    align = ["left" if letter == "l" else "right" for letter in table.align]
-    return tabulate(
-        rows, list(table.header), tablefmt="github", colalign=align, disable_numparse=True
-    )
+    return github(table.header, rows, table.align)
+
+
+def _escaped(row: Sequence[str]) -> list[str]:
+    """The cells of a row, escaped together."""
+    return [cell.strip() for cell in escape(_END.join(row)).split(_END)]
 
 
 def _bold(cell: str) -> str:
-    return f"**{escape(cell)}**" if cell.strip() else cell
+    return f"**{escape(cell)}**" if cell.strip() else ""
 
 
 def summary(records: Sequence[Record]) -> str:

@@ -11,6 +11,7 @@ import pandas as pd
 
 from bench.plan import OBLIVIOUS
 from bench.report.curves import WORST, Cost, by, share
+from bench.report.derived import derived
 from bench.report.frames import FLOAT, INT, TEXT, Entry, frame, pipelines, reading_point, row_of
 from bench.report.tables import (
     Section,
@@ -93,7 +94,8 @@ says nothing about robustness: its attack had nowhere to go.""",
 _BASELINE = "none"
 
 
-def modes(records: Iterable[Record]) -> pd.DataFrame:
+@derived
+def modes(records: Sequence[Record]) -> pd.DataFrame:
     """One row per cell of a defense attacked in at least two modes, then the worst case over them;
     the undefended model's rows come before. Empty where there is no such defense.
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from bench.report.curves import by
-from bench.report.figures import PALETTE, drawn, named
+from bench.report.figures import MOST, PALETTE, drawn, named
 from bench.report.tables import board, board_title
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ _WIDTH, _HEIGHT, _LINE = 7.6, 2.6, 0.2
 """Inches: the figure, a panel, a line of the legend."""
 _LINES: tuple[Any, ...] = ("-", "--", ":", "-.")
 _COLUMNS = 2
+_FEW = 100
+"""Lines that are drawn where there are more than anybody tells apart."""
 
 Row = Mapping[Hashable, Any]
 
@@ -44,13 +47,16 @@ def figure(rows: Sequence[Row]) -> Figure:
     """The figure of rows under one heading: steps down, as each attack goes on."""
     from matplotlib.figure import Figure
 
-    panels = by(rows, lambda row: (row["model"], row["defense"]))
+    every = by(rows, lambda row: (row["model"], row["defense"]))
+    panels = _first(every)
+    rows = [row for panel in panels for row in panel]
     names = list(dict.fromkeys(row["attack"] for row in rows))
     columns = min(len(panels), _COLUMNS)
     lines = -(-len(panels) // columns)
     drawing = Figure(figsize=(_WIDTH, _HEIGHT * lines), layout="constrained")
     grid = drawing.subplots(lines, columns, squeeze=False, sharey=True).flatten()
-    drawing.suptitle(board_title(rows[0]), x=0.01, ha="left", fontsize=11)
+    part = f" (the first {len(panels)} of {len(every)} models)" if len(panels) < len(every) else ""
+    drawing.suptitle(board_title(rows[0]) + part, x=0.01, ha="left", fontsize=11)
     handles: dict[str, Any] = {}
     most = max(int(row["queries"]) for row in rows)
     for axes, panel in zip(grid, panels, strict=False):
@@ -76,3 +82,11 @@ def figure(rows: Sequence[Row]) -> Figure:
     drawing.legend(handles.values(), handles, loc="outside lower center", ncols=wide)
     drawing.set_figheight(_HEIGHT * lines + 0.5 + _LINE * -(-len(handles) // wide))
     return drawing
+
+
+def _first(panels: Sequence[Sequence[Row]]) -> list[Sequence[Row]]:
+    """The panels; where all of them hold too many lines, the first that hold few, at least one."""
+    lines = list(itertools.accumulate(len({row["cell"] for row in panel}) for panel in panels))
+    if lines[-1] <= MOST:
+        return list(panels)
+    return list(panels[: max(sum(count <= _FEW for count in lines), 1)])

@@ -12,6 +12,7 @@ import pandas as pd
 
 from bench.report import frames
 from bench.report.curves import by
+from bench.report.derived import derived
 from bench.report.frames import FLOAT, INT, TEXT, frame
 from bench.report.tables import Section, Table, board, board_title, count, interval_text, percent
 from bench.report.tables import seconds as seconds_text
@@ -61,6 +62,7 @@ bound.""",
 )
 
 
+@derived
 def seeds(records: Sequence[Record]) -> pd.DataFrame:
     """One row per dataset, norm, eps, query budget, n, model and defense, seed= left out of both.
 

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from bench.report.curves import Cost, attacked, by, median_distance, refused_share
+from bench.report.derived import derived
 from bench.report.frames import FLOAT, INT, TEXT, frame, reading_point
 from bench.report.tables import Section, Table, board, board_title, robust_text, seconds
 from bench.stats import wilson
@@ -89,7 +90,8 @@ class _Runs:
         return (*who, bool(of.failure), share, *missing, of.attack, of.mode)
 
 
-def attacks(records: Iterable[Record]) -> pd.DataFrame:
+@derived
+def attacks(records: Sequence[Record]) -> pd.DataFrame:
     """One row per dataset, norm, defended model, attack and mode, and one for its failed seeds.
 
     Accuracies are fractions, at the reference eps where a grid of the attack holds it, else at the

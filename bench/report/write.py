@@ -26,6 +26,7 @@ from bench.report import (
     tradeoff,
     transfer,
 )
+from bench.report.derived import remembered
 from bench.report.markdown import summary
 from bench.store import Record
 
@@ -36,6 +37,16 @@ FIGURES = "figures"
 
 def write(records: Sequence[Record], folder: Path) -> list[Path]:
     """Writes every derived file, removes figures that are no longer made; returns the files."""
+    with remembered():
+        texts, drawn = documents(records)
+    texts |= {f"{FIGURES}/{name}": text for name, text in drawn.items()}
+    written = [place(folder / name, text.encode("utf-8")) for name, text in texts.items()]
+    _remove_stale(folder / FIGURES, set(drawn))
+    return written
+
+
+def documents(records: Sequence[Record]) -> tuple[dict[str, str], dict[str, str]]:
+    """Every derived text and every figure, by file name."""
     curves = frames.curves(records)
     drawn = figures.figures(curves) | tradeoff.figures(records) | learning.drawn(records)
     drawn |= gallery.drawn(records)
@@ -74,10 +85,7 @@ def write(records: Sequence[Record], folder: Path) -> list[Path]:
     if len(trained):
         texts["learning.csv"] = csv(trained)
     drawn |= queries.figures(progress)
-    texts |= {f"{FIGURES}/{name}": text for name, text in drawn.items()}
-    written = [place(folder / name, text.encode("utf-8")) for name, text in texts.items()]
-    _remove_stale(folder / FIGURES, set(drawn))
-    return written
+    return texts, drawn
 
 
 def csv(frame: pd.DataFrame) -> str:

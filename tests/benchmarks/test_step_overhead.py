@@ -1,134 +1,107 @@
 """What the loop costs over the work the attack's definition needs.
 
-The floor of an attack with k steps is k times (forward, loss, gradient to the input) with frozen
-parameters, and one last forward. Run with `pytest tests/benchmarks --benchmark-enable`; the ratio
-of interleaved runs stands in the table's extra info. Nothing here asserts a time.
+Trials, subjects and floors are those of `bench time` (bench/timings/steps.py), with some attacks
+more. Run with `pytest tests/benchmarks --benchmark-enable`; the ratio of interleaved runs stands in
+the table's extra info. Nothing here asserts a time; what is counted is exact.
 """
 
 import dataclasses
-import statistics
-import time
 
 import pytest
-import torch
-import torch.nn.functional as F
-from torch import nn
 
 import attacks
-from models.registry import models
-from models.seeding import seeded
+from attacks.oracles import held
+from bench.timings.clock import interleaved
+from bench.timings.steps import BATCH, NETS, TRIALS, Passed, Subject, Trial, pair, passes
+from tests.problems import Counting
 
 ROUNDS = 5
-SHAPES = {"cnn": (1, 28, 28), "cnn_small": (1, 28, 28)}
-
-
-def floor(net, x, y, steps):
-    """As many forwards and backwards as the definition needs, and a sign step each."""
-    point = x
-    for _ in range(steps):
-        leaf = point.detach().requires_grad_()
-        loss = F.cross_entropy(net(leaf), y, reduction="sum")
-        (gradient,) = torch.autograd.grad(loss, leaf)
-        point = (point + 1e-6 * gradient.sign()).clamp(0, 1)
-    with torch.no_grad():
-        return net(point)
-
-
-@pytest.fixture
-def problem(request):
-    """A net, and 128 images that no attack at the radius below fools."""
-    shape = SHAPES[request.param]
-    net = models.get(request.param).build(shape, 10).requires_grad_(requires_grad=False)
-    draws = torch.Generator().manual_seed(0)
-    x = torch.rand(128, *shape, generator=draws)
-    with seeded(0), torch.no_grad():
-        return net, x, net(x).argmax(1)
-
-
-def measured(benchmark, run, steps, problem):
-    """Runs the attack; the ratio of interleaved runs to the floor goes into the table."""
-    net, x, y = problem
-
-    def once(work):
-        start = time.perf_counter()
-        work()
-        return time.perf_counter() - start
-
-    ratios = [
-        once(run) / once(lambda: floor(net, x, y, steps))
-        for _ in range(ROUNDS if benchmark.enabled else 1)
-    ]
-    benchmark.extra_info["over_floor_median"] = round(statistics.median(ratios), 3)
-    return benchmark(run)
-
-
-@pytest.mark.parametrize("problem", ["cnn_small", "cnn"], indirect=True)
-@pytest.mark.parametrize("spec", ["fgsm", "pgd", "pgd:random=false", "mifgsm", "apgd"])
-def test_attack_over_its_floor(benchmark, problem, spec):
-    net, x, y = problem
-    threat = attacks.ThreatModel("linf", 1e-6)
-    recipe = attacks.get(spec)
-    if spec != "fgsm" and not benchmark.enabled:
-        recipe = dataclasses.replace(recipe, steps=2)
-    steps = recipe.horizon(1e-6, "linf", 10) - 1
-    x_adv = measured(benchmark, lambda: recipe(net, x, y, threat, shape=128), steps, problem)
-    # The work was done in full: nothing was fooled, so nothing stopped early.
-    assert torch.equal(net(x_adv).argmax(1), y)
-    assert isinstance(net, nn.Module)
-
-
-@pytest.mark.parametrize("problem", ["cnn_small", "cnn"], indirect=True)
-@pytest.mark.parametrize(
-    ("spec", "norm"),
-    [("fmn", "linf"), ("fmn", "l2"), ("fmn", "l1"), ("ddn", "l2"), ("cw:search=1", "l2")],
+MORE = (
+    Trial("pgd:random=false", "linf", 1.05, dict.fromkeys(NETS, 40)),
+    Trial("mifgsm", "linf", 1.05, dict.fromkeys(NETS, 40)),
+    Trial("fmn", "l1", 1.15, dict.fromkeys(NETS, 40)),
+    Trial("square", "l2", 1.10, dict.fromkeys(NETS, 100)),
+    Trial("simba", "linf", 1.10, dict.fromkeys(NETS, 100)),
+    Trial("boundary", "l2", 1.10, dict.fromkeys(NETS, 100)),
+    Trial("hopskipjump", "l2", 1.10, dict.fromkeys(NETS, 100)),
+    Trial("spsa:attack=[pgd:steps=2],pairs=5", "linf", 1.10),
+    Trial("nes:attack=[pgd:steps=2],pairs=5", "linf", 1.10),
 )
-def test_minimal_attack_over_its_floor(benchmark, problem, spec, norm):
-    """They run to their end, whatever they find on the way."""
-    net, x, y = problem
-    threat = attacks.ThreatModel(norm, 28.0)
-    recipe = attacks.get(spec)
-    if not benchmark.enabled:
-        recipe = dataclasses.replace(recipe, steps=2)
-    steps = recipe.horizon(28.0, norm, 10) - 1
-    x_adv = measured(benchmark, lambda: recipe(net, x, y, threat, shape=128), steps, problem)
-    assert x_adv.shape == x.shape
+ids = [f"{trial.spec} {trial.norm}" for trial in (*TRIALS, *MORE)]
 
 
-def forwards(net, x, count):
-    """The floor of an attack that sees no gradient."""
-    with torch.no_grad():
-        for _ in range(count):
-            net(x)
+@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("trial", [*TRIALS, *MORE], ids=ids)
+def test_attack_over_its_floor(benchmark, name, trial):
+    subject = Subject.of(name)
+    recipe = trial.recipe(name, None if benchmark.enabled else 2)
+    with held(subject.net):
+        attacked, bare = pair(subject, recipe, trial.norm)
+        if benchmark.enabled:
+            seconds, floor_s = interleaved((attacked, bare), ROUNDS)
+            benchmark.extra_info["over_floor_median"] = round(seconds / floor_s, 3)
+        found = benchmark(attacked)
+    assert len(found) == BATCH
 
 
-@pytest.mark.parametrize("problem", ["cnn_small", "cnn"], indirect=True)
-@pytest.mark.parametrize(
-    ("spec", "norm"),
-    [
-        ("square:queries=200", "linf"),
-        ("square:queries=200", "l2"),
-        ("simba:queries=200", "linf"),
-        ("spsa:attack=[pgd:steps=4],pairs=25", "linf"),
-        ("nes:attack=[pgd:steps=4],pairs=25", "linf"),
-        ("boundary:queries=200", "l2"),
-        ("hopskipjump:queries=200", "l2"),
-    ],
-)
-def test_black_box_attack_over_its_forwards(benchmark, problem, spec, norm):
-    """Nothing is fooled inside the radius; minimal ones run to their end."""
-    net, x, y = problem
-    recipe = attacks.get(spec)
-    threat = attacks.ThreatModel(norm, 28.0 if recipe.kind == "minimal" else 1e-6)
-    if not benchmark.enabled:
-        recipe = dataclasses.replace(recipe, **{("pairs" if "pairs" in spec else "queries"): 2})
-    count = recipe.cost([1e-6], norm, 10)
-    ratios = []
-    for _ in range(ROUNDS if benchmark.enabled else 1):
-        start = time.perf_counter()
-        recipe(net, x, y, threat, shape=128)
-        middle = time.perf_counter()
-        forwards(net, x, count)
-        ratios.append((middle - start) / (time.perf_counter() - middle))
-    benchmark.extra_info["over_forwards_median"] = round(statistics.median(ratios), 3)
-    x_adv = benchmark(lambda: recipe(net, x, y, threat, shape=128))
-    assert x_adv.shape == x.shape
+@pytest.mark.parametrize("trial", TRIALS, ids=[f"{t.spec} {t.norm}" for t in TRIALS])
+def test_an_attack_makes_no_pass_that_its_definition_does_not_need(trial):
+    """By calls of the whole batch: the floor that `bench time` divides by is what is done."""
+    subject = Subject.of("cnn_small")
+    recipe = trial.recipe("cnn_small", 3)
+    needed = passes(subject, recipe, trial.norm)
+    calls = Passed(subject.net)
+    dataclasses.replace(subject, net=calls).swept(recipe, trial.norm)
+    assert calls.forwards == needed.steps + needed.looks
+    assert calls.backwards == needed.steps * needed.backwards
+
+
+GRADIENTS = [t for t in TRIALS if t.spec not in ("square", "deepfool")]
+
+
+@pytest.mark.parametrize("trial", GRADIENTS, ids=[f"{t.spec} {t.norm}" for t in GRADIENTS])
+def test_a_sample_costs_at_most_a_forward_more_than_steps(trial):
+    subject = Subject.of("cnn_small")
+    recipe = trial.recipe("cnn_small", 3)
+    steps = getattr(recipe, "steps", 1)
+    counted = Counting(subject.net)
+    found = dataclasses.replace(subject, net=counted).swept(recipe, trial.norm)
+    assert max(settled.forward for settled in found) <= steps + 1
+    assert max(settled.backward for settled in found) <= steps
+    assert counted.forwards == sum(settled.forward for settled in found)
+
+
+@pytest.mark.parametrize("trial", TRIALS, ids=[f"{t.spec} {t.norm}" for t in TRIALS])
+def test_no_gradient_of_a_parameter_is_computed(trial):
+    """Neither left in .grad nor seen by a hook, though the caller's parameters want gradients."""
+    subject = Subject.of("cnn_small")
+    seen = []
+    for parameter in subject.net.parameters():
+        parameter.requires_grad_(requires_grad=True)
+        parameter.register_hook(seen.append)
+    threat = attacks.ThreatModel(trial.norm, 0.1)
+    trial.recipe("cnn_small", 2)(subject.net, subject.x[:4], subject.y[:4], threat)
+    assert seen == []
+    assert all(parameter.grad is None for parameter in subject.net.parameters())
+    assert all(parameter.requires_grad for parameter in subject.net.parameters())
+
+
+BUDGET = [t for t in TRIALS if attacks.get(t.spec).kind == "budget"]
+
+
+@pytest.mark.parametrize("trial", BUDGET, ids=[f"{t.spec} {t.norm}" for t in BUDGET])
+def test_a_fooled_sample_is_not_asked_again(trial):
+    """At a radius that holds every image, where the first points succeed: the queries of a sample
+    are those up to its success, and its rows make no more.
+    """
+    subject = Subject.of("cnn_small")
+    # Labels that no answer equals: the first look at any point is a success.
+    wrong = (subject.y + 1) % 10
+    counted = Counting(subject.net)
+    found = dataclasses.replace(subject, net=counted, y=wrong).swept(
+        trial.recipe("cnn_small", 3), trial.norm
+    )
+    assert all(settled.fooled.all() for settled in found)
+    assert [settled.forward for settled in found] == [1] * BATCH
+    assert [settled.backward for settled in found] == [0] * BATCH
+    assert counted.forwards == BATCH

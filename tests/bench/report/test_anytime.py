@@ -9,7 +9,7 @@ import pandas as pd
 
 from bench.report import frames, markdown
 from bench.report.anytime import ANYTIME, anytime, seen_at
-from bench.report.queries import figures
+from bench.report.queries import figure, figures
 from bench.store import Record
 
 MakeRecord = Callable[..., Record]
@@ -102,3 +102,14 @@ def test_what_a_black_box_raised_is_in_the_leaderboard(record: MakeRecord) -> No
     facts = {"raised": {"TimeoutError: too slow": 3, "OSError: gone": 1}}
     board = frames.leaderboard([record([0, inf, inf, inf], provenance=facts)])
     assert board.note[0] == "the model raised 4 times (TimeoutError: too slow, OSError: gone)"
+
+
+def test_of_too_many_curves_the_first_models_are_drawn(record: MakeRecord) -> None:
+    cells = [
+        record([0, 0.1, inf], defense=f"d{d}", attack=f"a{a}") for d in range(11) for a in range(40)
+    ]
+    assert len(figures(anytime(cells))) == 1
+    few = figure(anytime(cells).to_dict("records"))
+    shown = [axes for axes in few.axes if axes.get_visible()]
+    assert [len(axes.lines) for axes in shown] == [40, 40]
+    assert "(the first 2 of 11 models)" in few.get_suptitle()

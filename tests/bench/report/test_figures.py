@@ -177,3 +177,18 @@ def test_changed_components_are_not_input_units(record: MakeRecord) -> None:
     cell = record([1, 5, inf], norm="l0", eps=(Fraction(1), Fraction(5)))
     (axes,) = figures.figure(frames.curves([cell])).axes
     assert axes.get_xlabel() == "eps (l0, changed components)"
+
+
+def test_of_too_many_curves_the_highest_worst_cases_are_drawn(record: MakeRecord) -> None:
+    pipelines, attacks = 50, 8
+    cells = [
+        record([0.1] * d + [inf] * (pipelines - d), defense=f"d{d}", attack=f"a{a}")
+        for d in range(pipelines)
+        for a in range(attacks)
+    ]
+    assert len(cells) == figures.MOST
+    drawn = figures.series(frames.curves(cells))
+    assert all(each.curve.is_worst for each in drawn)
+    assert [each.curve.of.defense for each in drawn] == [f"d{d}" for d in range(40)]
+    drawing = figures.figure(frames.curves(cells))
+    assert "(the highest of 450 curves)" in drawing.axes[0].get_title()
