@@ -14,7 +14,7 @@ from attacks import norms
 from attacks.base import StepAttack, Task, at_least
 from attacks.losses import CROSS_ENTROPY, Loss
 from attacks.oracles import Answer, Query
-from attacks.rows import may_hold, where
+from attacks.rows import may_hold, pick, where
 from attacks.targets import Aimed, Goal, Target, goal_of
 
 _MOMENTUM = 0.75
@@ -153,7 +153,7 @@ class Apgd(Aimed, StepAttack):
         look = state.goal.unset
         points = state.point
         if state.goal.target is not None:
-            points = torch.where(norms.expand(look, state.x), state.x, state.point)
+            points = pick(look, state.x, state.point)
         last = state.phase == len(phases) - 1
         return Query(
             points=points[:, None],
@@ -178,19 +178,18 @@ class Apgd(Aimed, StepAttack):
         """The value and gradient at the point, which may be the first of its phase."""
         first = state.count == 0
         better = first | (value > state.best_value)
-        wide = norms.expand(better, state.point)
         phases = self._phases(state.norm)
         radius = _by_phase([factor for factor, _ in phases], state.phase) * state.radius
         share, start = (_L1_SHARE, radius) if state.norm == "l1" else (_FIRST_SHARE, 2 * radius)
         window = _by_phase([_part(share, count) for _, count in phases], state.phase).long()
         previous, dense = state.previous, state.dense
         if may_hold(first):
-            previous = torch.where(norms.expand(first, wide), state.point, previous)
+            previous = pick(first, state.point, previous)
             dense = torch.where(first, norms.size(state.point - state.x, "l0"), dense)
         return replace(
             state,
-            best=torch.where(wide, state.point, state.best),
-            best_gradient=torch.where(wide, gradient, state.best_gradient),
+            best=pick(better, state.point, state.best),
+            best_gradient=pick(better, gradient, state.best_gradient),
             best_value=torch.where(better, value, state.best_value),
             last_value=value,
             previous=previous,
@@ -237,11 +236,8 @@ class Apgd(Aimed, StepAttack):
         """The next point; at the end of a phase the best one, moved into the next ball."""
         state, back = checked
         phases = self._phases(state.norm)
-        point = state.point
-        if may_hold(back):
-            wide = norms.expand(back, point)
-            point = torch.where(wide, state.best, point)
-            gradient = torch.where(wide, state.best_gradient, gradient)
+        point = pick(back, state.best, state.point)
+        gradient = pick(back, state.best_gradient, gradient)
         factors = [factor for factor, _ in phases]
         radius = _by_phase(factors, state.phase) * state.radius
         if state.norm == "l1":
@@ -254,7 +250,7 @@ class Apgd(Aimed, StepAttack):
         if len(phases) > 1:
             inner_radius = _by_phase(factors, phase) * state.radius
             inner = norms.project(state.best, state.x, inner_radius, state.norm)
-            moved = torch.where(norms.expand(over, moved), inner, moved)
+            moved = pick(over, inner, moved)
         return replace(
             state,
             point=moved,

@@ -14,7 +14,7 @@ from attacks import norms
 from attacks.base import StepAttack, Task
 from attacks.losses import Loss
 from attacks.oracles import Answer, Query
-from attacks.rows import where
+from attacks.rows import pick, where
 from attacks.rules import STEEPEST, Memory, Rule
 from attacks.targets import RANKED, Goal, Target, attempts, goal_of
 
@@ -100,7 +100,7 @@ class AscentAttack(StepAttack):
         if state.goal.target is None:
             return Query(state.point[:, None], aim, ~state.done, differentiate)
         look = state.goal.unset
-        points = torch.where(norms.expand(look, state.x), state.x, state.point)
+        points = pick(look, state.x, state.point)
         return Query(points[:, None], aim, ~state.done, differentiate & ~look, offered=~look)
 
     def tell(self, state: AscentState, answer: Answer) -> AscentState:
@@ -118,7 +118,7 @@ class AscentAttack(StepAttack):
         kept: Memory = where(look, state.memory, memory)
         return replace(
             state,
-            point=torch.where(norms.expand(look, moved), state.point, moved),
+            point=pick(look, state.point, moved),
             step=state.step + ~look,
             goal=state.goal.settled(answer.logits[:, 0]),
             done=~look & done,

@@ -14,7 +14,7 @@ from attacks.base import StepAttack, Task
 from attacks.draws import Draws
 from attacks.oracles import DIFFERENTIATING, Answer, Query
 from attacks.pipelines import Witness
-from attacks.rows import rows_of, where
+from attacks.rows import may_hold, pick, rows_of, where
 from attacks.verify import padded, reached
 from attacks.work import NEVER
 
@@ -138,14 +138,14 @@ class Batch:
             score = torch.where(hit, torch.inf, answer.value)
             score = torch.where(offered[:, None] & sane, score, -torch.inf)
             asked = active & query.differentiate & ~hit.any(1)
-        rows.broken |= active & ~answer.logits.isfinite().flatten(1).all(1)
+        rows.broken |= active & ~_finite(answer.logits)
         # The sign of NaN is 0: such a gradient would stand still and pass for robustness.
-        rows.broken |= asked & ~answer.gradient.isfinite().flatten(1).all(1)
+        rows.broken |= asked & ~_finite(answer.gradient)
         top, place = score.max(1)
         better = offered & (top > rows.best)
         each = torch.arange(len(place), device=place.device)
         chosen = query.points[:, 0] if count == 1 else query.points[each, place]
-        rows.kept = torch.where(norms.expand(better, chosen), chosen, rows.kept)
+        rows.kept = pick(better, chosen, rows.kept)
         rows.best = torch.where(better, top, rows.best)
         rows.fooled = rows.fooled | (rows.best > -torch.inf if self.is_minimal else hit.any(1))
         rows.forward = rows.forward + active * self.each
@@ -176,9 +176,11 @@ class Batch:
                 f"{self.attack.to_spec()} asked for points of shape {tuple(points.shape)} and type "
                 f"{points.dtype}, for images {tuple(x.shape)} of type {x.dtype}"
             )
-        sane = points.flatten(2).sum(2).isfinite()
-        sound = sane.view(*sane.shape, *(1,) * (x.dim() - 1))
-        return dataclasses.replace(query, points=torch.where(sound, points, x[:, None])), sane
+        sane = _finite(points.flatten(0, 1)).view(points.shape[:2])
+        if may_hold(~sane):
+            sound = sane.view(*sane.shape, *(1,) * (x.dim() - 1))
+            query = dataclasses.replace(query, points=torch.where(sound, points, x[:, None]))
+        return query, sane
 
     def _nearness(self, points: Tensor, rows: Rows, hit: Tensor) -> Tensor:
         """Minus the distance (N, q) of each success in the box; one outside counts as refused."""
@@ -209,3 +211,12 @@ class Batch:
         logits = torch.stack([answer.logits for answer in said], 1)
         value = torch.stack([answer.value for answer in said], 1)
         return Answer(logits, value, said[0].gradient)
+
+
+def _finite(values: Tensor) -> Tensor:
+    """Whether (N,) every one of a row's values (N, ...) is: its ends are (NaN is passed on). Ten
+    times as fast on a CPU as asking each.
+    """
+    flat = values.flatten(1)
+    ends: Tensor = flat.amin(1).isfinite() & flat.amax(1).isfinite()
+    return ends

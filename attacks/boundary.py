@@ -11,6 +11,7 @@ from torch import Tensor
 from attacks import norms
 from attacks.base import Task, at_least
 from attacks.decision import DecisionAttack, DecisionState
+from attacks.rows import pick
 
 _TOLERANCE = 1e-3
 _SPHERE_EVERY = 10
@@ -108,7 +109,7 @@ class Boundary(DecisionAttack):
         left = norms.size(back, "l2")
         nearer = (walk.towards * distance + left - distance).clamp(min=0)
         point = norms.to_box(sphere + norms.expand(nearer / left.clamp(min=_SMALL), x) * back)
-        return torch.where(norms.expand(walk.on_sphere, x), sphere, point)
+        return pick(walk.on_sphere, sphere, point)
 
     def walked(self, state: DecisionState, succeeded: Tensor) -> tuple[BoundaryWalk, Tensor]:
         """See DecisionAttack: a move that landed nearer is made; the shares are adapted."""
@@ -119,7 +120,7 @@ class Boundary(DecisionAttack):
         moves = walk.moves + ~sphere
         walk = replace(
             walk,
-            point=torch.where(norms.expand(made, x), state.point, walk.point),
+            point=pick(made, state.point, walk.point),
             moves=moves,
             on_sphere=~sphere & (moves % _SPHERE_EVERY == 0),
             looked=walk.looked + sphere,

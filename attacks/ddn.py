@@ -12,6 +12,7 @@ from attacks import norms
 from attacks.base import Kind, StepAttack, Task, at_least
 from attacks.losses import CROSS_ENTROPY, Loss
 from attacks.oracles import Answer, Query
+from attacks.rows import pick
 from attacks.schedules import cosine
 from attacks.targets import Aimed, Goal, Target, goal_of
 
@@ -93,7 +94,7 @@ class Ddn(Aimed, StepAttack):
         if self.levels is not None:
             point = (point * (self.levels - 1)).round() / (self.levels - 1)
         if state.goal.target is not None:
-            point = torch.where(norms.expand(look, point), state.point, point)
+            point = pick(look, state.point, point)
         return replace(
             state,
             point=point,

@@ -15,7 +15,7 @@ from attacks import norms
 from attacks.base import Kind, StepAttack, Task, check_layout
 from attacks.losses import MARGIN
 from attacks.oracles import Answer, Query
-from attacks.rows import where
+from attacks.rows import pick, where
 from attacks.targets import Goal, goal_of
 
 _COARSE = 4
@@ -189,10 +189,10 @@ class DecisionAttack(StepAttack):
         x, point = state.task.x, state.point
         if _any(entering):
             guess = _guess(state.task, state.number)
-            point = torch.where(norms.expand(entering, x), guess, point)
+            point = pick(entering, guess, point)
         if _any(bisecting):
             middle = state.bracket.at(x, state.bracket.middle, state.task.norm)
-            point = torch.where(norms.expand(bisecting, x), middle, point)
+            point = pick(bisecting, middle, point)
         walking = ~(entering | bisecting)
         if _any(walking):
             point = torch.where(norms.expand(walking, x), self.proposal(state), point)

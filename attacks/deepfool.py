@@ -12,6 +12,7 @@ from attacks import norms
 from attacks.base import Kind, StepAttack, Task, at_least
 from attacks.losses import MARGIN
 from attacks.oracles import Answer, Query
+from attacks.rows import pick
 from attacks.targets import Goal, goal_of
 
 _FURTHER = 1e-4
@@ -105,7 +106,7 @@ class DeepFool(StepAttack):
         there = ~first & state.goal.reached(logits)
         return replace(
             state,
-            point=torch.where(norms.expand(first, step), state.point, moved),
+            point=pick(first, state.point, moved),
             classes=torch.where(first[:, None], self._ranked(state, logits), state.classes),
             step=state.step + 1,
             done=state.done | there | (state.step > self.steps),

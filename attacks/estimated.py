@@ -15,7 +15,7 @@ from attacks.draws import Draws
 from attacks.losses import MARGIN
 from attacks.mifgsm import MiFgsm
 from attacks.oracles import Answer, Query
-from attacks.rows import where
+from attacks.rows import pick, where
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ class Estimated(StepAttack):
         probe = torch.where(is_ahead, ahead, behind)
         return replace(
             state,
-            point=torch.where(norms.expand(state.probe == 0, point), point, probe),
+            point=pick(state.probe == 0, point, probe),
             weight=(ahead - behind) / (room**2).clamp(min=self.sigma**2),
         )
 

@@ -14,6 +14,7 @@ from attacks import norms, planes
 from attacks.base import Kind, StepAttack, Task, at_least
 from attacks.losses import DIFFERENCE
 from attacks.oracles import Answer, Query
+from attacks.rows import pick
 from attacks.targets import Aimed, Goal, Target, goal_of
 
 _ALPHA_MOST = 0.1
@@ -63,7 +64,7 @@ class _Boundary(StepAttack):
             near = norms.surface_point(
                 task.x, _START_SHARE * task.radius, task.norm, task.draws, "start"
             )
-            point = torch.where(norms.expand(self._round(task) == 0, point), point, near)
+            point = pick(self._round(task) == 0, point, near)
         step = torch.zeros_like(task.y)
         goal = self._goal(task)
         return FabState(task.x, point.clone(), goal, step > 0, step, step > 0, task.norm)
@@ -77,7 +78,7 @@ class _Boundary(StepAttack):
         """
         aim = state.goal.aim(DIFFERENCE)
         look = state.goal.unset
-        points = torch.where(norms.expand(look, state.x), state.x, state.point)
+        points = pick(look, state.x, state.point)
         return Query(points[:, None], aim, ~state.done, (state.step < self.steps) & ~look)
 
     def tell(self, state: FabState, answer: Answer) -> FabState:
@@ -87,11 +88,11 @@ class _Boundary(StepAttack):
         back = state.goal.succeeded(logits) & ~state.returned & ~look
         stepping = ~back & ~look
         moved = self._step(state, *self._plane(state, answer))
-        point = torch.where(norms.expand(stepping, moved), moved, state.point)
+        point = pick(stepping, moved, state.point)
         returned = state.x + _BETA * (state.point - state.x)
         return replace(
             state,
-            point=torch.where(norms.expand(back, point), returned, point),
+            point=pick(back, returned, point),
             goal=state.goal.settled(logits),
             returned=back,
             step=state.step + stepping,

@@ -12,7 +12,7 @@ from attacks import norms
 from attacks.base import Kind, StepAttack, Task, at_least
 from attacks.losses import MARGIN, Loss
 from attacks.oracles import Answer, Query
-from attacks.rows import may_hold
+from attacks.rows import may_hold, pick
 from attacks.schedules import cosine
 from attacks.targets import Aimed, Goal, Target, goal_of
 from attacks.threat import NORMS
@@ -105,7 +105,7 @@ class Fmn(Aimed, StepAttack):
         look = state.goal.unset
         points = state.point
         if state.goal.target is not None:
-            points = torch.where(norms.expand(look, state.x), state.x, state.point)
+            points = pick(look, state.x, state.point)
         differentiate = (state.step < self.steps) & ~look
         return Query(points[:, None], state.goal.aim(self.loss), ~state.done, differentiate)
 
@@ -125,10 +125,10 @@ class Fmn(Aimed, StepAttack):
         else:
             if may_hold(~found):
                 wide = _widened(moved, state.x, radius, state.norm)
-                moved = torch.where(norms.expand(found, moved), moved, wide)
+                moved = pick(found, moved, wide)
             moved = norms.project(moved, state.x, radius, state.norm)
         if state.goal.target is not None:
-            moved = torch.where(norms.expand(look, moved), state.point, moved)
+            moved = pick(look, state.point, moved)
         return replace(
             state,
             point=moved,

@@ -131,8 +131,8 @@ def dual(norm: str) -> str:
 
 def in_box(points: Tensor) -> Tensor:
     """Whether (N,) each of points (N, ...) is in [0, 1], with the tolerance."""
-    low, high = points.flatten(1).aminmax(dim=1)
-    return (low >= -TOLERANCE) & (high <= 1 + TOLERANCE)
+    flat = points.flatten(1)
+    return (flat.amin(1) >= -TOLERANCE) & (flat.amax(1) <= 1 + TOLERANCE)
 
 
 def inside(x_adv: Tensor, x: Tensor, radius: Tensor, norm: str) -> Tensor:

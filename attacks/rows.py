@@ -35,6 +35,18 @@ def may_hold(which: Tensor) -> bool:
     return which.device.type != "cpu" or bool(which.any())
 
 
+def pick(which: Tensor, one: Tensor, other: Tensor) -> Tensor:
+    """The rows of the first tensor (N, ...) where `which` (N,) holds, else those of the second,
+    maybe the tensor itself. On a CPU rows are copied whole: torch.where took ten times as long.
+    """
+    if which.device.type != "cpu":
+        return torch.where(norms.expand(which, one), one, other)
+    places = torch.nonzero(which)[:, 0]
+    if len(places) == len(which):
+        return one
+    return other.index_copy(0, places, one[places]) if len(places) else other
+
+
 def where(which: Tensor, one: Any, other: Any) -> Any:
     """The rows of the first tree where `which` (N,) holds, else those of the second."""
-    return rows_of(one, lambda a, b: torch.where(norms.expand(which, a), a, b), other)
+    return rows_of(one, lambda a, b: pick(which, a, b), other)

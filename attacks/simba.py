@@ -14,6 +14,7 @@ from attacks import norms
 from attacks.base import StepAttack, Task, at_least, check_layout
 from attacks.losses import MARGIN
 from attacks.oracles import Answer, Query
+from attacks.rows import pick
 from attacks.targets import Goal, goal_of
 
 _L2_STEP = 0.2
@@ -110,7 +111,7 @@ class SimBa(StepAttack):
         value, first = answer.value[:, 0], state.step == 0
         asked = self._moves(state)
         better = asked & (value > state.value)
-        best = torch.where(norms.expand(better, state.best), state.point, state.best)
+        best = pick(better, state.point, state.best)
         over = ~first & (better | state.backwards)
         backwards = ~first & ~better & ~state.backwards
         step = state.step + asked

@@ -14,6 +14,7 @@ from attacks.base import StepAttack, Task, at_least, check_layout
 from attacks.draws import Draws
 from attacks.losses import MARGIN
 from attacks.oracles import Answer, Query
+from attacks.rows import pick
 from attacks.targets import Goal, goal_of
 
 _HALVED_AFTER = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
@@ -101,7 +102,7 @@ class Square(StepAttack):
         """Keeps the better point, and proposes a square from it."""
         value = answer.value[:, 0]
         better = value > state.value
-        best = torch.where(norms.expand(better, state.best), state.point, state.best)
+        best = pick(better, state.point, state.best)
         step = state.step + 1
         told = replace(
             state,

@@ -30,6 +30,8 @@ from attacks.sweeps import Scheduler, Terms, Work, plan_of
 from attacks.work import NEVER, Judge, Samples, Setting, Settled, Tally, stretch
 
 _START_ROWS = 32
+_REFILLED = 16
+"""The rows, over those that must be free before any is given new work while the queue has more."""
 _STEPS_PER_SYNC = {"cpu": 1}
 _STEPS_PER_SYNC_ELSEWHERE = 4
 
@@ -128,6 +130,9 @@ class Stream:
         not depend on how many start together.
         """
         free = [row for row in range(self.usable) if self.holds[row] is None]
+        # A start costs as much for one row as for many: better some rows idle for a few steps.
+        if len(free) < min(self.usable // _REFILLED, len(self.scheduler.queue)):
+            return
         work = self.scheduler.take(len(free))
         left = [w for w in work if w.sample in self.left]
         fresh = [w for w in work if w.sample not in self.left]

@@ -133,7 +133,7 @@ def test_outcomes_do_not_depend_on_what_is_in_flight_nor_on_neighbours(digits, s
 
 
 def test_sweeps_that_infer_leave_no_more_standing_for_less(digits):
-    """Against an attack from scratch at each of 15 radii; two seeds of that differ by up to 4 of the
+    """Against an attack from scratch at each of 15 radii; two seeds of that differ by up to 4 of
     100 images at a radius.
     """
     model = trained(digits)
