@@ -95,14 +95,23 @@ class Stream:
                 for _ in range(self.steps):
                     self.batch.step()
                 yield from self._collect()
-            idle = not self.scheduler.queue and not any(self.holds)
-            if len(self.pen.work) >= self.setting.shape or (self.pen.work and idle):
+            if self._should_judge():
                 yield from self._settle_pen()
         if self.broken:
             raise ModelError(
                 "the model returned NaN or infinite logits or gradients under attack, "
                 f"{self.broken} images"
             )
+
+    def _should_judge(self) -> bool:
+        """Whether a call of the judge pays: it is full, or the samples that wait for it keep as many
+        rows idle as are at work.
+        """
+        waiting, shape = len(self.pen.work), self.setting.shape
+        if not waiting or waiting >= shape:
+            return bool(waiting)
+        live = sum(work is not None for work in self.holds)
+        return not self.scheduler.queue and waiting >= min(live, shape // 8)
 
     def _enter(self) -> Iterator[Settled]:
         """Takes every sample on; where the plan wants to know how far its nearest success may be,

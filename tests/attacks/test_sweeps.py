@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attacks.sweeps import UNLIMITED, Probe, Scheduler, Terms, Work, plan_of
@@ -79,6 +79,7 @@ terms_ = st.builds(
 grids = st.lists(st.floats(0.01, 1.0), min_size=1, max_size=25, unique=True).map(sorted)
 
 
+@settings(max_examples=40)
 @given(
     nets=nets,
     terms=terms_,
@@ -113,6 +114,7 @@ def test_every_item_ends_once_whoever_runs_beside_it(  # noqa: PLR0913  one argu
         assert [made[s] for s in range(len(nets))] == spent.sum(1).tolist()
 
 
+@settings(max_examples=40)
 @given(nets=nets, terms=terms_, grid=grids, needs=st.integers(1, 2), each=st.integers(1, 3))
 @pytest.mark.parametrize("policy", POLICIES)
 def test_the_curve_is_that_of_whole_attempts(policy, nets, terms, grid, needs, each):
@@ -127,6 +129,7 @@ def test_the_curve_is_that_of_whole_attempts(policy, nets, terms, grid, needs, e
     assert (fell == (radii[None] >= nearest[:, None])).all()
 
 
+@settings(max_examples=40)
 @given(
     nets=nets,
     terms=terms_,
@@ -148,6 +151,7 @@ def test_budgets_are_exact(nets, terms, grid, policy, each, budget):
         assert (spent[~fell] == whole).all()
 
 
+@settings(max_examples=40)
 @given(nets=nets, terms=terms_, grid=grids, policy=st.sampled_from(POLICIES), data=st.data())
 def test_only_what_stands_is_tried(nets, terms, grid, policy, data):
     radii = np.array(grid)
