@@ -23,9 +23,10 @@ from attacks.work import NEVER
 class Rows:
     """Per row its attack's state and what the loop itself keeps. All tensors lead with the rows.
 
-    limit (N,): forward queries that the row may make; radii, first (N, R): of a minimal attack, the
-    sample's rungs and the queries made when a success inside each was first seen. draws: the rows'
-    own, for a model that draws.
+    limit (N,): forward queries that the row may make; unsound, unpaid (N,): of a claim, whether its
+    gradient was no number, and the backwards it cost, which count if it is refused; radii, first
+    (N, R): of a minimal attack, the sample's rungs and the queries made when a success inside each
+    was first seen. draws: the rows' own, for a model that draws.
     """
 
     state: Any
@@ -44,6 +45,8 @@ class Rows:
     first: Tensor
     broken: Tensor
     refused: Tensor
+    unsound: Tensor
+    unpaid: Tensor
 
 
 def begun(task: Task, state: Any, limit: Tensor, radii: Tensor) -> Rows:
@@ -67,19 +70,25 @@ def begun(task: Task, state: Any, limit: Tensor, radii: Tensor) -> Rows:
         first=torch.full_like(radii, NEVER, dtype=torch.int64),
         broken=no.clone(),
         refused=no.clone(),
+        unsound=no.clone(),
+        unpaid=count.clone(),
     )
 
 
 def resumed(rows: Rows, limit: Tensor) -> Rows:
-    """Rows that were left off, with nothing found and nothing counted."""
+    """Rows whose claims were refused, with nothing found and nothing counted but the gradients
+    there, which were used after all.
+    """
     return dataclasses.replace(
         rows,
         live=torch.ones_like(rows.live),
         fooled=torch.zeros_like(rows.fooled),
         best=torch.full_like(rows.best, -torch.inf),
         forward=torch.zeros_like(rows.forward),
-        backward=torch.zeros_like(rows.backward),
+        backward=rows.unpaid,
+        broken=rows.unsound,
         refused=torch.zeros_like(rows.refused),
+        unpaid=torch.zeros_like(rows.unpaid),
         limit=limit,
     )
 
@@ -138,11 +147,15 @@ class Batch:
             score = torch.where(hit, torch.inf, answer.value)
             score = torch.where(offered[:, None] & sane, score, -torch.inf)
             asked = active & query.differentiate & ~hit.any(1)
+            claims = active & query.differentiate & hit.any(1)
+            rows.unsound = torch.where(claims, ~_finite(answer.gradient), rows.unsound)
+            rows.unpaid = torch.where(claims, self._gradients(answer), rows.unpaid)
         rows.broken |= active & ~_finite(answer.logits)
         # The sign of NaN is 0: such a gradient would stand still and pass for robustness.
         rows.broken |= asked & ~_finite(answer.gradient)
         top, place = score.max(1)
         better = offered & (top > rows.best)
+        before = rows.fooled
         each = torch.arange(len(place), device=place.device)
         chosen = query.points[:, 0] if count == 1 else query.points[each, place]
         rows.kept = pick(better, chosen, rows.kept)
@@ -153,11 +166,16 @@ class Batch:
             within = -score.amax(1, keepdim=True) <= rows.radii + norms.TOLERANCE
             new = within & (rows.first == NEVER)
             rows.first = torch.where(new, rows.forward[:, None], rows.first)
-        gradients = answer.gradient.shape[1] if self.attack.access == "jacobian" else 1
-        rows.backward = rows.backward + asked * (gradients * self.witness.answers)
+        rows.backward = rows.backward + asked * self._gradients(answer)
         told = self.attack.tell(rows.state, answer)
+        # The answer to a claim is told, too: the attempt may go on from there.
         still = self.freezes and not self.is_minimal
-        rows.state = where(rows.fooled, rows.state, told) if still else told
+        rows.state = where(before, rows.state, told) if still else told
+
+    def _gradients(self, answer: Answer) -> int:
+        """What an answer's gradient costs in backwards."""
+        count = answer.gradient.shape[1] if self.attack.access == "jacobian" else 1
+        return count * self.witness.answers
 
     def over(self) -> Tensor:
         """Whether (N,) each row is live and has ended."""

@@ -126,7 +126,7 @@ class _Block:
         samples, setting = self.samples, self.setting
         targeted = samples.targets is not None
         terms = Terms(self.attack.attempts(setting.classes, targeted=targeted), UNLIMITED)
-        policy = "once" if self.is_minimal else setting.policy
+        policy = "once" if self.is_minimal else setting.order
         for row in self.rows:
             plan = plan_of(policy, samples.of(row), samples.standing(row), terms)
             self.scheduler.add(int(row), plan, self.tallies[row].spent)

@@ -46,7 +46,8 @@ class Cascade(Ensemble):
     One row: the worst case over its attacks, for a fraction of their sum; attacks named separately
     each see every sample. attacks: joined by +, each with keys in brackets:
     `cascade:attacks=[fgsm+[pgd:steps=100]+square]`. Cost is forward queries at most for one sample
-    at one radius, a gradient counting as two more; one of which nobody knows comes last.
+    at one radius, a gradient counting as two more; one of which nobody knows comes last. Of an
+    ensemble the stages stay together.
     """
 
     access: ClassVar[str] = "gradient"
@@ -67,7 +68,16 @@ class Cascade(Ensemble):
 
     def stages(self, norm: str, classes: int) -> tuple[Attack, ...]:
         """See Ensemble."""
-        return tuple(sorted(self.attacks.recipes, key=lambda recipe: _cost(recipe, norm, classes)))
+        ordered = sorted(self.attacks.recipes, key=lambda recipe: _cost(recipe, norm, classes))
+        flat: list[Attack] = []
+        for recipe in ordered:
+            inner = recipe.stages(norm, classes) if isinstance(recipe, Ensemble) else (recipe,)
+            flat.extend(inner)
+        return tuple(flat)
+
+    def least_queries(self, classes: int) -> int:
+        """See Attack: what each member can take a step with."""
+        return max(recipe.least_queries(classes) for recipe in self.attacks.recipes)
 
 
 def _cost(recipe: Attack, norm: str, classes: int) -> int:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from attacks.base import Attack, BlockAttack, Ensemble, ForeignAttack, StepAttack, Task
 from attacks.blocks import crafted
-from attacks.oracles import DIFFERENTIATING, ORACLES, Answer, Predict
+from attacks.oracles import DIFFERENTIATING, ORACLES, Answer, ModelError, Predict
 from attacks.precision import Reduced, bears_rounding
 from attacks.stream import Stream
 from attacks.work import Judge, Samples, Setting, Settled
@@ -57,8 +57,11 @@ _APART = 2**32
 def _staged(
     attack: Ensemble, model: Predict, judge: Judge, samples: Samples, setting: Setting
 ) -> Iterator[Settled]:
-    """Each stage on the samples and rungs that still stand after the one before."""
+    """Each stage on the samples and rungs that still stand after the one before. Samples whose
+    logits are no numbers are told at the end, when the others are settled.
+    """
     stages = attack.stages(setting.norm, setting.classes)
+    failures: list[ModelError] = []
     for rows in samples.parts(_TOGETHER):
         still = np.ones((len(rows), samples.rungs), dtype=np.bool_)
         if samples.open is not None:
@@ -67,16 +70,28 @@ def _staged(
         for number, stage in enumerate(stages):
             own = dataclasses.replace(setting, seed=setting.seed + number * _APART)
             standing = np.flatnonzero(still.any(1))
-            spent = np.array([tallies[place].spent for place in standing], np.int64)
-            part = samples.take(rows[standing], still[standing], spent)
-            for settled in sweep(stage, model, _of_part(judge, rows[standing]), part, own):
-                place = int(standing[settled.sample])
-                tallies[place].add(settled)
-                still[place] &= ~tallies[place].fooled
-                # Nothing more to ask, now or after the last stage: the sample is settled.
-                if not still[place].any() or number + 1 == len(stages):
-                    row = int(rows[place])
-                    yield tallies[place].settled(row, samples.x[row])
+            part = samples.take(
+                rows[standing],
+                still[standing],
+                spent=np.array([tallies[place].spent for place in standing], np.int64),
+                made=np.array([tallies[place].forward for place in standing], np.int64),
+            )
+            lost = set(standing.tolist())
+            try:
+                for settled in sweep(stage, model, _of_part(judge, rows[standing]), part, own):
+                    place = int(standing[settled.sample])
+                    lost.discard(place)
+                    tallies[place].add(settled)
+                    still[place] &= ~tallies[place].fooled
+                    # Nothing more to ask, now or after the last stage: the sample is settled.
+                    if not still[place].any() or number + 1 == len(stages):
+                        row = int(rows[place])
+                        yield tallies[place].settled(row, samples.x[row])
+            except ModelError as err:
+                failures.append(err)
+                still[sorted(lost)] = False
+    if failures:
+        raise failures[0]
 
 
 def _of_part(judge: Judge, rows: NDArray[np.int64]) -> Judge:

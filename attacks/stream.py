@@ -25,6 +25,7 @@ from attacks.draws import Draws
 from attacks.estimate import distances
 from attacks.oracles import ModelError, Predict
 from attacks.pipelines import Witness
+from attacks.precision import Reduced
 from attacks.rows import rows_of
 from attacks.sweeps import Scheduler, Terms, Work, plan_of
 from attacks.work import NEVER, Judge, Samples, Setting, Settled, Tally, stretch
@@ -61,6 +62,9 @@ class Stream:
             attack, witness, setting.norm, setting.shape, setting.exact, self.steps > 1
         )
         self.terms = self._terms()
+        self.whole = self.terms.horizon * self.batch.each
+        # What the search sees in low precision the judge may see otherwise, both ways.
+        self.doubts = isinstance(model, Reduced) and setting.exact
         self.scheduler = Scheduler(self.batch.each, setting.budget, self.is_minimal)
         self.tallies: dict[int, Tally] = {}
         self.holds: list[Work | None] = [None] * setting.shape
@@ -104,8 +108,8 @@ class Stream:
             )
 
     def _should_judge(self) -> bool:
-        """Whether a call of the judge pays: it is full, or the samples that wait for it keep as many
-        rows idle as are at work.
+        """Whether a call of the judge pays: it is full, or the samples that wait for it keep an
+        eighth of the rows idle, or as many as are at work.
         """
         waiting, shape = len(self.pen.work), self.setting.shape
         if not waiting or waiting >= shape:
@@ -118,21 +122,28 @@ class Stream:
         it is estimated first.
         """
         samples, setting = self.samples, self.setting
-        guesses = None
-        if setting.policy == "bisect" and self.terms.can_go_on and len(samples):
-            guesses = distances(self.batch.witness, samples, setting)
-        for sample in range(len(samples)):
+        every = [samples.standing(sample) for sample in range(len(samples))]
+        guesses: dict[int, float] = {}
+        if setting.order == "bisect" and self.terms.can_go_on and samples.rungs > 1:
+            whole = np.array([s for s, rungs in enumerate(every) if len(rungs) == samples.rungs])
+            guesses = self._guesses(whole.astype(np.int64))
+        for sample, standing in enumerate(every):
             tally = samples.tally(sample, setting.draws)
             self.tallies[sample] = tally
-            guess = None if guesses is None else float(guesses[sample])
-            if guesses is not None:
-                tally.forward += self.batch.witness.answers
-                tally.backward += self.batch.witness.answers
-            policy = "once" if self.is_minimal else setting.policy
-            standing = samples.standing(sample)
-            plan = plan_of(policy, samples.of(sample), standing, self.terms, guess)
+            tally.forward += (sample in guesses) * self.batch.witness.answers
+            tally.backward += (sample in guesses) * self.batch.witness.answers
+            policy = "once" if self.is_minimal else setting.order
+            plan = plan_of(policy, samples.of(sample), standing, self.terms, guesses.get(sample))
             if not self.scheduler.add(sample, plan, tally.spent):
                 yield self._settled(sample)
+
+    def _guesses(self, rows: NDArray[np.int64]) -> dict[int, float]:
+        """How far the nearest success of some samples may be."""
+        if not len(rows):
+            return {}
+        part = self.samples.take(rows, np.ones((len(rows), self.samples.rungs), np.bool_))
+        found = distances(self.batch.witness, part, self.setting)
+        return dict(zip(rows.tolist(), found.tolist(), strict=True))
 
     def _refill(self) -> None:
         """Gives the free rows new work; starts are computed in blocks of one shape, so that rows do
@@ -175,7 +186,7 @@ class Stream:
         )
         limit = torch.tensor([w.limit for w in work], device=self.device)
         state = self.attack.start(task)
-        if self.terms.can_go_on:
+        if any(w.goes_on or w.limit < self.whole for w in work) and self.terms.can_go_on:
             state = self._gone_on(work, task, state)
         return begun(task, state, limit, self._radii(index))
 
@@ -195,8 +206,7 @@ class Stream:
         moved = norms.project(moved, task.x, task.radius, task.norm)
         which = norms.expand(ratio > 0, task.x)
         state = replace(state, point=torch.where(which, moved, state.point))
-        whole = self.terms.horizon * self.batch.each
-        shares = [min(w.limit, whole) / whole for w in work]
+        shares = [min(w.limit, self.whole) / self.whole for w in work]
         return self.attack.hurried(state, torch.tensor(shares, device=self.device))
 
     def _radii(self, index: Tensor) -> Tensor:
@@ -230,31 +240,35 @@ class Stream:
             if flags[2, row]:
                 self._drop(work.sample)
                 continue
-            tally = self.tallies[work.sample]
-            seen = first[place]
-            if self.is_minimal:
-                seen = np.where(seen == NEVER, NEVER, tally.spent + seen)
-            self.scheduler.spend(work, int(counts[0, place]))
-            tally.forward += int(counts[0, place])
-            tally.backward += int(counts[1, place])
-            tally.refused += int(counts[2, place])
-            if flags[1, row] or not (self.setting.exact or self.is_minimal):
-                self._claim(work, int(row), seen, points[place], float(values[place]))
+            seen = self._counted(work, counts[:, place], first[place])
+            at_end = self.doubts or not self.setting.exact
+            if flags[1, row] or (at_end and not self.is_minimal):
+                self._claim(work, seen, points[place], float(values[place]))
+                if flags[1, row] and not self.is_minimal:
+                    self.left[work.sample] = _one(rows, int(row))
             else:
                 yield from self._failed(work, points[place], float(values[place]))
 
-    def _claim(
-        self, work: Work, row: int, seen: NDArray[np.int64], point: Tensor, value: float
-    ) -> None:
-        """A point for the judge. The row is kept: it goes on where it was left if the claim is
-        refused.
+    def _counted(
+        self, work: Work, counts: NDArray[np.int64], first: NDArray[np.int64]
+    ) -> NDArray[np.int64]:
+        """Notes a row's forwards, backwards and refused points; returns the sample's queries (R,)
+        when a minimal attack's success at each rung was seen.
         """
+        tally = self.tallies[work.sample]
+        seen = np.where(first == NEVER, NEVER, tally.spent + first) if self.is_minimal else first
+        self.scheduler.spend(work, int(counts[0]))
+        tally.forward += int(counts[0])
+        tally.backward += int(counts[1])
+        tally.refused += int(counts[2])
+        return seen
+
+    def _claim(self, work: Work, seen: NDArray[np.int64], point: Tensor, value: float) -> None:
+        """A point for the judge."""
         self.pen.work.append(work)
         self.pen.seen.append(seen)
         self.pen.points.append(point)
         self.pen.values.append(value)
-        if self.setting.exact and not self.is_minimal:
-            self.left[work.sample] = rows_of(self.batch.rows, lambda t, _: t[row : row + 1].clone())
 
     def _settle_pen(self) -> Iterator[Settled]:
         pen, self.pen = self.pen, _Pen()
@@ -297,9 +311,8 @@ class Stream:
     ) -> Iterator[Settled]:
         tally = self.tallies[work.sample]
         if not fell.any():
-            tally.refused += self.setting.exact
+            tally.refused += work.sample in self.left
             if work.sample in self.left and self.scheduler.again(work):
-                tally.keep(point, value, work.rung)
                 return
             self.left.pop(work.sample, None)
             yield from self._failed(work, point, value)
@@ -307,13 +320,20 @@ class Stream:
         self.left.pop(work.sample, None)
         rungs = np.arange(self.samples.rungs)
         at = rungs == work.rung if self.setting.policy == "independent" else rungs >= work.rung
-        # Of an attempt that went on from others the queries of those count, too.
-        spent = tally.forward if self.terms.can_go_on else int(tally.spent[work.rung])
-        tally.fool(point, at, fell, spent)
+        tally.fool(point, at, fell, self._asked_by(work, tally))
         if tally.fooled[work.rung]:
             yield from self._ended(work, point, fell=True)
         else:
             yield from self._failed(work, point, value)
+
+    def _asked_by(self, work: Work, tally: Tally) -> int:
+        """Queries made when a success was seen: of an attempt that went on from others, those of
+        all rungs and of earlier stages.
+        """
+        if not work.goes_on:
+            return int(tally.spent[work.rung])
+        made = self.samples.made
+        return tally.forward + (0 if made is None else int(made[work.sample]))
 
     def _failed(self, work: Work, point: Tensor, value: float) -> Iterator[Settled]:
         """The attempt brought nothing more; the next one, or the next rung."""
@@ -337,3 +357,9 @@ class Stream:
         self.broken += 1
         del self.tallies[sample], self.scheduler.open[sample]
         self.ends.pop(sample, None)
+
+
+def _one(rows: Rows, row: int) -> Rows:
+    """One of the rows, as a batch of its own."""
+    one: Rows = rows_of(rows, lambda t, _: t[row : row + 1].clone())
+    return one

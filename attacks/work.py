@@ -18,7 +18,8 @@ from attacks import norms
 class Samples:
     """What is attacked: x (N, ...) float32, y (N,), ids (N,) int64, targets (N,) or None; radii
     (R,) or (N, R); open (N, R) bool, the rungs that still stand (all where None); spent (N, R)
-    int64, the forward queries already made at each rung (none where None); groups (N,) int64,
+    int64, the forward queries already made at each rung (none where None), made (N,) int64, at all
+    of them together; groups (N,) int64,
     never falling: samples that attacks which look at several at once are run on together.
     """
 
@@ -29,6 +30,7 @@ class Samples:
     targets: Tensor | None = None
     open: NDArray[np.bool_] | None = None
     spent: NDArray[np.int64] | None = None
+    made: NDArray[np.int64] | None = None
     groups: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
@@ -90,8 +92,11 @@ class Samples:
         rows: NDArray[np.int64],
         still: NDArray[np.bool_],
         spent: NDArray[np.int64] | None = None,
+        made: NDArray[np.int64] | None = None,
     ) -> Samples:
-        """These samples alone, standing where `still` (len(rows), R) says so, after `spent`."""
+        """These samples alone, standing where `still` (len(rows), R) says so, after `spent` and
+        `made`.
+        """
         index = torch.from_numpy(rows).to(self.x.device)
         return Samples(
             x=self.x[index],
@@ -101,6 +106,7 @@ class Samples:
             targets=None if self.targets is None else self.targets[index],
             open=still,
             spent=spent,
+            made=made,
             groups=None if self.groups is None else self.groups[rows],
         )
 
@@ -117,7 +123,8 @@ class Settled:
     spent (R,): forward queries made at each rung, restarts and stages together (a minimal attack's
     one run counts at every rung); first (R,): how many of them had been made when the first success
     at the rung was seen, NEVER where it stands. On a ladder a rung that was not run, because a
-    lower one fell, has the lower one's number.
+    lower one fell, has the lower one's number. Where an attempt went on from one at another rung it
+    is of all rungs together, as its start cost those.
     found: x_adv is a success, maybe beyond every rung; else it is the best point tried at the last
     one. forward and backward count the sample's queries, verify the judge's; refused says how many
     claimed successes the judge did not accept, and how many points were none (NaN).
@@ -243,8 +250,8 @@ class Setting:
     oracle is the deployed pipeline itself, so that its word is worth a judge's time at once (else
     only each restart's end is judged); budget: forward queries at most for a sample at one radius,
     restarts and stages together (one run of a minimal attack serves them all). policy: see
-    attacks.sweeps. eot: answers of a
-    model that draws averaged per query, at least; draws: those that it is judged under.
+    attacks.sweeps. eot: answers of a model that draws averaged per query, at least; draws: those
+    that it is judged under.
     """
 
     norm: str
@@ -257,6 +264,13 @@ class Setting:
     budget: int | None = None
     eot: int = 1
     draws: int = 1
+
+    @property
+    def order(self) -> str:
+        """The policy, but that nothing is bisected under several draws: a rung that holds under
+        some of them says nothing of the lower ones under the others.
+        """
+        return "ladder" if self.policy == "bisect" and self.draws > 1 else self.policy
 
 
 def stretch(

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from attacks.base import Attack
+from attacks.cascade import Cascade
 from attacks.oracles import Predict, frozen
 from attacks.registry import attacks
 from attacks.sourced import Sourced
@@ -72,7 +73,8 @@ def _every_attack(norm: str, classes: int) -> list[str]:
     for name in attacks.names():
         attack: Attack = attacks.get(name)
         fits = norm in attack.norms and classes >= attack.least_classes(targeted=False)
-        if fits and not attack.needs:
+        # A cascade runs again what is named anyway.
+        if fits and not attack.needs and not isinstance(attack, Cascade):
             fitting.append(name)
     return fitting
 

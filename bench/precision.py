@@ -7,7 +7,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import platform
 import statistics
 import time
 import warnings
@@ -21,10 +20,10 @@ from torch import nn
 from attacks.base import Attack
 from attacks.draws import Draws
 from attacks.losses import CROSS_ENTROPY
-from attacks.oracles import Aim, Predict, held
+from attacks.oracles import Aim, Predict, frozen
 from attacks.pipelines import Witness
 from attacks.precision import Reduced, bears_rounding
-from bench.devices import numerics, threads
+from bench.devices import name_of, numerics, threads
 from bench.plan import BFLOAT16, FLOAT32, Numerics
 from models.nets import Shape
 
@@ -121,7 +120,7 @@ class Precisions:
         if found is None:
             try:
                 found = measured(net, shape, classes, own.shape, self.device)
-            except (RuntimeError, ValueError):
+            except Exception:  # noqa: BLE001  a boundary of its own: the cell will fail and say why
                 return {}
             _write(path, found)
         return found
@@ -144,7 +143,7 @@ def measured(
         for name, model in kinds.items()
     }
     taken: dict[str, list[float]] = {name: [] for name in kinds}
-    with numerics(threads()), held(net):
+    with numerics(threads()), frozen(net):
         begun = time.perf_counter()
         # The first round warms up.
         for number in range(_ROUNDS + 1):
@@ -173,7 +172,7 @@ def _kinds(net: nn.Module, device: str) -> dict[str, Predict]:
 
 def _known_by(own: Numerics, net: nn.Module, shape: Shape, device: str) -> str:
     """A digest of an architecture and of what it is timed on."""
-    on = platform.processor() if own.device == "cpu" else torch.cuda.get_device_name(device)
+    on = name_of(device)
     weights = [(name, str(t.dtype), *t.shape) for name, t in net.state_dict().items()]
     parts = [str(net), weights, shape, own.shape, own.threads, on, torch.__version__]
     return hashlib.blake2b(json.dumps(parts).encode(), digest_size=16).hexdigest()

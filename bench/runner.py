@@ -96,7 +96,7 @@ def execute(
         store.drop(cell.key for cell in job.cells)
     todo = plan.missing(job.cells, store.blocks(cell.key for cell in job.cells))
     watcher.begin(todo)
-    sweep = _Sweep(job, store, watcher)
+    sweep = _Sweep(job, store, watcher, fresh=fresh)
     try:
         while todo:
             known = provenance(job.device)
@@ -115,8 +115,8 @@ class _Sweep:
     of them whose shape is kept, waiting the work of restarted ones.
     """
 
-    def __init__(self, job: Job, store: Store, watcher: Watcher):
-        self.job, self.store, self.watcher = job, store, watcher
+    def __init__(self, job: Job, store: Store, watcher: Watcher, *, fresh: bool):
+        self.job, self.store, self.watcher, self.fresh = job, store, watcher, fresh
         self.cells = {cell.key: cell for cell in job.cells}
         self.smaller: set[str] = set()
         self.kept: set[str] = set()
@@ -167,6 +167,8 @@ class _Sweep:
         self.job = self.job.halved(keys)
         for cell in given_up:
             half = cell.under(cell.numerics.shape // 2)
+            if self.fresh:
+                self.store.drop([half.key])
             self.cells[half.key] = half
             self.smaller.add(half.key)
             missing = plan.missing([half], self.store.blocks([half.key]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from typing import Any
 
@@ -334,14 +335,23 @@ def test_without_room_nothing_changes() -> None:
 
 
 @pytest.mark.parametrize(
-    "spec", ["square:queries=60", "pgd:steps=6", "autoattack:steps=3,queries=15"]
+    ("spec", "policy"),
+    [
+        *itertools.product(
+            ["square:queries=60", "pgd:steps=6", "autoattack:steps=3,queries=15"],
+            ["ladder", "bisect", "independent"],
+        ),
+        ("pgd:steps=20", "independent"),
+        ("apgd:steps=20", "ladder"),
+        ("apgd:steps=20", "independent"),
+    ],
 )
-@pytest.mark.parametrize("policy", ["ladder", "bisect", "independent"])
 def test_the_anytime_curve_of_a_budget_attack_is_what_budgets_give(spec: str, policy: str) -> None:
     """`first` q says: with a budget of q the sample falls at this radius, with q - 1 it does not.
 
     On a ladder at the lowest radius that falls; one radius alone says the same. A larger radius
-    needs no more (fewer, where an earlier stage broke it).
+    needs no more (fewer, where an earlier stage broke it). Where attempts go on from one another,
+    the next test.
     """
     x, model = images(16), convolutional()
     y = model(x).argmax(1)

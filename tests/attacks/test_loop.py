@@ -19,6 +19,7 @@ from attacks.base import Attack, StepAttack, Task
 from attacks.draws import Draws, sample_ids
 from attacks.losses import MARGIN
 from attacks.oracles import Aim, Answer, ModelError, Query
+from attacks.precision import Reduced
 from attacks.work import Samples, Setting, Settled
 from tests.problems import BlackBox, Counting, Curved, Linear, Mapped, convolutional, images, linear
 
@@ -365,10 +366,14 @@ def test_a_bisected_curve_is_exact_for_a_fraction_of_the_queries(spec: str, norm
         assert 5 * settled.forward < full.forward
 
 
-def test_a_claim_that_is_refused_is_gone_on_with() -> None:
+@pytest.mark.parametrize("steps", [1, 4])
+def test_a_claim_that_is_refused_is_gone_on_with(
+    steps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As under a search in low precision: the first two claims of each sample are refused, the
     third holds; nothing is lost but the judge's time.
     """
+    monkeypatch.setattr(stream, "_STEPS_PER_SYNC", {"cpu": steps})
     problem = linear("linf", 10)
     work = samples(problem.x, problem.y, [0.03])
     asked: list[int] = []
@@ -386,6 +391,68 @@ def test_a_claim_that_is_refused_is_gone_on_with() -> None:
         assert (settled.verify, settled.refused) == (3, 2)
         # The boundary is crossed for good: the next two points claim it again, and count.
         assert settled.forward == plain.forward + 2
+
+
+def test_a_gradient_that_breaks_at_a_refused_claim_is_no_robustness() -> None:
+    """The attempt goes on with it, and a sign of NaN stands still."""
+
+    class Breaking(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x: Tensor, z: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
+            ctx.save_for_backward(z.argmax(1) != 0)
+            return x.view_as(x)
+
+        @staticmethod
+        def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[no-untyped-def]
+            (wrong,) = ctx.saved_tensors
+            return torch.where(norms.expand(wrong, gradient), torch.nan, gradient), None
+
+    class Shifted(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return BRIGHT(Breaking.apply(x, BRIGHT(x.detach())))
+
+    def refuse(points: Tensor, index: NDArray[np.int64], radius: Tensor) -> NDArray[np.bool_]:
+        return np.zeros((len(points), 1), dtype=np.bool_)
+
+    with pytest.raises(ModelError, match="5 images"):
+        swept("pgd:steps=9", Shifted(), samples(GREY, ZERO, [0.1]), judge=refuse)
+
+
+@pytest.mark.parametrize("spec", ["pgd:steps=12", "pgd:steps=4", "apgd:steps=20"])
+def test_under_several_draws_nothing_is_inferred_from_a_rung_that_holds_under_some(
+    spec: str,
+) -> None:
+    """One draw falls above the distance, the other never: bisection would not look lower."""
+    problem = linear("linf", 10)
+    shares = np.array([0.5, 0.9, 1.1, 1.3, 1.6, 2.0, 2.5])
+    work = samples(problem.x, problem.y, problem.distance.numpy()[:, None] * shares)
+
+    def judge(points: Tensor, index: NDArray[np.int64], radius: Tensor) -> NDArray[np.bool_]:
+        wrong = (problem.model(points).argmax(1) != problem.y[index]).numpy()
+        return np.stack([wrong, np.zeros_like(wrong)], 1)
+
+    options = {"judge": judge, "exact": False, "draws": 2}
+    for policy in POLICIES:
+        for settled in swept(spec, problem.model, work, policy=policy, **options):
+            assert settled.fell[:, 0].tolist() == (shares > 1).tolist()
+            assert not settled.fell[:, 1].any()
+
+
+def test_a_search_in_low_precision_is_judged_at_the_end_of_each_attempt_too() -> None:
+    """What it does not see as fooled may be, in float32: one look of the judge says so."""
+    problem = linear("linf", 10)
+    work = samples(problem.x, problem.y, [0.03])
+    # The search sees the label far ahead everywhere; the judge sees the model.
+    blind = Mapped(
+        problem.model,
+        lambda z, _: z + 100 * torch.nn.functional.one_hot(problem.y, 10)[: len(z)].float(),
+    )
+    judge = verify.judge_of(problem.model, work, Setting("linf", 10, 0, 16))
+    setting = Setting("linf", 10, 0, 16)
+    seen = Reduced(blind, bfloat16=False)
+    found = list(loop.sweep(attacks.get("pgd:steps=9,loss=margin"), seen, judge, work, setting))
+    assert all(settled.fooled.all() and settled.verify == 1 for settled in found)
+    assert [settled.refused for settled in found] == [0] * 16
 
 
 def test_a_minimal_success_that_is_refused_is_moved_on() -> None:
@@ -426,11 +493,14 @@ def test_a_sample_whose_logits_break_fails_alone() -> None:
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-@pytest.mark.parametrize("exact", [True, False])
-def test_an_attack_is_not_believed(policy: str, exact: bool) -> None:
+@pytest.mark.parametrize(("exact", "steps"), [(True, 1), (True, 4), (False, 1)])
+def test_an_attack_is_not_believed(
+    policy: str, exact: bool, steps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The oracle says fooled everywhere; the judge refuses each claim, and nothing counts. An exact
     oracle's attempt goes on where it was left, to its last query.
     """
+    monkeypatch.setattr(stream, "_STEPS_PER_SYNC", {"cpu": steps})
     problem = linear("linf", 10)
     work = samples(problem.x, problem.y, [0.03, 0.05])
 
@@ -442,7 +512,7 @@ def test_an_attack_is_not_believed(policy: str, exact: bool) -> None:
     options = {"policy": policy, "exact": exact, "judge": refuse}
     for settled in swept("pgd:steps=4,restarts=3", problem.model, work, **options):
         assert not settled.fooled.any()
-        assert settled.forward == 2 * 3 * 5
+        assert (settled.forward, settled.backward) == (2 * 3 * 5, 2 * 3 * 4)
         assert settled.verify == (settled.refused if exact else 2 * 3)
         inside = norms.inside(
             settled.x_adv[None], problem.x[[settled.sample]], torch.tensor([0.05]), "linf"
