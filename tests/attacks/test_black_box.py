@@ -382,10 +382,12 @@ def test_an_attempt_that_goes_on_counts_what_was_asked_before(policy: str) -> No
     results = swept("pgd:steps=20", model, x, y, [0.01, 0.02, 0.03, 0.06, 0.12], policy=policy)
     fell = [settled for settled in results if settled.fooled.any()]
     assert fell
+    further = 0
     for settled in fell:
         rung = int(settled.fooled.argmax())
-        assert settled.spent[rung] <= settled.first[rung] <= settled.forward
-    assert any(settled.first[settled.fooled].min() > settled.spent.max() for settled in fell)
+        assert 0 < settled.first[rung] <= settled.forward
+        further += int(settled.first[rung] > settled.spent[rung])
+    assert further
 
 
 @pytest.mark.parametrize(
