@@ -14,7 +14,7 @@ import json
 import os
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -31,6 +31,8 @@ from bench.plan import Cell
 SCHEMA = 3
 NAME = "bench.sqlite"
 _WAIT_S, _RETRY_S = 60.0, 0.01
+_MAPPED = 2**31
+"""Bytes of the file, at most, that are read through a mapping of it."""
 _TABLES = """
 CREATE TABLE meta (schema INTEGER NOT NULL);
 CREATE TABLE cells (
@@ -107,6 +109,13 @@ class Record:
         own = self.samples.get("draws", self.samples["min_eps"][:, None])
         return np.asarray(own, dtype=np.float64)
 
+    @functools.cached_property
+    def queries(self) -> tuple[int, int, int]:
+        """Forward, backward and verify queries of all samples."""
+        names = ("forward", "backward", "verify")
+        forward, backward, verify = (int(np.sum(self.samples[name])) for name in names)
+        return forward, backward, verify
+
     @property
     def shown(self) -> tuple[Any, ...]:
         """What tells rows of a table apart: of cells that agree in it, the newest is shown."""
@@ -161,6 +170,8 @@ class Store:
     def _connect(cls, path: str) -> Store:
         try:
             db = sqlite3.connect(path, timeout=_WAIT_S, isolation_level=None)
+            # Blocks are long: mapped, they are read several times as fast as page by page.
+            db.execute(f"PRAGMA mmap_size={_MAPPED}")
             _write_ahead(db)
             db.execute("PRAGMA synchronous=NORMAL")
             store = cls(db, path)
@@ -319,7 +330,6 @@ class Store:
                     "run with --fresh"
                 )
         parts = [unpack(blob) for _, _, _, blob, _ in blocks] if complete else []
-        names = parts[0] if parts else ()
         return Record(
             key=row["key"],
             pipeline=row["pipeline"],
@@ -334,7 +344,7 @@ class Store:
             kind=row["kind"],
             norm=row["norm"],
             eps=_grid(row["eps"]),
-            reference=None if row["reference"] is None else Fraction(row["reference"]),
+            reference=None if row["reference"] is None else _radius(row["reference"]),
             seed=row["seed"],
             sweep=row["sweep"],
             device=row["device"],
@@ -345,9 +355,22 @@ class Store:
             provenance=json.loads(row["provenance"]),
             failure="" if complete else row["failure"],
             seconds=sum(seconds for _, _, seconds, *_ in blocks),
-            samples={name: np.concatenate([part[name] for part in parts]) for name in names},
+            samples=_joined(parts),
             identity=json.loads(row["identity"]),
         )
+
+
+def _joined(blocks: Sequence[Arrays]) -> Arrays:
+    """The arrays of blocks in order."""
+    if len(blocks) == 1:
+        return blocks[0]
+    names = blocks[0] if blocks else ()
+    return {name: np.concatenate([block[name] for block in blocks]) for name in names}
+
+
+@functools.lru_cache(maxsize=64)
+def _radius(text: str) -> Fraction:
+    return Fraction(text)
 
 
 @functools.lru_cache(maxsize=64)

@@ -1,4 +1,4 @@
-"""From records to the data frames behind every table; values in, values out."""
+"""From records to the rows behind every table; values in, values out."""
 
 from __future__ import annotations
 
@@ -8,21 +8,19 @@ from fractions import Fraction
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from bench.plan import OBLIVIOUS
 from bench.report.curves import Cost, Curve, attacked, by, curves, share, share_failed, worst
 from bench.report.derived import derived
+from bench.report.rows import FLOAT, INT, TEXT, Rows
 from bench.stats import ALPHA, mcnemar
 from bench.store import Record
 
-__all__ = ["LEADERBOARD", "TIDY", "TIMING", "curves", "frame", "leaderboard", "tidy", "timing"]
+__all__ = ["LEADERBOARD", "TIDY", "TIMING", "curves", "leaderboard", "tidy", "timing"]
 
 AUDIT = "none"
 
-INT, FLOAT, TEXT = "Int64", "float64", ""
-"""Types of columns in every table; Int64 holds missing values, text is left as it is."""
 TIDY = {
     "dataset": TEXT,
     "model": TEXT,
@@ -104,13 +102,7 @@ TIMING = {
 }
 
 
-def frame(rows: Iterable[dict[str, Any]], columns: dict[str, str]) -> pd.DataFrame:
-    """Rows as a frame with exactly these columns; the types hold for an empty frame too."""
-    made = pd.DataFrame(list(rows), columns=list(columns))
-    return made.astype({name: kind for name, kind in columns.items() if kind})
-
-
-def tidy(records: Iterable[Record]) -> pd.DataFrame:
+def tidy(records: Iterable[Record]) -> Rows:
     """One row per cell (or worst case) and eps: the table accuracy_vs_eps.
 
     Accuracies are fractions; queries (samples through the model) and seconds are the whole cell's
@@ -121,7 +113,7 @@ def tidy(records: Iterable[Record]) -> pd.DataFrame:
     samples right under all of them. peak_memory_mb: the most memory held while the cell was
     attacked, in megabytes (see memory.watched), of a worst case the most of any.
     """
-    return frame((row for curve in curves(records) for row in _tidy(curve)), TIDY)
+    return Rows.of((row for curve in curves(records) for row in _tidy(curve)), TIDY)
 
 
 def _tidy(curve: Curve) -> Iterable[dict[str, Any]]:
@@ -204,7 +196,7 @@ class Entry:
 
 
 @derived
-def leaderboard(records: Sequence[Record]) -> pd.DataFrame:
+def leaderboard(records: Sequence[Record]) -> Rows:
     """One row per dataset, norm, model and defense, ranked by robust accuracy at the reference eps.
 
     The number is the share of samples right under every complete cell (any attack, mode, seed,
@@ -225,7 +217,7 @@ def leaderboard(records: Sequence[Record]) -> pd.DataFrame:
         setting.sort(key=lambda e: (e.eps != e.of.reference, e.eps))
         for board in by(setting, lambda e: e.eps):
             rows.extend(_ranked(board))
-    return frame(rows, LEADERBOARD)
+    return Rows.of(rows, LEADERBOARD)
 
 
 @derived
@@ -328,13 +320,13 @@ def row_of(entry: Entry) -> dict[str, Any]:
 
 
 @derived
-def timing(records: Sequence[Record]) -> pd.DataFrame:
+def timing(records: Sequence[Record]) -> Rows:
     """One row per cell with its costs; empty where the cell failed or the time is not known.
 
     queries_per_s counts forward, backward and verify queries; training_s is the defended model's
     training, in seconds; peak_memory_mb: see tidy.
     """
-    return frame((_timing(record) for record in records), TIMING)
+    return Rows.of((_timing(record) for record in records), TIMING)
 
 
 def _timing(record: Record) -> dict[str, Any]:

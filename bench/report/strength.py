@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-import pandas as pd
-
 from bench.report.curves import Cost, attacked, by, median_distance, refused_share
 from bench.report.derived import derived
-from bench.report.frames import FLOAT, INT, TEXT, frame, reading_point
+from bench.report.frames import reading_point
+from bench.report.rows import FLOAT, INT, TEXT, Row, Rows
 from bench.report.tables import Section, Table, board, board_title, robust_text, seconds
 from bench.stats import wilson
 from bench.store import Record
@@ -91,7 +90,7 @@ class _Runs:
 
 
 @derived
-def attacks(records: Sequence[Record]) -> pd.DataFrame:
+def attacks(records: Sequence[Record]) -> Rows:
     """One row per dataset, norm, defended model, attack and mode, and one for its failed seeds.
 
     Accuracies are fractions, at the reference eps where a grid of the attack holds it, else at the
@@ -111,7 +110,7 @@ def attacks(records: Sequence[Record]) -> pd.DataFrame:
     for setting in by(found, lambda r: (r.of.dataset, r.of.norm, r.of.query_budget)):
         setting.sort(key=lambda runs: (runs.eps != runs.of.reference, runs.eps, runs.standing))
         rows.extend(map(_row, setting))
-    return frame(rows, ATTACKS)
+    return Rows.of(rows, ATTACKS)
 
 
 def _runs(cells: Sequence[Record]) -> Iterable[_Runs]:
@@ -169,9 +168,9 @@ def _row(runs: _Runs) -> dict[str, Any]:
     }
 
 
-def sections(table: pd.DataFrame) -> list[Section]:
-    """A table per dataset, norm and eps, from the frame of `attacks`."""
-    boards = by(table.to_dict("records"), board)
+def sections(table: Rows) -> list[Section]:
+    """A table per dataset, norm and eps, from the rows of `attacks`."""
+    boards = by(table, board)
     names = ("model", "defense", "attack (mode)", "kind", "seeds", "n", "robust", "spread")
     costs = ("forward / image", "backward / image", "seconds")
     header = (*names, "median distance", "refused", *costs)
@@ -182,7 +181,7 @@ def sections(table: pd.DataFrame) -> list[Section]:
     ]
 
 
-def _texts(row: Mapping[Hashable, Any]) -> tuple[str, ...]:
+def _texts(row: Row) -> tuple[str, ...]:
     return (
         row["model"],
         row["defense"],
@@ -202,4 +201,4 @@ def _texts(row: Mapping[Hashable, Any]) -> tuple[str, ...]:
 
 def _number(value: Any, factor: int, form: str) -> str:
     """A number, scaled; empty where it is missing."""
-    return "" if pd.isna(value) else f"{factor * value:{form}}"
+    return "" if value is None else f"{factor * value:{form}}"
