@@ -190,7 +190,8 @@ def _lines(rows: Sequence[Any]) -> Iterable[tuple[str, ...]]:
         interval_text(Interval(row["certified_accuracy"], row["ci_low"], row["ci_high"]))
         for row in rows
     ]
-    facts = (percent(of["abstained"]), f"{of['mean_radius']:.3f}", "")
+    radius = "" if of["mean_radius"] is None else f"{of['mean_radius']:.3f}"
+    facts = (percent(of["abstained"]), radius, "")
     yield (of["model"], of["defense"], "certified (lower)", *facts, *proven)
     found = [row["contradictions"] for row in rows if row["contradictions"] is not None]
     most = str(max(found)) if found else ""
