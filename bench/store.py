@@ -373,10 +373,21 @@ def _radius(text: str) -> Fraction:
     return Fraction(text)
 
 
+class _Grid(tuple[Fraction, ...]):
+    """Radii as part of keys: a fraction takes long to hash."""
+
+    @functools.cached_property
+    def _hash(self) -> int:
+        return super().__hash__()
+
+    def __hash__(self) -> int:
+        return self._hash
+
+
 @functools.lru_cache(maxsize=64)
-def _grid(text: str) -> tuple[Fraction, ...]:
+def _grid(text: str) -> _Grid:
     """The radii of a stored text; one object for all cells that share them."""
-    return tuple(Fraction(e) for e in json.loads(text))
+    return _Grid(Fraction(e) for e in json.loads(text))
 
 
 def _write_ahead(db: sqlite3.Connection) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -107,7 +108,7 @@ class Curve:
     draws: int = 1
     worst_draw: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
 
-    @property
+    @functools.cached_property
     def eps(self) -> tuple[float, ...]:
         """The grid, in input units."""
         return tuple(float(eps) for eps in self.of.eps)

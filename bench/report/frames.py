@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -249,11 +250,14 @@ def _raised(cell: Record) -> Iterable[tuple[str, int]]:
 
 def reading_point(cells: Sequence[Record]) -> Fraction:
     """Where cells are read: at a reference eps that a grid holds, else at the largest of a grid."""
-    # Most cells share one grid, as one object.
-    grids = {id(cell.eps): cell.eps for cell in cells}
-    grid = {eps for each in grids.values() for eps in each}
-    wanted = {cell.reference for cell in cells if cell.reference is not None}
-    return max(grid & wanted or grid)
+    return _reading_point(frozenset((cell.eps, cell.reference) for cell in cells))
+
+
+@functools.lru_cache(maxsize=64)
+def _reading_point(asked: frozenset[tuple[tuple[Fraction, ...], Fraction | None]]) -> Fraction:
+    """Of grids and references: most cells share both."""
+    grid = {eps for radii, _ in asked for eps in radii}
+    return max(grid & {reference for _, reference in asked} or grid)
 
 
 def _ranked(board: list[Entry]) -> Iterable[dict[str, Any]]:

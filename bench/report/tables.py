@@ -277,7 +277,8 @@ def _costs(row: Row) -> tuple[str, ...]:
     )
 
 
-def origins(records: Iterable[Record]) -> list[tuple[list[str], str]]:
+@derived
+def origins(records: Sequence[Record]) -> list[tuple[list[str], str]]:
     """The distinct command lines behind the records, by the version that ran them ('': unknown)."""
     made = [(command, _version(r)) for r in records if (command := _command(r))]
     return [

@@ -87,9 +87,11 @@ def _defenses(rows: Sequence[Row]) -> set[str]:
 def _options(records: Sequence[Record]) -> dict[str, Options]:
     """The keys of each defense by its text less the seed: those stored, else those in the text."""
     known: dict[str, Options] = {}
+    seedless_of = {text: seedless(text) for text in {record.defense for record in records}}
     for record in records:
         fields = record.identity.get("defense", {}).get("fields")
-        known.setdefault(seedless(record.defense), fields or _written(record.defense))
+        if (text := seedless_of[record.defense]) not in known:
+            known[text] = fields or _written(record.defense)
     return known
 
 
