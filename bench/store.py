@@ -113,7 +113,7 @@ class Record:
     def queries(self) -> tuple[int, int, int]:
         """Forward, backward and verify queries of all samples."""
         names = ("forward", "backward", "verify")
-        forward, backward, verify = (int(np.sum(self.samples[name])) for name in names)
+        forward, backward, verify = (int(self.samples[name].sum(dtype=np.int64)) for name in names)
         return forward, backward, verify
 
     @property

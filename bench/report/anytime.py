@@ -104,18 +104,18 @@ def _grid(most: int) -> list[int]:
 
 def sections(table: Rows) -> list[Section]:
     """A table per dataset, norm, eps and query budget, from the rows of `anytime`."""
-    return [_section(rows) for rows in by(table, board)]
+    cells = by(table, lambda row: row["cell"])
+    return [_section(members) for members in by(cells, lambda rows: board(rows[0]))]
 
 
-def _section(rows: list[Row]) -> Section:
-    most = max(int(row["queries"]) for row in rows)
+def _section(cells: list[list[Row]]) -> Section:
+    most = max(rows[-1]["queries"] for rows in cells)
     shown = [q for q in _SHOWN if q < most] or [0]
-    cells = by(rows, lambda row: row["cell"])
     header = ("model", "defense", "attack (mode)", "seed", "n", *(f"{q:,}" for q in shown))
     lines = tuple(_line(cell, shown) for cell in cells)
     align = "lll" + "r" * (len(header) - 1)
     table = Table((*header, "last", "queries"), lines, align=align)
-    return Section(board_title(rows[0]), "", table)
+    return Section(board_title(cells[0][0]), "", table)
 
 
 def _line(cell: list[Row], shown: list[int]) -> tuple[str, ...]:

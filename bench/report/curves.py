@@ -234,7 +234,8 @@ def _worst(cells: Sequence[Record], points: Mapping[str, Any], failure: str) -> 
 
 def refused_share(cell: Record) -> float:
     """The share of the images of which the re-check refused a claimed success."""
-    return float(np.mean(cell.samples["refused"] > 0)) if "refused" in cell.samples else 0.0
+    refused = cell.samples.get("refused")
+    return 0.0 if refused is None else np.count_nonzero(refused > 0) / len(refused)
 
 
 def median_distance(cell: Record) -> float | None:

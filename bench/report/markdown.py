@@ -132,20 +132,21 @@ def _made_by(records: Sequence[Record]) -> Iterable[str]:
 
 
 def _table(table: Table) -> str:
+    columns = map(_escaped, zip(*table.rows, strict=True))
     rows = [
-        [_bold(cell) for cell in row] if place in table.bold else _escaped(row)
-        for place, row in enumerate(table.rows)
+        list(map(_bold, row)) if place in table.bold else row
+        for place, row in enumerate(zip(*columns, strict=True))
     ]
     return github(table.header, rows, table.align)
 
 
-def _escaped(row: Sequence[str]) -> list[str]:
-    """The cells of a row, escaped together."""
-    return [cell.strip() for cell in escape(_END.join(row)).split(_END)]
+def _escaped(column: Sequence[str]) -> list[str]:
+    """The cells of a column, escaped together."""
+    return [cell.strip() for cell in escape(_END.join(column)).split(_END)]
 
 
 def _bold(cell: str) -> str:
-    return f"**{escape(cell)}**" if cell.strip() else ""
+    return f"**{cell}**" if cell else ""
 
 
 def summary(records: Sequence[Record]) -> str:

@@ -96,7 +96,10 @@ def percent(share: Any) -> str:
 
 def interval_text(interval: Interval) -> str:
     """A share and its bounds in percent: ``91.9 [90.0, 93.4]``."""
-    value, low, high = (100 * share for share in (interval.value, interval.low, interval.high))
+    return _spread(100 * interval.value, 100 * interval.low, 100 * interval.high)
+
+
+def _spread(value: float, low: float, high: float) -> str:
     return f"{value:.1f} [{low:.1f}, {high:.1f}]"
 
 
@@ -181,8 +184,8 @@ def _clean(curve: Curve) -> str:
 def _entries(curve: Curve) -> list[str]:
     if not curve.is_complete:
         return ["failed"] * len(curve.eps)
-    points = zip(curve.accuracy, curve.low, curve.high, strict=True)
-    return [interval_text(Interval(*map(float, point))) for point in points]
+    percents = (100 * shares for shares in (curve.accuracy, curve.low, curve.high))
+    return list(map(_spread, *(shares.tolist() for shares in percents)))
 
 
 def leaderboard(table: Rows) -> list[Section]:
