@@ -11,6 +11,7 @@ import contextlib
 import functools
 import hashlib
 import json
+import math
 import os
 import sqlite3
 import time
@@ -22,7 +23,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import load as unpack
 from safetensors.numpy import save as pack
 
 from bench.errors import StoreError
@@ -329,7 +329,7 @@ class Store:
                     f"block {number} of cell {row['key']} in {self.path} is damaged; "
                     "run with --fresh"
                 )
-        parts = [unpack(blob) for _, _, _, blob, _ in blocks] if complete else []
+        parts = [_unpacked(blob) for _, _, _, blob, _ in blocks] if complete else []
         return Record(
             key=row["key"],
             pipeline=row["pipeline"],
@@ -358,6 +358,32 @@ class Store:
             samples=_joined(parts),
             identity=json.loads(row["identity"]),
         )
+
+
+def _unpacked(blob: bytes) -> Arrays:
+    """The arrays of a block as views of it; the package's own reader copies each of them."""
+    start = 8 + int.from_bytes(blob[:8], "little")
+    return {
+        name: np.frombuffer(blob, kind, math.prod(shape), start + first).reshape(shape)
+        for name, kind, shape, first in _layout(blob[8:start])
+    }
+
+
+@functools.lru_cache(maxsize=64)
+def _layout(header: bytes) -> list[tuple[str, np.dtype[Any], tuple[int, ...], int]]:
+    """Name, type, shape and first byte of the arrays under a safetensors header; blocks of one size
+    share theirs.
+    """
+    return [
+        (name, _dtype(entry["dtype"]), tuple(entry["shape"]), entry["data_offsets"][0])
+        for name, entry in json.loads(header).items()
+        if name != "__metadata__"
+    ]
+
+
+def _dtype(code: str) -> np.dtype[Any]:
+    """Of safetensors' names, such as I64 and BOOL."""
+    return np.dtype("?" if code == "BOOL" else f"<{code[0].lower()}{int(code[1:]) // 8}")
 
 
 def _joined(blocks: Sequence[Arrays]) -> Arrays:

@@ -83,7 +83,7 @@ def _rows(record: Record) -> Iterable[dict[str, Any]]:
     }
     grid = _grid(int(seen.max(initial=0)))
     standing = (seen < 0) | (seen > np.array(grid)[:, None])
-    for queries, accuracy in zip(grid, standing.mean(axis=1), strict=True):
+    for queries, accuracy in zip(grid, standing.mean(axis=1).tolist(), strict=True):
         yield shared | {"queries": queries, "accuracy": accuracy}
 
 

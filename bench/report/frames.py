@@ -148,7 +148,8 @@ def _tidy(curve: Curve) -> Iterable[dict[str, Any]]:
         "peak_memory_mb": curve.cost.peak_memory,
     }
     names = ("eps", "accuracy", "ci_low", "ci_high", "worst_draw_accuracy")
-    points = zip(curve.eps, curve.accuracy, curve.low, curve.high, curve.worst_draw, strict=True)
+    counted = (curve.accuracy, curve.low, curve.high, curve.worst_draw)
+    points = zip(curve.eps, *(shares.tolist() for shares in counted), strict=True)
     return [shared | dict(zip(names, point, strict=True)) for point in points]
 
 

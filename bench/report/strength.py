@@ -63,11 +63,13 @@ seconds are the whole cell's, all radii together.""",
 class _Runs:
     """An attack on a defended model at one eps: a cell per seed, the lowest seed first.
 
-    The cells are on the same samples and complete, or they all failed.
+    The cells are on the same samples and complete, or they all failed. right: of each, how many
+    samples are right at eps.
     """
 
     eps: Fraction
     cells: Sequence[Record]
+    right: Sequence[float]
 
     @property
     def of(self) -> Record:
@@ -85,7 +87,7 @@ class _Runs:
         of, distance = self.of, self.distance
         who = (of.model, of.defense, of.pipeline)
         missing = (distance is None, 0.0 if distance is None else distance)
-        share = _right(of, self.eps) / of.n
+        share = self.right[0] / of.n
         return (*who, bool(of.failure), share, *missing, of.attack, of.mode)
 
 
@@ -126,9 +128,10 @@ def _runs(cells: Sequence[Record]) -> Iterable[_Runs]:
 def _read(cells: Sequence[Record]) -> _Runs:
     """The cells at their reading point, of each seed the strongest."""
     eps = reading_point(cells)
-    there = [cell for cell in cells if eps in cell.eps]
-    there.sort(key=lambda cell: (cell.seed, _right(cell, eps)))
-    return _Runs(eps, [same[0] for same in by(there, lambda cell: cell.seed)])
+    there = [(cell, _right(cell, eps)) for cell in cells if eps in cell.eps]
+    there.sort(key=lambda each: (each[0].seed, each[1]))
+    of_seeds = [same[0] for same in by(there, lambda each: each[0].seed)]
+    return _Runs(eps, *zip(*of_seeds, strict=True))
 
 
 def _right(cell: Record, eps: Fraction) -> float:
@@ -153,7 +156,7 @@ def _row(runs: _Runs) -> dict[str, Any]:
     }
     if of.failure:
         return row
-    right = [_right(cell, runs.eps) for cell in runs.cells]
+    right = runs.right
     robust, cost = wilson(right[0], of.n), Cost.of([of])
     return row | {
         "robust_accuracy": robust.value,
