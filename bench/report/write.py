@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,12 +41,24 @@ FIGURES = "figures"
 
 def write(records: Sequence[Record], folder: Path) -> list[Path]:
     """Writes every derived file, removes figures that are no longer made; returns the files."""
-    with remembered():
+    with remembered(), _uncollected():
         texts, drawn = documents(records)
     texts |= {f"{FIGURES}/{name}": text for name, text in drawn.items()}
     written = [place(folder / name, text.encode("utf-8")) for name, text in texts.items()]
     _remove_stale(folder / FIGURES, set(drawn))
     return written
+
+
+@contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    """Without looking for cycles: a search goes over every row there is, few things have any."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def documents(records: Sequence[Record]) -> tuple[dict[str, str], dict[str, str]]:
