@@ -90,7 +90,7 @@ class Run:
         """The columns of accuracy_vs_eps.csv, the per-sample worst case over the attacks among the
         rows.
         """
-        return tidy(self.records)
+        return tidy(self.records).frame()
 
     @property
     def samples(self) -> pd.DataFrame:

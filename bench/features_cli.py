@@ -110,11 +110,11 @@ def measure(  # noqa: PLR0913  one parameter per flag
     with interruptible("trained nets are kept"):
         from bench.features import measure as measured
         from bench.report import features
-        from bench.report.write import FIGURES, csv, place
+        from bench.report.write import FIGURES, place
 
         scatter = measured(request, eps, steps, teller(quiet=quiet))
         texts = {
-            "features.csv": csv(features.features(scatter)),
+            "features.csv": features.features(scatter).csv(),
             "features.md": features.markdown(scatter),
             f"{FIGURES}/{features.figure_name(scatter)}": features.svg(scatter),
         }

@@ -74,7 +74,7 @@ def gan(  # noqa: PLR0913  one parameter per flag
     with interruptible("log entries are kept"):
         from bench import gan as work
         from bench.report import gan as page
-        from bench.report.write import FIGURES, csv, place
+        from bench.report.write import FIGURES, place
 
         settings = work.Settings(
             generator, None if other is None else tuple(other), steps, restarts, retrain=retrain
@@ -83,7 +83,7 @@ def gan(  # noqa: PLR0913  one parameter per flag
         portrait = made.portrait
         drawn = page.figures(portrait)
         texts = {
-            "gan.csv": csv(page.log(portrait)),
+            "gan.csv": page.log(portrait).csv(),
             "gan.md": page.markdown(portrait),
             **{f"{FIGURES}/{name}": text for name, text in drawn.items()},
         }

@@ -11,10 +11,11 @@ import contextlib
 import functools
 import hashlib
 import json
+import math
 import os
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -22,7 +23,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import load as unpack
 from safetensors.numpy import save as pack
 
 from bench.errors import StoreError
@@ -31,6 +31,8 @@ from bench.plan import Cell
 SCHEMA = 3
 NAME = "bench.sqlite"
 _WAIT_S, _RETRY_S = 60.0, 0.01
+_MAPPED = 2**31
+"""Bytes of the file, at most, that are read through a mapping of it."""
 _TABLES = """
 CREATE TABLE meta (schema INTEGER NOT NULL);
 CREATE TABLE cells (
@@ -107,6 +109,13 @@ class Record:
         own = self.samples.get("draws", self.samples["min_eps"][:, None])
         return np.asarray(own, dtype=np.float64)
 
+    @functools.cached_property
+    def queries(self) -> tuple[int, int, int]:
+        """Forward, backward and verify queries of all samples."""
+        names = ("forward", "backward", "verify")
+        forward, backward, verify = (int(self.samples[name].sum(dtype=np.int64)) for name in names)
+        return forward, backward, verify
+
     @property
     def shown(self) -> tuple[Any, ...]:
         """What tells rows of a table apart: of cells that agree in it, the newest is shown."""
@@ -161,6 +170,8 @@ class Store:
     def _connect(cls, path: str) -> Store:
         try:
             db = sqlite3.connect(path, timeout=_WAIT_S, isolation_level=None)
+            # Blocks are long: mapped, they are read several times as fast as page by page.
+            db.execute(f"PRAGMA mmap_size={_MAPPED}")
             _write_ahead(db)
             db.execute("PRAGMA synchronous=NORMAL")
             store = cls(db, path)
@@ -318,8 +329,7 @@ class Store:
                     f"block {number} of cell {row['key']} in {self.path} is damaged; "
                     "run with --fresh"
                 )
-        parts = [unpack(blob) for _, _, _, blob, _ in blocks] if complete else []
-        names = parts[0] if parts else ()
+        parts = [_unpacked(blob) for _, _, _, blob, _ in blocks] if complete else []
         return Record(
             key=row["key"],
             pipeline=row["pipeline"],
@@ -334,7 +344,7 @@ class Store:
             kind=row["kind"],
             norm=row["norm"],
             eps=_grid(row["eps"]),
-            reference=None if row["reference"] is None else Fraction(row["reference"]),
+            reference=None if row["reference"] is None else _radius(row["reference"]),
             seed=row["seed"],
             sweep=row["sweep"],
             device=row["device"],
@@ -345,15 +355,65 @@ class Store:
             provenance=json.loads(row["provenance"]),
             failure="" if complete else row["failure"],
             seconds=sum(seconds for _, _, seconds, *_ in blocks),
-            samples={name: np.concatenate([part[name] for part in parts]) for name in names},
+            samples=_joined(parts),
             identity=json.loads(row["identity"]),
         )
 
 
+def _unpacked(blob: bytes) -> Arrays:
+    """The arrays of a block as views of it; the package's own reader copies each of them."""
+    start = 8 + int.from_bytes(blob[:8], "little")
+    return {
+        name: np.frombuffer(blob, kind, math.prod(shape), start + first).reshape(shape)
+        for name, kind, shape, first in _layout(blob[8:start])
+    }
+
+
 @functools.lru_cache(maxsize=64)
-def _grid(text: str) -> tuple[Fraction, ...]:
+def _layout(header: bytes) -> list[tuple[str, np.dtype[Any], tuple[int, ...], int]]:
+    """Name, type, shape and first byte of the arrays under a safetensors header; blocks of one size
+    share theirs.
+    """
+    return [
+        (name, _dtype(entry["dtype"]), tuple(entry["shape"]), entry["data_offsets"][0])
+        for name, entry in json.loads(header).items()
+        if name != "__metadata__"
+    ]
+
+
+def _dtype(code: str) -> np.dtype[Any]:
+    """Of safetensors' names, such as I64 and BOOL."""
+    return np.dtype("?" if code == "BOOL" else f"<{code[0].lower()}{int(code[1:]) // 8}")
+
+
+def _joined(blocks: Sequence[Arrays]) -> Arrays:
+    """The arrays of blocks in order."""
+    if len(blocks) == 1:
+        return blocks[0]
+    names = blocks[0] if blocks else ()
+    return {name: np.concatenate([block[name] for block in blocks]) for name in names}
+
+
+@functools.lru_cache(maxsize=64)
+def _radius(text: str) -> Fraction:
+    return Fraction(text)
+
+
+class _Grid(tuple[Fraction, ...]):
+    """Radii as part of keys: a fraction takes long to hash."""
+
+    @functools.cached_property
+    def _hash(self) -> int:
+        return super().__hash__()
+
+    def __hash__(self) -> int:
+        return self._hash
+
+
+@functools.lru_cache(maxsize=64)
+def _grid(text: str) -> _Grid:
     """The radii of a stored text; one object for all cells that share them."""
-    return tuple(Fraction(e) for e in json.loads(text))
+    return _Grid(Fraction(e) for e in json.loads(text))
 
 
 def _write_ahead(db: sqlite3.Connection) -> None:

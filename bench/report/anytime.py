@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from bench.report.curves import attacked, by
 from bench.report.derived import derived
-from bench.report.frames import FLOAT, INT, TEXT, frame, reading_point
+from bench.report.frames import reading_point
+from bench.report.rows import FLOAT, INT, TEXT, Row, Rows
 from bench.report.tables import Section, Table, board, board_title, percent
 from bench.store import Record
 
@@ -50,7 +51,7 @@ _SHOWN = (0, 1, 10, 100, 1_000, 10_000, 100_000)
 
 
 @derived
-def anytime(records: Sequence[Record]) -> pd.DataFrame:
+def anytime(records: Sequence[Record]) -> Rows:
     """One row per complete cell and number of forward queries per image: the table anytime.
 
     accuracy is the share of all images right after so many queries at the reference eps (where the
@@ -61,7 +62,7 @@ def anytime(records: Sequence[Record]) -> pd.DataFrame:
     for record in attacked(records):
         if not record.failure and "queries" in record.samples:
             rows.extend(_rows(record))
-    return frame(rows, ANYTIME)
+    return Rows.of(rows, ANYTIME)
 
 
 def _rows(record: Record) -> Iterable[dict[str, Any]]:
@@ -80,9 +81,10 @@ def _rows(record: Record) -> Iterable[dict[str, Any]]:
         "query_budget": record.query_budget,
         "cell": record.key,
     }
-    for queries in _grid(int(seen.max(initial=0))):
-        standing = (seen < 0) | (seen > queries)
-        yield shared | {"queries": queries, "accuracy": float(standing.mean())}
+    grid = _grid(int(seen.max(initial=0)))
+    standing = (seen < 0) | (seen > np.array(grid)[:, None])
+    for queries, accuracy in zip(grid, standing.mean(axis=1).tolist(), strict=True):
+        yield shared | {"queries": queries, "accuracy": accuracy}
 
 
 def seen_at(record: Record, eps: Fraction) -> NDArray[np.int64]:
@@ -100,23 +102,23 @@ def _grid(most: int) -> list[int]:
     return [*points, most] if most else points
 
 
-def sections(table: pd.DataFrame) -> list[Section]:
-    """A table per dataset, norm, eps and query budget, from the frame of `anytime`."""
-    return [_section(rows) for rows in by(table.to_dict("records"), board)]
+def sections(table: Rows) -> list[Section]:
+    """A table per dataset, norm, eps and query budget, from the rows of `anytime`."""
+    cells = by(table, lambda row: row["cell"])
+    return [_section(members) for members in by(cells, lambda rows: board(rows[0]))]
 
 
-def _section(rows: list[dict[Hashable, Any]]) -> Section:
-    most = max(int(row["queries"]) for row in rows)
+def _section(cells: list[list[Row]]) -> Section:
+    most = max(rows[-1]["queries"] for rows in cells)
     shown = [q for q in _SHOWN if q < most] or [0]
-    cells = by(rows, lambda row: row["cell"])
     header = ("model", "defense", "attack (mode)", "seed", "n", *(f"{q:,}" for q in shown))
     lines = tuple(_line(cell, shown) for cell in cells)
     align = "lll" + "r" * (len(header) - 1)
     table = Table((*header, "last", "queries"), lines, align=align)
-    return Section(board_title(rows[0]), "", table)
+    return Section(board_title(cells[0][0]), "", table)
 
 
-def _line(cell: list[dict[Hashable, Any]], shown: list[int]) -> tuple[str, ...]:
+def _line(cell: list[Row], shown: list[int]) -> tuple[str, ...]:
     of = cell[0]
     names = (of["model"], of["defense"], f"{of['attack']} ({of['mode']})")
     values = [percent(_after(cell, queries)["accuracy"]) for queries in shown]
@@ -125,6 +127,6 @@ def _line(cell: list[dict[Hashable, Any]], shown: list[int]) -> tuple[str, ...]:
     return (*names, *counts, *values, percent(last["accuracy"]), f"{last['queries']:,}")
 
 
-def _after(cell: list[dict[Hashable, Any]], queries: int) -> Mapping[Hashable, Any]:
+def _after(cell: list[Row], queries: int) -> Row:
     """The row at so many queries: that of the largest number up to it."""
-    return [row for row in cell if row["queries"] <= queries][-1]
+    return cell[bisect_right(cell, queries, key=lambda row: row["queries"]) - 1]

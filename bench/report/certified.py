@@ -11,13 +11,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from bench.plan import CERTIFICATE
 from bench.report.curves import attacked, by, worst
 from bench.report.figures import PALETTE, drawn, named, wrapped
-from bench.report.frames import FLOAT, INT, TEXT, frame
+from bench.report.rows import FLOAT, INT, TEXT, Rows
 from bench.report.tables import Section, Table, eps_text, interval_text, percent, unit
 from bench.stats import Interval, clopper_pearson
 from bench.store import Record
@@ -126,9 +125,9 @@ def _pipeline(record: Record) -> tuple[str, ...]:
     return (*data, record.model, record.defense, record.pipeline)
 
 
-def certified(records: Iterable[Record]) -> pd.DataFrame:
+def certified(records: Iterable[Record]) -> Rows:
     """One row per certificate and eps of its grid; empty where there is none."""
-    return frame((row for bracket in brackets(records) for row in _rows(bracket)), CERTIFIED)
+    return Rows.of((row for bracket in brackets(records) for row in _rows(bracket)), CERTIFIED)
 
 
 def _rows(bracket: Bracket) -> Iterable[dict[str, Any]]:
@@ -154,11 +153,11 @@ def _rows(bracket: Bracket) -> Iterable[dict[str, Any]]:
         }
 
 
-def sections(table: pd.DataFrame) -> list[Section]:
-    """A table per dataset, norm, sample size and grid, from the frame of `certified`: eps across,
+def sections(table: Rows) -> list[Section]:
+    """A table per dataset, norm, sample size and grid, from the rows of `certified`: eps across,
     two rows per pipeline.
     """
-    cells = by(table.to_dict("records"), lambda row: row["cell"])
+    cells = by(table, lambda row: row["cell"])
     boards = by(cells, lambda rows: (*_setting(rows[0]), rows[0]["n"], _grid(rows)))
     return [_section(board) for board in boards]
 
@@ -191,9 +190,10 @@ def _lines(rows: Sequence[Any]) -> Iterable[tuple[str, ...]]:
         interval_text(Interval(row["certified_accuracy"], row["ci_low"], row["ci_high"]))
         for row in rows
     ]
-    facts = (percent(of["abstained"]), f"{of['mean_radius']:.3f}", "")
+    radius = "" if of["mean_radius"] is None else f"{of['mean_radius']:.3f}"
+    facts = (percent(of["abstained"]), radius, "")
     yield (of["model"], of["defense"], "certified (lower)", *facts, *proven)
-    found = [row["contradictions"] for row in rows if not pd.isna(row["contradictions"])]
+    found = [row["contradictions"] for row in rows if row["contradictions"] is not None]
     most = str(max(found)) if found else ""
     seen = (percent(row["empirical_accuracy"]) for row in rows)
     yield (of["model"], of["defense"], "empirical (upper)", "", "", most, *seen)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
+import functools
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,10 +71,7 @@ class Cost:
         """The sum over complete cells."""
         cells = list(cells)
         shared = sum(int(cell.provenance.get("shared_queries", 0)) for cell in cells)
-        forward, backward, verify = (
-            sum(int(np.sum(cell.samples[name], dtype=np.int64)) for cell in cells)
-            for name in ("forward", "backward", "verify")
-        )
+        forward, backward, verify = map(sum, zip(*(cell.queries for cell in cells), strict=True))
         forward += shared
         seconds = round(sum(cell.seconds for cell in cells), 3)
         peaks = [cell.provenance.get("peak_memory_mb") for cell in cells]
@@ -110,7 +108,7 @@ class Curve:
     draws: int = 1
     worst_draw: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
 
-    @property
+    @functools.cached_property
     def eps(self) -> tuple[float, ...]:
         """The grid, in input units."""
         return tuple(float(eps) for eps in self.of.eps)
@@ -146,17 +144,38 @@ def group(record: Record) -> Hashable:
 
 
 def _curves(cells: list[Record]) -> list[Curve]:
-    made = [
-        _failed(cell)
-        if cell.failure
-        else _curve([cell], attack=cell.attack, mode=cell.mode, cell=cell.key)
-        for cell in cells
-    ]
+    """The curves of a group; those that are complete are counted together."""
     complete = [cell for cell in cells if not cell.failure]
-    if complete:
-        mode = "+".join(sorted({part for cell in complete for part in cell.mode.split("+")}))
-        made.append(_curve(complete, attack=WORST, mode=mode, failure=share_failed(cells)))
-    return made
+    if not complete:
+        return list(map(_failed, cells))
+    *points, lowest = _points(complete)
+    own = dict(zip((cell.key for cell in complete), points, strict=True))
+    made = [_failed(cell) if cell.failure else _single(cell, own[cell.key]) for cell in cells]
+    return [*made, _worst(complete, lowest, share_failed(cells))]
+
+
+def _points(cells: Sequence[Record]) -> list[dict[str, Any]]:
+    """What was counted of each cell, and last of their worst case, by fields of Curve."""
+    outcomes = np.array([cell.outcomes for cell in cells], dtype=np.float64)
+    outcomes = np.concatenate([outcomes, outcomes.min(axis=0, keepdims=True)])
+    _, n, draws = outcomes.shape
+    radii = np.array([*map(float, cells[0].eps), 0.0])
+    standing = outcomes[:, None] > radii[:, None, None]
+    shares = standing.mean(axis=3).sum(axis=2)
+    low, high = wilson_bounds(shares, n)
+    under_all = standing[:, :-1].all(axis=3).mean(axis=2)
+    clean = zip(shares[:, -1] / n, low[:, -1], high[:, -1], strict=True)
+    return [
+        {
+            "accuracy": shares[place, :-1] / n,
+            "low": low[place, :-1],
+            "high": high[place, :-1],
+            "clean": Interval(*map(float, interval)),
+            "draws": draws,
+            "worst_draw": under_all[place],
+        }
+        for place, interval in enumerate(clean)
+    ]
 
 
 def share_failed(cells: Sequence[Record]) -> str:
@@ -183,41 +202,40 @@ def _failed(cell: Record) -> Curve:
     )
 
 
-def _curve(
-    cells: list[Record], *, attack: str, mode: str, cell: str = "", failure: str = ""
-) -> Curve:
-    fooled_at = worst(cells)
-    n, grid = len(fooled_at), [float(eps) for eps in cells[0].eps]
-    standing = fooled_at > np.array([*grid, 0.0])[:, None, None]
-    shares = standing.mean(axis=2).sum(axis=1)
-    (*low, low_clean), (*high, high_clean) = wilson_bounds(shares, n)
-    right = shares[:-1]
-    clean = Interval(float(shares[-1]) / n, float(low_clean), float(high_clean))
-    cost = Cost.of(cells)
-    single = cells[0] if cell else None
+def _single(cell: Record, points: Mapping[str, Any]) -> Curve:
+    return Curve(
+        of=cell,
+        attack=cell.attack,
+        mode=cell.mode,
+        precision=cell.precision,
+        cost=Cost.of([cell]),
+        cell=cell.key,
+        attacks=1,
+        failure="",
+        refused=refused_share(cell),
+        median_distance=median_distance(cell),
+        **points,
+    )
+
+
+def _worst(cells: Sequence[Record], points: Mapping[str, Any], failure: str) -> Curve:
     return Curve(
         of=cells[0],
-        attack=attack,
-        mode=mode,
-        precision="+".join(sorted({each.precision for each in cells})),
-        accuracy=right / n,
-        low=np.array(low),
-        high=np.array(high),
-        clean=clean,
-        cost=cost,
-        cell=cell,
+        attack=WORST,
+        mode="+".join(sorted({part for cell in cells for part in cell.mode.split("+")})),
+        precision="+".join(sorted({cell.precision for cell in cells})),
+        cost=Cost.of(cells),
+        cell="",
         attacks=len(cells),
         failure=failure,
-        refused=None if single is None else refused_share(single),
-        median_distance=None if single is None else median_distance(single),
-        draws=fooled_at.shape[1],
-        worst_draw=standing[:-1].all(axis=2).mean(axis=1),
+        **points,
     )
 
 
 def refused_share(cell: Record) -> float:
     """The share of the images of which the re-check refused a claimed success."""
-    return float(np.mean(cell.samples["refused"] > 0)) if "refused" in cell.samples else 0.0
+    refused = cell.samples.get("refused")
+    return 0.0 if refused is None else np.count_nonzero(refused > 0) / len(refused)
 
 
 def median_distance(cell: Record) -> float | None:

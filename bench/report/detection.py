@@ -6,11 +6,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
 from bench.report import figures
 from bench.report.curves import by
-from bench.report.frames import FLOAT, INT, TEXT, frame
+from bench.report.rows import FLOAT, INT, TEXT, Rows
 from bench.report.tables import Section, Table, count, eps_text, percent
 from bench.store import Record
 
@@ -66,9 +64,9 @@ _LETTERS = 84
 _OBLIVIOUS = "oblivious"
 
 
-def detection(records: Iterable[Record]) -> pd.DataFrame:
+def detection(records: Iterable[Record]) -> Rows:
     """One row per cell whose detector was measured; empty where there is none."""
-    return frame((_row(record, fact) for record, fact in _measured(records)), DETECTION)
+    return Rows.of((_row(record, fact) for record, fact in _measured(records)), DETECTION)
 
 
 def _measured(records: Iterable[Record]) -> Iterator[tuple[Record, Mapping[str, Any]]]:
@@ -97,9 +95,9 @@ def _row(record: Record, fact: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def sections(table: pd.DataFrame) -> list[Section]:
-    """A table per dataset, norm and eps, from the frame of `detection`."""
-    boards = by(table.to_dict("records"), lambda row: (row["dataset"], row["norm"], row["eps"]))
+def sections(table: Rows) -> list[Section]:
+    """A table per dataset, norm and eps, from the rows of `detection`."""
+    boards = by(table, lambda row: (row["dataset"], row["norm"], row["eps"]))
     names = ("model", "defense", "attack", "mode", "seed", "seen", "images", "clean refused")
     rates = ("AUC", "TPR at 1 %", "TPR at 5 %", "refused", "passed")
     header = (*names, "fooling", *rates)

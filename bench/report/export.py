@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from bench.report import anytime, frames, write
+from bench.report.rows import Rows
 from bench.store import Record
 
 SAMPLES = {
@@ -45,7 +46,7 @@ def samples(records: Iterable[Record]) -> pd.DataFrame:
     """
     parts = [_samples(record) for record in records if not record.failure]
     if not parts:
-        return frames.frame([], SAMPLES)
+        return Rows(SAMPLES, []).frame()
     return pd.concat(parts, ignore_index=True)
 
 
@@ -75,8 +76,8 @@ def export(records: Sequence[Record], folder: Path) -> list[Path]:
     contents = {
         "samples.parquet": _parquet(outcomes),
         "samples.csv": write.csv(outcomes).encode("utf-8"),
-        "accuracy_vs_eps.parquet": _parquet(frames.tidy(records)),
-        "leaderboard.parquet": _parquet(frames.leaderboard(records)),
+        "accuracy_vs_eps.parquet": _parquet(frames.tidy(records).frame()),
+        "leaderboard.parquet": _parquet(frames.leaderboard(records).frame()),
     }
     return [write.place(folder / name, content) for name, content in contents.items()]
 

@@ -7,12 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
 from bench import __version__
 from bench.report import figures
-from bench.report.frames import FLOAT, INT, TEXT, frame
 from bench.report.markdown import escape
+from bench.report.rows import FLOAT, INT, TEXT, Rows
 from bench.report.tables import eps_text
 
 if TYPE_CHECKING:
@@ -92,12 +90,12 @@ class Scatter:
         return "robust" if row["gamma"] >= 0 else "non-robust"
 
 
-def features(scatter: Scatter) -> pd.DataFrame:
+def features(scatter: Scatter) -> Rows:
     """A row per feature, the most useful of each family first."""
     what = {name: getattr(scatter, name) for name in list(FEATURES)[:6]}
     families = list(dict.fromkeys(row["family"] for row in scatter.rows))
     ordered = sorted(scatter.rows, key=lambda row: (families.index(row["family"]), -row["rho"]))
-    return frame([{**what, **row, "verdict": scatter.verdict(row)} for row in ordered], FEATURES)
+    return Rows.of([{**what, **row, "verdict": scatter.verdict(row)} for row in ordered], FEATURES)
 
 
 def markdown(scatter: Scatter) -> str:

@@ -120,8 +120,21 @@ def drawn(make: Callable[[], Figure]) -> str:
     settings: Any = {**own, **_STYLE}
     with matplotlib.rc_context(settings):
         out = io.StringIO()
-        make().savefig(out, format="svg", metadata={"Date": None})
+        _laid_out(make()).savefig(out, format="svg", metadata={"Date": None})
     return re.sub(r"[ \t]+$", "", out.getvalue(), flags=re.MULTILINE)
+
+
+def _laid_out(drawing: Figure) -> Figure:
+    """The figure with its layout fixed: to find it, savefig would draw everything once more."""
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+
+    canvas = FigureCanvasSVG(drawing)
+    drawing.dpi = canvas.fixed_dpi
+    engine = drawing.get_layout_engine()
+    if engine is not None:
+        engine.execute(drawing)
+        drawing.set_layout_engine(None)
+    return drawing
 
 
 def figure(curves: Sequence[Curve]) -> Figure:

@@ -1,28 +1,27 @@
-"""From records to the data frames behind every table; values in, values out."""
+"""From records to the rows behind every table; values in, values out."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from bench.plan import OBLIVIOUS
 from bench.report.curves import Cost, Curve, attacked, by, curves, share, share_failed, worst
 from bench.report.derived import derived
+from bench.report.rows import FLOAT, INT, TEXT, Rows
 from bench.stats import ALPHA, mcnemar
 from bench.store import Record
 
-__all__ = ["LEADERBOARD", "TIDY", "TIMING", "curves", "frame", "leaderboard", "tidy", "timing"]
+__all__ = ["LEADERBOARD", "TIDY", "TIMING", "curves", "leaderboard", "tidy", "timing"]
 
 AUDIT = "none"
 
-INT, FLOAT, TEXT = "Int64", "float64", ""
-"""Types of columns in every table; Int64 holds missing values, text is left as it is."""
 TIDY = {
     "dataset": TEXT,
     "model": TEXT,
@@ -104,13 +103,7 @@ TIMING = {
 }
 
 
-def frame(rows: Iterable[dict[str, Any]], columns: dict[str, str]) -> pd.DataFrame:
-    """Rows as a frame with exactly these columns; the types hold for an empty frame too."""
-    made = pd.DataFrame(list(rows), columns=list(columns))
-    return made.astype({name: kind for name, kind in columns.items() if kind})
-
-
-def tidy(records: Iterable[Record]) -> pd.DataFrame:
+def tidy(records: Iterable[Record]) -> Rows:
     """One row per cell (or worst case) and eps: the table accuracy_vs_eps.
 
     Accuracies are fractions; queries (samples through the model) and seconds are the whole cell's
@@ -121,7 +114,7 @@ def tidy(records: Iterable[Record]) -> pd.DataFrame:
     samples right under all of them. peak_memory_mb: the most memory held while the cell was
     attacked, in megabytes (see memory.watched), of a worst case the most of any.
     """
-    return frame((row for curve in curves(records) for row in _tidy(curve)), TIDY)
+    return Rows.of((row for curve in curves(records) for row in _tidy(curve)), TIDY)
 
 
 def _tidy(curve: Curve) -> Iterable[dict[str, Any]]:
@@ -155,7 +148,8 @@ def _tidy(curve: Curve) -> Iterable[dict[str, Any]]:
         "peak_memory_mb": curve.cost.peak_memory,
     }
     names = ("eps", "accuracy", "ci_low", "ci_high", "worst_draw_accuracy")
-    points = zip(curve.eps, curve.accuracy, curve.low, curve.high, curve.worst_draw, strict=True)
+    counted = (curve.accuracy, curve.low, curve.high, curve.worst_draw)
+    points = zip(curve.eps, *(shares.tolist() for shares in counted), strict=True)
     return [shared | dict(zip(names, point, strict=True)) for point in points]
 
 
@@ -204,7 +198,7 @@ class Entry:
 
 
 @derived
-def leaderboard(records: Sequence[Record]) -> pd.DataFrame:
+def leaderboard(records: Sequence[Record]) -> Rows:
     """One row per dataset, norm, model and defense, ranked by robust accuracy at the reference eps.
 
     The number is the share of samples right under every complete cell (any attack, mode, seed,
@@ -225,7 +219,7 @@ def leaderboard(records: Sequence[Record]) -> pd.DataFrame:
         setting.sort(key=lambda e: (e.eps != e.of.reference, e.eps))
         for board in by(setting, lambda e: e.eps):
             rows.extend(_ranked(board))
-    return frame(rows, LEADERBOARD)
+    return Rows.of(rows, LEADERBOARD)
 
 
 @derived
@@ -257,11 +251,14 @@ def _raised(cell: Record) -> Iterable[tuple[str, int]]:
 
 def reading_point(cells: Sequence[Record]) -> Fraction:
     """Where cells are read: at a reference eps that a grid holds, else at the largest of a grid."""
-    # Most cells share one grid, as one object.
-    grids = {id(cell.eps): cell.eps for cell in cells}
-    grid = {eps for each in grids.values() for eps in each}
-    wanted = {cell.reference for cell in cells if cell.reference is not None}
-    return max(grid & wanted or grid)
+    return _reading_point(frozenset((cell.eps, cell.reference) for cell in cells))
+
+
+@functools.lru_cache(maxsize=64)
+def _reading_point(asked: frozenset[tuple[tuple[Fraction, ...], Fraction | None]]) -> Fraction:
+    """Of grids and references: most cells share both."""
+    grid = {eps for radii, _ in asked for eps in radii}
+    return max(grid & {reference for _, reference in asked} or grid)
 
 
 def _ranked(board: list[Entry]) -> Iterable[dict[str, Any]]:
@@ -328,13 +325,13 @@ def row_of(entry: Entry) -> dict[str, Any]:
 
 
 @derived
-def timing(records: Sequence[Record]) -> pd.DataFrame:
+def timing(records: Sequence[Record]) -> Rows:
     """One row per cell with its costs; empty where the cell failed or the time is not known.
 
     queries_per_s counts forward, backward and verify queries; training_s is the defended model's
     training, in seconds; peak_memory_mb: see tidy.
     """
-    return frame((_timing(record) for record in records), TIMING)
+    return Rows.of((_timing(record) for record in records), TIMING)
 
 
 def _timing(record: Record) -> dict[str, Any]:

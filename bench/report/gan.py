@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from bench import __version__
 from bench.report import figures as drawing
-from bench.report.frames import FLOAT, INT, frame
 from bench.report.markdown import escape
+from bench.report.rows import FLOAT, INT, Rows
 from bench.report.tables import count, percent, seconds
 
 if TYPE_CHECKING:
@@ -114,9 +113,9 @@ class Portrait:
         return -sum(share * math.log(share) for share in shares)
 
 
-def log(portrait: Portrait) -> pd.DataFrame:
+def log(portrait: Portrait) -> Rows:
     """A row per log entry of the training, none where there was none."""
-    return frame([{name: entry[name] for name in LOG} for entry in portrait.log], LOG)
+    return Rows.of([{name: entry[name] for name in LOG} for entry in portrait.log], LOG)
 
 
 def told(portrait: Portrait) -> str:
@@ -282,7 +281,9 @@ def _curves(portrait: Portrait) -> Figure:
     ):
         for place, (name, label) in enumerate(pair.items(), start=first):
             colour = drawing.PALETTE[place]
-            axes.plot(table["update"], table[name], color=colour, marker=".", label=label)
+            axes.plot(
+                table.column("update"), table.column(name), color=colour, marker=".", label=label
+            )
         axes.grid(visible=True)
         axes.legend(loc="best", ncols=2)
     upper.set_title(f"{portrait.dataset}: training of {portrait.generator}")

@@ -68,26 +68,28 @@ def page(records: Sequence[Record], drawn: Mapping[str, str]) -> str:
             logs=_logs(records),
             cells=len(records),
             failed=sum(bool(record.failure) for record in records),
-            cells_of=_cells,
+            lines_of=_lines,
         )
         + "\n"
     )
 
 
-def _cells(row: Sequence[str], align: str) -> Markup:
-    """The cells of a row, numbers broken before their interval alone; a long table takes a template
-    ten times as long.
+def _lines(table: Table) -> list[Markup]:
+    """The cells of each row, numbers broken before their interval alone. They are escaped by
+    column: a long table takes a template, cell by cell, ten times as long.
     """
     from markupsafe import Markup, escape
 
-    made = []
-    for cell, side in zip(str(escape(_END.join(row))).split(_END), align, strict=True):
-        if side == "l":
-            made.append(f'<td class="left">{cell}</td>')
-        else:
-            text = cell.replace(" [", "\n[").replace(", ", ",\u00a0")
-            made.append(f"<td>{text}</td>")
-    return Markup("".join(made))  # noqa: S704  its texts escaped above
+    def escaped(column: Sequence[str], side: str) -> list[str]:
+        text = str(escape(_END.join(column)))
+        if side == "r":
+            text = text.replace(" [", "\n[").replace(", ", ",\u00a0")
+        return text.split(_END)
+
+    columns = map(escaped, zip(*table.rows, strict=True), table.align)
+    cells = {"l": '<td class="left">{}</td>', "r": "<td>{}</td>"}
+    line = "".join(cells[side] for side in table.align)
+    return [Markup(line.format(*texts)) for texts in zip(*columns, strict=True)]  # noqa: S704  its texts escaped above
 
 
 def _settings(records: Sequence[Record], drawn: Mapping[str, str]) -> list[Setting]:

@@ -4,16 +4,16 @@ data and as figures.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from bench.report import figures
 from bench.report.curves import by
-from bench.report.frames import FLOAT, INT, TEXT, frame
+from bench.report.rows import FLOAT, INT, TEXT, Rows
 from bench.report.seeds import seedless
 from bench.store import Record
 
@@ -44,7 +44,7 @@ _PER_LINE = 0.19
 _LETTERS = 84
 
 
-def learning(records: Sequence[Record]) -> pd.DataFrame:
+def learning(records: Sequence[Record]) -> Rows:
     """A row per log entry of each trained model, whatever attacked it."""
     rows: dict[tuple[Any, ...], dict[str, Any]] = {}
     for record in records:
@@ -59,13 +59,13 @@ def learning(records: Sequence[Record]) -> pd.DataFrame:
             measured = {name: entry.get(name) for name in list(LEARNING)[len(who) :]}
             measured["alarm"] = int(bool(measured["alarm"]))
             rows.setdefault((*who.values(), entry.get("epoch")), who | measured)
-    return frame(list(rows.values()), LEARNING)
+    return Rows.of(list(rows.values()), LEARNING)
 
 
 def drawn(records: Sequence[Record]) -> dict[str, str]:
     """File name to SVG text, a figure per dataset and norm with a log."""
     table = learning(records)
-    groups = by(table.to_dict("records"), lambda row: (row["dataset"], row["norm"]))
+    groups = by(table, lambda row: (row["dataset"], row["norm"]))
     return {figure_name(*_setting(rows)): figures.drawn(partial(_figure, rows)) for rows in groups}
 
 
@@ -94,6 +94,10 @@ def _name(net: Sequence[Mapping[Any, Any]]) -> str:
     return f"{seedless(net[0]['model'])} / {seedless(net[0]['defense'])}"
 
 
+def _percent(share: float | None) -> float:
+    return math.nan if share is None else 100 * share
+
+
 def _figure(rows: Sequence[Mapping[Any, Any]]) -> Figure:
     """Clean accuracy dashed, robust solid where it was measured, a colour per defended model,
     whose seeds share it; alarms are crosses.
@@ -108,7 +112,7 @@ def _figure(rows: Sequence[Mapping[Any, Any]]) -> Figure:
     for net in nets:
         colour = figures.PALETTE[names.index(_name(net)) % len(figures.PALETTE)]
         epochs = [row["epoch"] for row in net]
-        clean, robust = ([100 * row[name] for row in net] for name in ("clean", "robust"))
+        clean, robust = ([_percent(row[name]) for row in net] for name in ("clean", "robust"))
         label = "" if _name(net) in told else figures.wrapped(_name(net), _LETTERS)
         told.add(_name(net))
         dashed = axes.plot(epochs, clean, color=colour, linestyle="--", marker=".", linewidth=1.0)

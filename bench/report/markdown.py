@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
-
-import pandas as pd
 
 from bench.grids import github
 from bench.report import anytime as curves_by_queries
@@ -17,6 +15,7 @@ from bench.report import modes as handed
 from bench.report import seeds as trainings
 from bench.report import transfer as sources
 from bench.report.curves import by
+from bench.report.rows import Row
 from bench.report.tables import Section, Table
 from bench.store import Record
 
@@ -55,7 +54,7 @@ def anytime(records: Sequence[Record]) -> str:
 def transfer(records: Sequence[Record]) -> str:
     """The document transfer.md, of the cells made on a source model."""
     table = sources.transfer(records)
-    shown = set(table["cell"])
+    shown = set(table.column("cell"))
     made = [record for record in records if record.key in shown]
     return _document("Transfer", sources.sections(table), sources.LEGEND, made)
 
@@ -63,7 +62,7 @@ def transfer(records: Sequence[Record]) -> str:
 def modes(records: Sequence[Record]) -> str:
     """The document modes.md, of the defenses attacked in several modes."""
     table = handed.modes(records)
-    shown = set(table["cell"])
+    shown = set(table.column("cell"))
     made = [record for record in records if record.key in shown]
     return _document("Modes of attack", handed.sections(table), handed.legend(table), made)
 
@@ -71,7 +70,7 @@ def modes(records: Sequence[Record]) -> str:
 def detection(records: Sequence[Record]) -> str:
     """The document detection.md, of the cells whose detector was measured."""
     table = detectors.detection(records)
-    shown = set(table["cell"])
+    shown = set(table.column("cell"))
     measured = [record for record in records if record.key in shown]
     return _document("Detection", detectors.sections(table), detectors.LEGEND, measured)
 
@@ -133,25 +132,26 @@ def _made_by(records: Sequence[Record]) -> Iterable[str]:
 
 
 def _table(table: Table) -> str:
+    columns = map(_escaped, zip(*table.rows, strict=True))
     rows = [
-        [_bold(cell) for cell in row] if place in table.bold else _escaped(row)
-        for place, row in enumerate(table.rows)
+        list(map(_bold, row)) if place in table.bold else row
+        for place, row in enumerate(zip(*columns, strict=True))
     ]
     return github(table.header, rows, table.align)
 
 
-def _escaped(row: Sequence[str]) -> list[str]:
-    """The cells of a row, escaped together."""
-    return [cell.strip() for cell in escape(_END.join(row)).split(_END)]
+def _escaped(column: Sequence[str]) -> list[str]:
+    """The cells of a column, escaped together."""
+    return [cell.strip() for cell in escape(_END.join(column)).split(_END)]
 
 
 def _bold(cell: str) -> str:
-    return f"**{escape(cell)}**" if cell.strip() else ""
+    return f"**{cell}**" if cell else ""
 
 
 def summary(records: Sequence[Record]) -> str:
     """The leaderboard in short: a table per dataset, norm and eps, and a line per failure."""
-    rows = frames.leaderboard(records).to_dict("records")
+    rows = frames.leaderboard(records)
     if not rows:
         return "No results yet."
     parts = []
@@ -163,7 +163,7 @@ def summary(records: Sequence[Record]) -> str:
     return "\n\n".join(parts)
 
 
-_SHOWN: Mapping[str, Callable[[Mapping[Hashable, Any]], str]] = {
+_SHOWN: Mapping[str, Callable[[Row], str]] = {
     "model": lambda row: str(row["model"]),
     "defense": lambda row: str(row["defense"]),
     "clean": lambda row: tables.percent(row["clean_accuracy"]),
@@ -175,12 +175,12 @@ _SHOWN: Mapping[str, Callable[[Mapping[Hashable, Any]], str]] = {
 }
 
 
-def _queries(row: Mapping[Hashable, Any]) -> Any:
-    failed = pd.isna(row["robust_accuracy"])
+def _queries(row: Row) -> Any:
+    failed = row["robust_accuracy"] is None
     return None if failed else row["forward_queries"] + row["backward_queries"]
 
 
-def _columns(board: Sequence[Mapping[Hashable, Any]]) -> list[list[str]]:
+def _columns(board: Sequence[Row]) -> list[list[str]]:
     """Header and rows, without a column that holds nothing."""
     made = {name: [read(row) for row in board] for name, read in _SHOWN.items()}
     filled = {name: cells for name, cells in made.items() if any(cells)}

@@ -7,12 +7,11 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
-import pandas as pd
-
 from bench.plan import OBLIVIOUS
-from bench.report.curves import WORST, Cost, by, share
+from bench.report.curves import WORST, Curve, by, curves
 from bench.report.derived import derived
-from bench.report.frames import FLOAT, INT, TEXT, Entry, frame, pipelines, reading_point, row_of
+from bench.report.frames import Entry, pipelines, reading_point, row_of
+from bench.report.rows import FLOAT, INT, TEXT, Row, Rows
 from bench.report.tables import (
     Section,
     Table,
@@ -95,7 +94,7 @@ _BASELINE = "none"
 
 
 @derived
-def modes(records: Sequence[Record]) -> pd.DataFrame:
+def modes(records: Sequence[Record]) -> Rows:
     """One row per cell of a defense attacked in at least two modes, then the worst case over them;
     the undefended model's rows come before. Empty where there is no such defense.
 
@@ -108,7 +107,9 @@ def modes(records: Sequence[Record]) -> pd.DataFrame:
     beside = {_setting(cells) for cells in told}
     plain = [c for c in attacked if _is_baseline(c) and _setting(c) in beside]
     settings = by(plain + told, _setting)
-    return frame((row for members in settings for cells in members for row in _rows(cells)), MODES)
+    known = {curve.cell: curve for curve in curves(records)}
+    rows = (row for members in settings for cells in members for row in _rows(cells, known))
+    return Rows.of(rows, MODES)
 
 
 def _is_baseline(cells: Sequence[Record]) -> bool:
@@ -124,10 +125,10 @@ def _setting(cells: Sequence[Record]) -> Hashable:
     return of.dataset, of.norm, of.model, of.query_budget
 
 
-def _rows(cells: list[Record]) -> Iterable[dict[str, Any]]:
+def _rows(cells: list[Record], known: Mapping[str, Curve]) -> Iterable[dict[str, Any]]:
     """A pipeline's rows: oblivious first, the worst case last."""
     for cell in sorted(cells, key=lambda cell: _place(cell.mode)):
-        yield _row(cell)
+        yield _row(cell, known[cell.key])
     entry = Entry.of_cells(cells)
     row = row_of(entry)
     yield {
@@ -144,12 +145,12 @@ def _place(mode: str) -> tuple[int, str]:
     return (list(MEANINGS).index(first) if first in MEANINGS else len(MEANINGS)), mode
 
 
-def _row(cell: Record) -> dict[str, Any]:
-    eps = float(reading_point([cell]))
+def _row(cell: Record, curve: Curve) -> dict[str, Any]:
+    place = cell.eps.index(reading_point([cell]))
     row: dict[str, Any] = {
         "dataset": cell.dataset,
         "norm": cell.norm,
-        "eps": eps,
+        "eps": curve.eps[place],
         "model": cell.model,
         "defense": cell.defense,
         "attack": cell.attack,
@@ -160,37 +161,37 @@ def _row(cell: Record) -> dict[str, Any]:
         "failure": cell.failure,
         "query_budget": cell.query_budget,
     }
-    if cell.failure:
+    if curve.clean is None or curve.cost is None:
         return row
-    right, cost = share(cell.outcomes > eps), Cost.of([cell])
     return row | {
-        "clean_accuracy": float(share(cell.outcomes > 0)),
-        "accuracy": right.value,
-        "ci_low": right.low,
-        "ci_high": right.high,
+        "clean_accuracy": curve.clean.value,
+        "accuracy": curve.accuracy[place],
+        "ci_low": curve.low[place],
+        "ci_high": curve.high[place],
         "zero_gradient": cell.provenance.get("gradients", {}).get("zero"),
-        "forward_queries": cost.forward,
-        "backward_queries": cost.backward,
-        "wall_s": cost.seconds,
+        "forward_queries": curve.cost.forward,
+        "backward_queries": curve.cost.backward,
+        "wall_s": curve.cost.seconds,
     }
 
 
-def legend(table: pd.DataFrame) -> tuple[str, ...]:
+def legend(table: Rows) -> tuple[str, ...]:
     """How to read the table, and what the modes that occur in it mean."""
-    there = {part for mode in table["mode"] for part in mode.split("+")}
+    there = {part for mode in table.column("mode") for part in mode.split("+")}
     told = [f"{name}: {meaning}" for name, meaning in MEANINGS.items() if name in there]
     return (*READING, f"Modes, combined with +. {' '.join(told)}")
 
 
-def sections(table: pd.DataFrame) -> list[Section]:
-    """A table per dataset, norm, eps and query budget, from the frame of `modes`; worst cases in
+@derived
+def sections(table: Sequence[Row]) -> list[Section]:
+    """A table per dataset, norm, eps and query budget, from the rows of `modes`; worst cases in
     bold.
     """
-    boards = by(table.to_dict("records"), board)
+    boards = by(table, board)
     return [Section(board_title(rows[0]), "", _table(rows)) for rows in boards]
 
 
-def _table(rows: Sequence[Mapping[Hashable, Any]]) -> Table:
+def _table(rows: Sequence[Row]) -> Table:
     names = ("model", "defense", "attack", "mode", "seed", "n", "clean", "accuracy")
     costs = ("zero gradient", "forward queries", "backward queries", "seconds")
     bold = frozenset(place for place, row in enumerate(rows) if row["attack"] == WORST)
@@ -202,7 +203,7 @@ def _table(rows: Sequence[Mapping[Hashable, Any]]) -> Table:
     return Table((*names, *costs), tuple(map(_texts, rows)), "llll" + "r" * 8, bold, notes)
 
 
-def _texts(row: Mapping[Hashable, Any]) -> tuple[str, ...]:
+def _texts(row: Row) -> tuple[str, ...]:
     return (
         *(str(row[name]) for name in ("model", "defense", "attack", "mode")),
         count(row["seed"]),
@@ -216,7 +217,7 @@ def _texts(row: Mapping[Hashable, Any]) -> tuple[str, ...]:
     )
 
 
-def _accuracy(row: Mapping[Hashable, Any]) -> str:
-    if pd.isna(row["accuracy"]):
+def _accuracy(row: Row) -> str:
+    if row["accuracy"] is None:
         return "failed"
     return interval_text(Interval(row["accuracy"], row["ci_low"], row["ci_high"]))

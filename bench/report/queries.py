@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
-
-import pandas as pd
 
 from bench.report.curves import by
 from bench.report.figures import MOST, PALETTE, drawn, named
+from bench.report.rows import Row, Rows
 from bench.report.tables import board, board_title
 
 if TYPE_CHECKING:
@@ -25,15 +24,13 @@ _COLUMNS = 2
 _FEW = 100
 """Lines that are drawn where there are more than anybody tells apart."""
 
-Row = Mapping[Hashable, Any]
 
-
-def figures(table: pd.DataFrame) -> dict[str, str]:
-    """File name to SVG text, from the frame of anytime: one per dataset, norm, eps and budget in
+def figures(table: Rows) -> dict[str, str]:
+    """File name to SVG text, from the rows of anytime: one per dataset, norm, eps and budget in
     which any attack succeeded.
     """
     made: dict[str, str] = {}
-    boards = by(table.to_dict("records"), board)
+    boards = by(table, board)
     for members in by(boards, lambda rows: (rows[0]["dataset"], rows[0]["norm"])):
         moving = [rows for rows in members if any(row["queries"] > 0 for row in rows)]
         for number, rows in enumerate(moving, 1):

@@ -8,12 +8,10 @@ from collections.abc import Hashable, Mapping, Sequence
 from statistics import mean
 from typing import Any
 
-import pandas as pd
-
 from bench.report import frames
 from bench.report.curves import by
 from bench.report.derived import derived
-from bench.report.frames import FLOAT, INT, TEXT, frame
+from bench.report.rows import FLOAT, INT, TEXT, Row, Rows
 from bench.report.tables import Section, Table, board, board_title, count, interval_text, percent
 from bench.report.tables import seconds as seconds_text
 from bench.stats import Interval, student
@@ -63,20 +61,20 @@ bound.""",
 
 
 @derived
-def seeds(records: Sequence[Record]) -> pd.DataFrame:
+def seeds(records: Sequence[Record]) -> Rows:
     """One row per dataset, norm, eps, query budget, n, model and defense, seed= left out of both.
 
     The accuracies of a seed are the leaderboard's; where one text stands for several weights, their
     mean. Trainings without a number are named in note and count for nothing else.
     """
-    rows = frames.leaderboard(records).to_dict("records")
+    rows = frames.leaderboard(records)
     trained = _training(records)
-    return frame((_row(members, trained) for members in by(rows, _setting)), SEEDS)
+    return Rows.of((_row(members, trained) for members in by(rows, _setting)), SEEDS)
 
 
-def several(table: pd.DataFrame) -> bool:
+def several(table: Rows) -> bool:
     """Whether any row sums up more than one seed."""
-    return bool((table["seeds"] > 1).any())
+    return any(row["seeds"] > 1 for row in table)
 
 
 def seedless(spec: str) -> str:
@@ -87,31 +85,30 @@ def seedless(spec: str) -> str:
         return spec
 
 
-def _setting(row: Mapping[Hashable, Any]) -> Hashable:
+def _setting(row: Row) -> Hashable:
     names = seedless(str(row["model"])), seedless(str(row["defense"]))
     return board(row), row["n"], names
 
 
-def _pair(row: Mapping[Hashable, Any]) -> tuple[str, str]:
+def _pair(row: Row) -> tuple[str, str]:
     return str(row["model"]), str(row["defense"])
 
 
 def _training(records: Sequence[Record]) -> dict[Hashable, float]:
     """Seconds of training by dataset, norm, model and defense, where they are known."""
-    known = frames.timing(records).dropna(subset=["training_s"])
     return {
-        (row["dataset"], row["norm"], _pair(row)): float(row["training_s"])
-        for row in known.to_dict("records")
+        (row["dataset"], row["norm"], _pair(row)): row["training_s"]
+        for row in frames.timing(records)
+        if row["training_s"] is not None
     }
 
 
-def _row(members: list[dict[Hashable, Any]], trained: Mapping[Hashable, float]) -> dict[str, Any]:
+def _row(members: list[Row], trained: Mapping[Hashable, float]) -> dict[str, Any]:
     """The row of leaderboard rows that differ in seeds alone."""
     of = members[0]
     trainings = by(members, _pair)
-    complete = [
-        kept for rows in trainings if (kept := [r for r in rows if pd.notna(r["robust_accuracy"])])
-    ]
+    numbered = [[r for r in rows if r["robust_accuracy"] is not None] for rows in trainings]
+    complete = [rows for rows in numbered if rows]
     failed = len(trainings) - len(complete)
     row: dict[str, Any] = {
         "dataset": of["dataset"],
@@ -140,7 +137,7 @@ def _failed(failed: int, trainings: int) -> str:
     return f"{failed} of {trainings} seeds failed" if failed else ""
 
 
-def _attacks(complete: Sequence[Sequence[Mapping[Hashable, Any]]]) -> str:
+def _attacks(complete: Sequence[Sequence[Row]]) -> str:
     """What keeps seeds from being compared: that not all met as many attacks."""
     met = {int(row["attacks"]) for rows in complete for row in rows}
     return f"the seeds met {min(met)} to {max(met)} attacks" if len(met) > 1 else ""
@@ -157,19 +154,19 @@ def _spread(name: str, shares: Sequence[float]) -> dict[str, float]:
     }
 
 
-def sections(table: pd.DataFrame) -> list[Section]:
-    """A table per dataset, norm, eps and query budget, from the frame of `seeds`."""
+def sections(table: Rows) -> list[Section]:
+    """A table per dataset, norm, eps and query budget, from the rows of `seeds`."""
     names = ("model", "defense", "seeds", "n", "robust", "min", "max", "clean", "min", "max")
     header = (*names, "training s", "note")
     return [
         Section(
             board_title(rows[0]), "", Table(header, tuple(map(_line, rows)), "ll" + "r" * 9 + "l")
         )
-        for rows in by(table.to_dict("records"), board)
+        for rows in by(table, board)
     ]
 
 
-def _line(row: Mapping[Hashable, Any]) -> tuple[str, ...]:
+def _line(row: Row) -> tuple[str, ...]:
     return (
         row["model"],
         row["defense"],
@@ -182,7 +179,7 @@ def _line(row: Mapping[Hashable, Any]) -> tuple[str, ...]:
     )
 
 
-def _shares(row: Mapping[Hashable, Any], name: str) -> tuple[str, str, str]:
+def _shares(row: Row, name: str) -> tuple[str, str, str]:
     middle, low, high = (row[f"{name}_{what}"] for what in ("mean", "ci_low", "ci_high"))
-    spread = percent(middle) if pd.isna(low) else interval_text(Interval(middle, low, high))
+    spread = percent(middle) if low is None else interval_text(Interval(middle, low, high))
     return spread, percent(row[f"{name}_min"]), percent(row[f"{name}_max"])

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-import pandas as pd
-
 from bench.report.curves import Cost, attacked, by, median_distance, refused_share
 from bench.report.derived import derived
-from bench.report.frames import FLOAT, INT, TEXT, frame, reading_point
+from bench.report.frames import reading_point
+from bench.report.rows import FLOAT, INT, TEXT, Row, Rows
 from bench.report.tables import Section, Table, board, board_title, robust_text, seconds
 from bench.stats import wilson
 from bench.store import Record
@@ -64,11 +63,13 @@ seconds are the whole cell's, all radii together.""",
 class _Runs:
     """An attack on a defended model at one eps: a cell per seed, the lowest seed first.
 
-    The cells are on the same samples and complete, or they all failed.
+    The cells are on the same samples and complete, or they all failed. right: of each, how many
+    samples are right at eps.
     """
 
     eps: Fraction
     cells: Sequence[Record]
+    right: Sequence[float]
 
     @property
     def of(self) -> Record:
@@ -86,12 +87,12 @@ class _Runs:
         of, distance = self.of, self.distance
         who = (of.model, of.defense, of.pipeline)
         missing = (distance is None, 0.0 if distance is None else distance)
-        share = _right(of, self.eps) / of.n
+        share = self.right[0] / of.n
         return (*who, bool(of.failure), share, *missing, of.attack, of.mode)
 
 
 @derived
-def attacks(records: Sequence[Record]) -> pd.DataFrame:
+def attacks(records: Sequence[Record]) -> Rows:
     """One row per dataset, norm, defended model, attack and mode, and one for its failed seeds.
 
     Accuracies are fractions, at the reference eps where a grid of the attack holds it, else at the
@@ -111,7 +112,7 @@ def attacks(records: Sequence[Record]) -> pd.DataFrame:
     for setting in by(found, lambda r: (r.of.dataset, r.of.norm, r.of.query_budget)):
         setting.sort(key=lambda runs: (runs.eps != runs.of.reference, runs.eps, runs.standing))
         rows.extend(map(_row, setting))
-    return frame(rows, ATTACKS)
+    return Rows.of(rows, ATTACKS)
 
 
 def _runs(cells: Sequence[Record]) -> Iterable[_Runs]:
@@ -127,9 +128,10 @@ def _runs(cells: Sequence[Record]) -> Iterable[_Runs]:
 def _read(cells: Sequence[Record]) -> _Runs:
     """The cells at their reading point, of each seed the strongest."""
     eps = reading_point(cells)
-    there = [cell for cell in cells if eps in cell.eps]
-    there.sort(key=lambda cell: (cell.seed, _right(cell, eps)))
-    return _Runs(eps, [same[0] for same in by(there, lambda cell: cell.seed)])
+    there = [(cell, _right(cell, eps)) for cell in cells if eps in cell.eps]
+    there.sort(key=lambda each: (each[0].seed, each[1]))
+    of_seeds = [same[0] for same in by(there, lambda each: each[0].seed)]
+    return _Runs(eps, *zip(*of_seeds, strict=True))
 
 
 def _right(cell: Record, eps: Fraction) -> float:
@@ -154,7 +156,7 @@ def _row(runs: _Runs) -> dict[str, Any]:
     }
     if of.failure:
         return row
-    right = [_right(cell, runs.eps) for cell in runs.cells]
+    right = runs.right
     robust, cost = wilson(right[0], of.n), Cost.of([of])
     return row | {
         "robust_accuracy": robust.value,
@@ -169,9 +171,9 @@ def _row(runs: _Runs) -> dict[str, Any]:
     }
 
 
-def sections(table: pd.DataFrame) -> list[Section]:
-    """A table per dataset, norm and eps, from the frame of `attacks`."""
-    boards = by(table.to_dict("records"), board)
+def sections(table: Rows) -> list[Section]:
+    """A table per dataset, norm and eps, from the rows of `attacks`."""
+    boards = by(table, board)
     names = ("model", "defense", "attack (mode)", "kind", "seeds", "n", "robust", "spread")
     costs = ("forward / image", "backward / image", "seconds")
     header = (*names, "median distance", "refused", *costs)
@@ -182,7 +184,7 @@ def sections(table: pd.DataFrame) -> list[Section]:
     ]
 
 
-def _texts(row: Mapping[Hashable, Any]) -> tuple[str, ...]:
+def _texts(row: Row) -> tuple[str, ...]:
     return (
         row["model"],
         row["defense"],
@@ -202,4 +204,4 @@ def _texts(row: Mapping[Hashable, Any]) -> tuple[str, ...]:
 
 def _number(value: Any, factor: int, form: str) -> str:
     """A number, scaled; empty where it is missing."""
-    return "" if pd.isna(value) else f"{factor * value:{form}}"
+    return "" if value is None else f"{factor * value:{form}}"

@@ -7,9 +7,9 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import pandas as pd
-
 from bench.report.curves import Curve, by
+from bench.report.derived import derived
+from bench.report.rows import Row, Rows
 from bench.stats import Interval
 from bench.store import Record
 
@@ -91,29 +91,33 @@ def eps_text(eps: float) -> str:
 
 def percent(share: Any) -> str:
     """A fraction in percent with one decimal, empty where it is missing."""
-    return "" if pd.isna(share) else f"{100 * share:.1f}"
+    return "" if share is None else f"{100 * share:.1f}"
 
 
 def interval_text(interval: Interval) -> str:
     """A share and its bounds in percent: ``91.9 [90.0, 93.4]``."""
-    return f"{percent(interval.value)} [{percent(interval.low)}, {percent(interval.high)}]"
+    return _spread(100 * interval.value, 100 * interval.low, 100 * interval.high)
+
+
+def _spread(value: float, low: float, high: float) -> str:
+    return f"{value:.1f} [{low:.1f}, {high:.1f}]"
 
 
 def count(number: Any) -> str:
     """A whole number with thousands separators, empty where it is missing."""
-    return "" if pd.isna(number) else f"{int(number):,}"
+    return "" if number is None else f"{int(number):,}"
 
 
 def seconds(number: Any) -> str:
     """Seconds with one decimal, more of them below one; empty where missing."""
-    if pd.isna(number):
+    if number is None:
         return ""
     return f"{number:,.1f}" if number >= 1 else f"{number:.3g}"
 
 
 def budget_text(budget: Any) -> str:
     """A query budget, empty where there is none."""
-    return "" if budget is None or pd.isna(budget) else f"{budget:,}"
+    return "" if budget is None else f"{budget:,}"
 
 
 def varying(curves: Sequence[Curve]) -> dict[str, Callable[[Curve], str]]:
@@ -130,12 +134,16 @@ def unit(norm: str) -> str:
 
 def accuracy(curves: Iterable[Curve]) -> list[Section]:
     """A table per dataset, norm, sample set and grid: eps across, worst cases in bold."""
+    settings = by(curves, lambda curve: (curve.of.dataset, curve.of.norm))
+    return [section for setting in settings for section in _of_setting(setting)]
 
+
+@derived
+def _of_setting(curves: Sequence[Curve]) -> list[Section]:
     def samples_and_grid(curve: Curve) -> Hashable:
         return curve.of.fingerprint, curve.of.samples_digest, curve.of.eps
 
-    settings = by(curves, lambda curve: (curve.of.dataset, curve.of.norm))
-    return [_accuracy(members) for setting in settings for members in by(setting, samples_and_grid)]
+    return list(map(_accuracy, by(curves, samples_and_grid)))
 
 
 def _accuracy(curves: list[Curve]) -> Section:
@@ -176,50 +184,50 @@ def _clean(curve: Curve) -> str:
 def _entries(curve: Curve) -> list[str]:
     if not curve.is_complete:
         return ["failed"] * len(curve.eps)
-    points = zip(curve.accuracy, curve.low, curve.high, strict=True)
-    return [interval_text(Interval(*map(float, point))) for point in points]
+    percents = (100 * shares for shares in (curve.accuracy, curve.low, curve.high))
+    return list(map(_spread, *(shares.tolist() for shares in percents)))
 
 
-def leaderboard(frame: pd.DataFrame) -> list[Section]:
-    """A table per dataset, norm and eps, from the leaderboard's frame."""
-    boards = by(frame.to_dict("records"), board)
+def leaderboard(table: Rows) -> list[Section]:
+    """A table per dataset, norm and eps, from the leaderboard's rows."""
+    boards = by(table, board)
     return [Section(board_title(rows[0]), "", _board(rows)) for rows in boards]
 
 
-def _board(rows: Sequence[Mapping[Hashable, Any]]) -> Table:
+def _board(rows: Sequence[Row]) -> Table:
     """The leaderboard of one heading; what tells defenses apart is left out where none of the rows
     has it.
     """
     columns = {
         name: [_LEADERBOARD[name](row) for row in rows]
         for name in _LEADERBOARD
-        if name not in _OF_DEFENSES or any(pd.notna(row[_OF_DEFENSES[name]]) for row in rows)
+        if name not in _OF_DEFENSES or any(row[_OF_DEFENSES[name]] is not None for row in rows)
     }
     lines = tuple(zip(*columns.values(), strict=True))
     align = "".join("l" if name in _LEFT else "r" for name in columns)
     return Table(tuple(columns), lines, align=align)
 
 
-def board(row: Mapping[Hashable, Any]) -> Hashable:
+def board(row: Row) -> Hashable:
     """What rows under one heading have in common."""
     return row["dataset"], row["norm"], row["eps"], budget_text(row["query_budget"])
 
 
-def board_title(row: Mapping[Hashable, Any]) -> str:
+def board_title(row: Row) -> str:
     """The heading over rows of one dataset, norm, eps and query budget."""
     budget = budget_text(row["query_budget"])
     limit = f", at most {budget} queries per image" if budget else ""
     return f"{row['dataset']}, {row['norm']}, eps = {eps_text(row['eps'])}{limit}"
 
 
-def robust_text(row: Mapping[Hashable, Any]) -> str:
+def robust_text(row: Row) -> str:
     """A leaderboard row's robust accuracy with its interval."""
-    if pd.isna(row["robust_accuracy"]):
+    if row["robust_accuracy"] is None:
         return "failed"
     return interval_text(Interval(row["robust_accuracy"], row["ci_low"], row["ci_high"]))
 
 
-_LEADERBOARD: Mapping[str, Callable[[Mapping[Hashable, Any]], str]] = {
+_LEADERBOARD: Mapping[str, Callable[[Row], str]] = {
     "rank": lambda row: count(row["rank"]),
     "tie": lambda row: str(row["tie"]),
     "model": lambda row: str(row["model"]),
@@ -249,29 +257,31 @@ _OF_DEFENSES = {
 _LEFT = ("tie", "model", "defense", "audit", "note")
 
 
-def timing(frame: pd.DataFrame) -> Table:
-    """The timing table, from its frame."""
+@derived
+def timing(table: Iterable[Row]) -> Table:
+    """The timing table, from its rows."""
     names = ("dataset", "model", "defense", "attack", "norm", "device", "precision", "start")
     sizes = ("seed", "n", "threads", "shape")
     costs = ("seconds", "forward", "backward", "verify", "queries/s", "training s", "peak MB")
     rows = [
         (*(str(row[name]) for name in names), *(str(row[name]) for name in sizes), *_costs(row))
-        for row in frame.to_dict("records")
+        for row in table
     ]
     return Table((*names, *sizes, *costs), tuple(rows), align="l" * 8 + "r" * 11)
 
 
-def _costs(row: Mapping[Hashable, Any]) -> tuple[str, ...]:
+def _costs(row: Row) -> tuple[str, ...]:
     counts = ("forward_queries", "backward_queries", "verify_queries", "queries_per_s")
     return (
-        "failed" if pd.isna(row["wall_s"]) else seconds(row["wall_s"]),
+        "failed" if row["wall_s"] is None else seconds(row["wall_s"]),
         *(count(row[name]) for name in counts),
         seconds(row["training_s"]),
         count(row["peak_memory_mb"]),
     )
 
 
-def origins(records: Iterable[Record]) -> list[tuple[list[str], str]]:
+@derived
+def origins(records: Sequence[Record]) -> list[tuple[list[str], str]]:
     """The distinct command lines behind the records, by the version that ran them ('': unknown)."""
     made = [(command, _version(r)) for r in records if (command := _command(r))]
     return [

@@ -11,11 +11,10 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
 from bench.report import labels as names
 from bench.report.curves import by
 from bench.report.figures import PALETTE, drawn, named, wrapped
+from bench.report.rows import Row, Rows
 from bench.report.seeds import seedless, seeds
 from bench.report.tables import board, board_title, eps_text
 from bench.store import Record
@@ -51,7 +50,7 @@ class Family:
     label: the defense, less that key.
     """
 
-    rows: Sequence[Mapping[Hashable, Any]]
+    rows: Sequence[Row]
     key: str
     values: Sequence[float]
     label: str
@@ -77,20 +76,22 @@ def figure_name(dataset: str, norm: str, place: int = 1) -> str:
     return f"{PREFIX}{named(dataset)}_{norm}{f'-{place}' if place > 1 else ''}.svg"
 
 
-def _measured(table: pd.DataFrame) -> list[dict[Hashable, Any]]:
-    return [row for row in table.to_dict("records") if row["seeds"] > 0]
+def _measured(table: Rows) -> list[Row]:
+    return [row for row in table if row["seeds"] > 0]
 
 
-def _defenses(rows: Sequence[Mapping[Hashable, Any]]) -> set[str]:
+def _defenses(rows: Sequence[Row]) -> set[str]:
     return {row["defense"] for row in rows} - {_UNDEFENDED}
 
 
 def _options(records: Sequence[Record]) -> dict[str, Options]:
     """The keys of each defense by its text less the seed: those stored, else those in the text."""
     known: dict[str, Options] = {}
+    seedless_of = {text: seedless(text) for text in {record.defense for record in records}}
     for record in records:
         fields = record.identity.get("defense", {}).get("fields")
-        known.setdefault(seedless(record.defense), fields or _written(record.defense))
+        if (text := seedless_of[record.defense]) not in known:
+            known[text] = fields or _written(record.defense)
     return known
 
 
@@ -101,7 +102,7 @@ def _written(text: str) -> Options:
         return {}
 
 
-def families(rows: Sequence[Mapping[Hashable, Any]], known: Mapping[str, Options]) -> list[Family]:
+def families(rows: Sequence[Row], known: Mapping[str, Options]) -> list[Family]:
     """The rows in families; known: the keys of each defense."""
     kin = by(rows, lambda row: (row["model"], row["n"], _name(row["defense"])))
     return [family for members in kin for family in _split(members, known)]
@@ -114,7 +115,7 @@ def _name(defense: str) -> str:
         return defense
 
 
-def _split(rows: Sequence[Mapping[Hashable, Any]], known: Mapping[str, Options]) -> list[Family]:
+def _split(rows: Sequence[Row], known: Mapping[str, Options]) -> list[Family]:
     """Rows of one defense by name, along the key that leaves the fewest families."""
     options = {row["defense"]: known.get(row["defense"], {}) for row in rows}
     best = [[row] for row in rows]
@@ -149,9 +150,7 @@ def _rest(options: Options, key: str) -> Hashable:
     return tuple((k, repr(v)) for k, v in sorted(options.items()) if k not in (key, "seed"))
 
 
-def _family(
-    rows: Sequence[Mapping[Hashable, Any]], key: str, options: Mapping[str, Options]
-) -> Family:
+def _family(rows: Sequence[Row], key: str, options: Mapping[str, Options]) -> Family:
     defense = rows[0]["defense"]
     if not key:
         return Family(rows, "", (), _UNDEFENDED_LABEL if defense == _UNDEFENDED else defense)
@@ -230,12 +229,12 @@ def _draw(axes: Axes, family: Family, colour: str, marker: str, label: str) -> N
     axes.plot(xs, ys, **style, markersize=6, linewidth=1.0, label=label, zorder=3)
 
 
-def _point(row: Mapping[Hashable, Any]) -> tuple[float, float]:
+def _point(row: Row) -> tuple[float, float]:
     """Clean and robust accuracy in percent."""
     return 100 * row["clean_mean"], 100 * row["robust_mean"]
 
 
-def _range(row: Mapping[Hashable, Any], name: str) -> tuple[float, float]:
+def _range(row: Row, name: str) -> tuple[float, float]:
     """The interval over seeds in percent; the mean twice where there is one seed."""
     if row["seeds"] == 1:
         return 100 * row[f"{name}_mean"], 100 * row[f"{name}_mean"]

@@ -7,10 +7,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import pandas as pd
-
 from bench.report.curves import by
-from bench.report.frames import FLOAT, INT, TEXT, frame
+from bench.report.rows import FLOAT, INT, TEXT, Rows
 from bench.report.tables import Section, Table, count, eps_text, percent
 from bench.store import Record
 
@@ -48,9 +46,9 @@ trains on; the queries of measuring are not counted.""",
 )
 
 
-def transfer(records: Iterable[Record]) -> pd.DataFrame:
+def transfer(records: Iterable[Record]) -> Rows:
     """One row per cell made on a source and per round or source; empty where there is none."""
-    return frame((row for record in records for row in _rows(record)), TRANSFER)
+    return Rows.of((row for record in records for row in _rows(record)), TRANSFER)
 
 
 def _rows(record: Record) -> Iterable[dict[str, Any]]:
@@ -74,9 +72,9 @@ def _rows(record: Record) -> Iterable[dict[str, Any]]:
         }
 
 
-def sections(table: pd.DataFrame) -> list[Section]:
-    """A table per dataset, norm and eps, from the frame of `transfer`."""
-    boards = by(table.to_dict("records"), lambda row: (row["dataset"], row["norm"], row["eps"]))
+def sections(table: Rows) -> list[Section]:
+    """A table per dataset, norm and eps, from the rows of `transfer`."""
+    boards = by(table, lambda row: (row["dataset"], row["norm"], row["eps"]))
     names = ("model", "defense", "attack", "seed", "source", "round", "images", "target queries")
     header = (*names, "agreement", "transfer rate", "held-out images")
     return [

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from bench.errors import StoreError
 from bench.report import (
@@ -32,17 +33,32 @@ from bench.store import Record
 
 __all__ = ["place", "summary", "write"]
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 FIGURES = "figures"
 
 
 def write(records: Sequence[Record], folder: Path) -> list[Path]:
     """Writes every derived file, removes figures that are no longer made; returns the files."""
-    with remembered():
+    with remembered(), _uncollected():
         texts, drawn = documents(records)
     texts |= {f"{FIGURES}/{name}": text for name, text in drawn.items()}
     written = [place(folder / name, text.encode("utf-8")) for name, text in texts.items()]
     _remove_stale(folder / FIGURES, set(drawn))
     return written
+
+
+@contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    """Without looking for cycles: a search goes over every row there is, few things have any."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def documents(records: Sequence[Record]) -> tuple[dict[str, str], dict[str, str]]:
@@ -52,38 +68,38 @@ def documents(records: Sequence[Record]) -> tuple[dict[str, str], dict[str, str]
     drawn |= gallery.drawn(records)
     progress = anytime.anytime(records)
     texts = {
-        "accuracy_vs_eps.csv": csv(frames.tidy(records)),
+        "accuracy_vs_eps.csv": frames.tidy(records).csv(),
         "accuracy_vs_eps.md": markdown.accuracy(records),
-        "leaderboard.csv": csv(frames.leaderboard(records)),
+        "leaderboard.csv": frames.leaderboard(records).csv(),
         "leaderboard.md": markdown.leaderboard(records),
-        "attacks.csv": csv(strength.attacks(records)),
+        "attacks.csv": strength.attacks(records).csv(),
         "attacks.md": markdown.attacks(records),
-        "anytime.csv": csv(progress),
+        "anytime.csv": progress.csv(),
         "anytime.md": markdown.anytime(records),
-        "timing.csv": csv(frames.timing(records)),
+        "timing.csv": frames.timing(records).csv(),
         "timing.md": markdown.timing(records),
         "report.html": html.page(records, drawn),
     }
     sources = transfer.transfer(records)
     if len(sources):
-        texts |= {"transfer.csv": csv(sources), "transfer.md": markdown.transfer(records)}
+        texts |= {"transfer.csv": sources.csv(), "transfer.md": markdown.transfer(records)}
     handed = modes.modes(records)
     if len(handed):
-        texts |= {"modes.csv": csv(handed), "modes.md": markdown.modes(records)}
+        texts |= {"modes.csv": handed.csv(), "modes.md": markdown.modes(records)}
     watched = detection.detection(records)
     if len(watched):
-        texts |= {"detection.csv": csv(watched), "detection.md": markdown.detection(records)}
+        texts |= {"detection.csv": watched.csv(), "detection.md": markdown.detection(records)}
         drawn |= detection.drawn(records)
     proven = certified.certified(records)
     if len(proven):
-        texts |= {"certified.csv": csv(proven), "certified.md": markdown.certified(records)}
+        texts |= {"certified.csv": proven.csv(), "certified.md": markdown.certified(records)}
         drawn |= certified.figures(records)
     spread = seeds.seeds(records)
     if seeds.several(spread):
-        texts |= {"seeds.csv": csv(spread), "seeds.md": markdown.seeds(records)}
+        texts |= {"seeds.csv": spread.csv(), "seeds.md": markdown.seeds(records)}
     trained = learning.learning(records)
     if len(trained):
-        texts["learning.csv"] = csv(trained)
+        texts["learning.csv"] = trained.csv()
     drawn |= queries.figures(progress)
     return texts, drawn
 

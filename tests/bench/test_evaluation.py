@@ -243,7 +243,7 @@ def test_a_bad_model_fails_its_cells_visibly_and_the_others_go_on(kind, tmp_path
     with Store.in_memory() as store:
         execute(resolve(request), store, LocalExecutor(), Silent())
         records = store.records()
-        table = tidy(records)
+        table = tidy(records).frame()
     assert len(records) == 2
     (failed,) = [r for r in records if r.failure]
     assert FAULTS[kind] in failed.failure
@@ -361,7 +361,7 @@ def whole_table():
 
 
 def timeless(store):
-    return tidy(store.records()).drop(columns=["wall_s", "peak_memory_mb"])
+    return tidy(store.records()).frame().drop(columns=["wall_s", "peak_memory_mb"])
 
 
 def test_fresh_forgets_only_its_own_cells(tmp_path):
@@ -515,7 +515,7 @@ def test_models_of_one_name_and_other_weights_are_rows_of_their_own(tmp_path):
         for text, attack in zip(texts, ("fgsm", "noise"), strict=True):
             job = resolve(Request(models=(text,), attacks=(attack,), n=40, eps="0,0.1"))
             execute(job, store, LocalExecutor(), Silent())
-        board = leaderboard(store.records())
+        board = leaderboard(store.records()).frame()
     assert board.model.tolist() == ["logreg:weights=net"] * 2
     assert board.attacks.tolist() == [1, 1]
 

@@ -221,7 +221,7 @@ def test_every_row_has_its_peak():
     assert (table > 0).all()
     assert all((table[attack] == peak).all() for attack, peak in peaks.items())
     assert (table["worst-case"] == max(peaks.values())).all()
-    assert timing(run.records).set_index("attack")["peak_memory_mb"].to_dict() == peaks
+    assert timing(run.records).frame().set_index("attack")["peak_memory_mb"].to_dict() == peaks
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the peak only grows")

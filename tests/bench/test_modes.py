@@ -189,7 +189,7 @@ def test_every_gradient_attack_is_run_obliviously_too(file):
     for mode in ("oblivious", "bpda"):
         both = [float((r.samples["min_eps"] > 0.15).mean()) for r in (of[mode], plain)]
         assert abs(both[0] - both[1]) < 0.2
-    board = leaderboard(records).set_index("defense")
+    board = leaderboard(records).frame().set_index("defense")
     row = board.loc["kinds:Rounded"]
     worst = np.minimum(of["oblivious"].samples["min_eps"], of["bpda"].samples["min_eps"])
     worst = np.minimum(worst, of["black-box"].samples["min_eps"])
@@ -197,7 +197,7 @@ def test_every_gradient_attack_is_run_obliviously_too(file):
     assert row.oblivious_accuracy == (of["oblivious"].samples["min_eps"] > 0.15).mean()
     assert row.robust_accuracy <= min(row.oblivious_accuracy, row.adaptive_accuracy)
     assert pd.isna(board.loc["none"].oblivious_accuracy)
-    assert {*strengths(records)["mode"]} == {"white-box", "black-box", "oblivious", "bpda"}
+    assert {*strengths(records).frame()["mode"]} == {"white-box", "black-box", "oblivious", "bpda"}
 
 
 def test_a_masked_gradient_is_nothing_to_a_white_box_and_all_to_bpda(file):
@@ -224,12 +224,12 @@ def test_accuracy_of_a_random_defense_is_the_mean_over_its_draws(file):
     # Of images that are not 0, 30 % of the draws are wrong: sd 0.02 over some 540 draws.
     net = (outcomes > 0).mean(1)[ones]
     assert abs(net.mean() - 0.7 * (net > 0).mean()) < 0.08
-    table = tidy([record])
+    table = tidy([record]).frame()
     row = table[(table.attack == "noise:samples=1") & (table.eps == 0)].iloc[0]
     assert row.accuracy == pytest.approx((outcomes > 0).mean())
     assert row.worst_draw_accuracy == pytest.approx((outcomes > 0).all(1).mean())
     assert (row.draws, row.ci_low < row.accuracy < row.ci_high) == (10, True)
-    board = leaderboard([record]).iloc[0]
+    board = leaderboard([record]).frame().iloc[0]
     assert board.worst_draw_accuracy < board.robust_accuracy
     assert board.passes == 7
     assert board.parameters == 64 * 10 + 10
@@ -280,8 +280,8 @@ def test_a_certificate_is_a_cell_of_its_own_and_no_attack(file):
     assert (proof.samples["clean_prediction"] == -1).any()
     rest = [r for r in records if r.kind != "certificate"]
     assert len(rest) == 4
-    pd.testing.assert_frame_equal(leaderboard(records), leaderboard(rest))
-    pd.testing.assert_frame_equal(tidy(records), tidy(rest))
+    pd.testing.assert_frame_equal(leaderboard(records).frame(), leaderboard(rest).frame())
+    pd.testing.assert_frame_equal(tidy(records).frame(), tidy(rest).frame())
     under_linf = Request(models=(MODEL,), defenses=(f"{file}:Proven",), n=20)
     assert "certificate" not in {cell.attack.kind for cell in resolve(under_linf).cells}
 

@@ -43,6 +43,24 @@ def store(tmp_path):
         yield opened
 
 
+def test_arrays_come_back_as_they_were(store):
+    cell = cell_of(3)
+    kinds = (np.int64, np.int32, np.uint8, np.int8, np.float64, np.float32, np.float16, np.bool_)
+    arrays = {np.dtype(kind).name: np.arange(6).reshape(3, 2).astype(kind) for kind in kinds}
+    arrays |= {
+        "index": np.arange(3),
+        "min_eps": np.array([0, 0.1, np.inf]),
+        "none": np.ones((3, 0)),
+    }
+    store.add(cell, {})
+    store.put(cell.key, 0, arrays, 1.0)
+    (record,) = store.records()
+    assert record.samples.keys() == arrays.keys()
+    for name, array in arrays.items():
+        assert record.samples[name].dtype == array.dtype
+        np.testing.assert_array_equal(record.samples[name], array)
+
+
 def test_a_cell_is_shown_when_all_its_blocks_are_there(store):
     cell = cell_of()
     store.add(cell, {"start": "now"})

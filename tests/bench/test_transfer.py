@@ -143,7 +143,7 @@ def test_a_substitute_is_a_cell_with_its_rounds(records):
     record = records["transfer:attack=fgsm,seeds=20,rounds=2,epochs=2"]
     assert record.mode == "transfer"
     assert record.kind == "budget"
-    table = transfer([record])
+    table = transfer([record]).frame()
     assert table["round"].tolist() == [1, 2]
     assert table["target_queries"].tolist() == [20, 40]
     assert (table["probes"] == 109).all()
@@ -161,11 +161,11 @@ def test_the_shared_queries_are_in_the_cost(records):
 
 def test_sources_are_rows_without_queries(records):
     (record,) = [r for name, r in records.items() if "source" in name]
-    table = transfer([record])
+    table = transfer([record]).frame()
     assert table["source"].tolist() == ["1: mlp:epochs=2", "2: logreg", "all"]
     assert (table["target_queries"] == 0).all()
     assert Cost.of([record]).forward == record.samples["forward"].sum()
-    assert transfer([records["fgsm"]]).empty
+    assert transfer([records["fgsm"]]).frame().empty
 
 
 def test_what_the_target_says_decides():
@@ -190,7 +190,7 @@ def test_the_other_half_and_foreign_data_are_trained_on(tmp_path):
         f"{QUICK},data=[{spec}]",
         datasets=("digits:half=1",),
     )
-    tables = {record.attack: transfer([record]) for record in records}
+    tables = {record.attack: transfer([record]).frame() for record in records}
     (half,) = [table for name, table in tables.items() if name.endswith("data=half")]
     (noise,) = [t for name, t in tables.items() if "npz" in name and "source=" in name]
     (other,) = [t for name, t in tables.items() if "npz" in name and "seeds=" in name]
@@ -378,7 +378,7 @@ def test_a_substitute_from_150_images_brings_a_black_box_below_30_percent():
     )
     left = {record.mode: (record.samples["min_eps"] > 0.3).mean() for record in records}
     assert left["white-box"] < left["transfer"] < 0.3
-    table = transfer(records)
+    table = transfer(records).frame()
     assert table["target_queries"].tolist() == [150 * 2**k for k in range(6)]
     assert table["agreement"].iloc[-1] > table["agreement"].iloc[0] + 0.1
 

@@ -19,7 +19,7 @@ QUERIES = np.array([[0, 0, 0, 0], [-1, 7, 7, 7], [-1, -1, 130, 20], [-1, -1, -1,
 
 def test_the_curve_is_read_at_the_reference(record: MakeRecord) -> None:
     cell = record([0, 0.1, 0.2, 0.3], samples={"queries": QUERIES})
-    table = anytime([cell])
+    table = anytime([cell]).frame()
     assert list(table.columns) == list(ANYTIME)
     assert set(table["eps"]) == {0.2}
     points = dict(zip(table["queries"], table["accuracy"], strict=True))
@@ -34,15 +34,15 @@ def test_the_curve_is_read_at_the_reference(record: MakeRecord) -> None:
 def test_an_attack_without_success_is_one_point(record: MakeRecord) -> None:
     table = anytime(
         [record([0, inf, inf, inf], samples={"queries": np.minimum(QUERIES, 0)[[0] * 4]})]
-    )
+    ).frame()
     assert table[["queries", "accuracy"]].to_numpy().tolist() == [[0, 0.0]]
     nothing = np.full((4, 4), -1)
-    table = anytime([record([inf] * 4, samples={"queries": nothing})])
+    table = anytime([record([inf] * 4, samples={"queries": nothing})]).frame()
     assert table[["queries", "accuracy"]].to_numpy().tolist() == [[0, 1.0]]
 
 
 def test_failed_cells_have_no_curve(record: MakeRecord) -> None:
-    assert anytime([record(None)]).empty
+    assert anytime([record(None)]).frame().empty
     assert "No results yet" in markdown.anytime([])
 
 
@@ -83,10 +83,10 @@ def test_a_figure_per_heading_that_moves(record: MakeRecord) -> None:
 def test_budgets_are_apart_everywhere(record: MakeRecord) -> None:
     """No worst case, no leaderboard and no strength is taken over two budgets."""
     cells = [record([0, 0.1, inf, inf]), record([0, inf, inf, inf], query_budget=100)]
-    tidy = frames.tidy(cells)
+    tidy = frames.tidy(cells).frame()
     worst = tidy[(tidy.attack == "worst-case") & (tidy.eps == 0.2)]
     assert worst.accuracy.tolist() == [0.5, 0.75]
-    board = frames.leaderboard(cells)
+    board = frames.leaderboard(cells).frame()
     assert board.robust_accuracy.tolist() == [0.5, 0.75]
     assert board["rank"].tolist() == [1, 1]
     assert pd.isna(board.query_budget[0])
@@ -100,7 +100,7 @@ def test_budgets_are_apart_everywhere(record: MakeRecord) -> None:
 
 def test_what_a_black_box_raised_is_in_the_leaderboard(record: MakeRecord) -> None:
     facts = {"raised": {"TimeoutError: too slow": 3, "OSError: gone": 1}}
-    board = frames.leaderboard([record([0, inf, inf, inf], provenance=facts)])
+    board = frames.leaderboard([record([0, inf, inf, inf], provenance=facts)]).frame()
     assert board.note[0] == "the model raised 4 times (TimeoutError: too slow, OSError: gone)"
 
 
@@ -109,7 +109,7 @@ def test_of_too_many_curves_the_first_models_are_drawn(record: MakeRecord) -> No
         record([0, 0.1, inf], defense=f"d{d}", attack=f"a{a}") for d in range(11) for a in range(40)
     ]
     assert len(figures(anytime(cells))) == 1
-    few = figure(anytime(cells).to_dict("records"))
+    few = figure(anytime(cells).frame().to_dict("records"))
     shown = [axes for axes in few.axes if axes.get_visible()]
     assert [len(axes.lines) for axes in shown] == [40, 40]
     assert "(the first 2 of 11 models)" in few.get_suptitle()

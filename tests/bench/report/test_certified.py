@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from bench.report import certified, frames
-from bench.report.write import csv, write
+from bench.report.write import write
 from bench.stats import clopper_pearson
 from bench.store import Record
 
@@ -47,7 +47,7 @@ def cells(record: MakeRecord, proof: Callable[..., Record]) -> list[Record]:
 
 
 def test_shares_are_counted_by_hand(cells: list[Record]) -> None:
-    table = certified.certified(cells)
+    table = certified.certified(cells).frame()
     assert list(table["eps"]) == [0, 0.1, 0.2, 0.3]
     assert list(table["certified_accuracy"]) == [0.6, 0.6, 0.4, 0.2]
     for count, low, high in zip((3, 3, 2, 1), table["ci_low"], table["ci_high"], strict=True):
@@ -66,7 +66,7 @@ def test_an_attack_that_broke_a_certificate_is_seen(
 ) -> None:
     draws = np.array([[inf, inf], [0, 0], [inf, 0], [inf, 0.2], [0.3, 0.3]])
     broken = record([inf, 0, 0, 0.2, 0.3], samples={"draws": draws}, **L2)
-    table = certified.certified([proof(), broken])
+    table = certified.certified([proof(), broken]).frame()
     # the fourth holds to 0.25 but fell at 0.2, the last to 0.5 but fell at 0.3; the third was
     # refused without attack under one draw, which is no contradiction
     assert list(table["contradictions"]) == [0, 0, 1, 1]
@@ -74,7 +74,7 @@ def test_an_attack_that_broke_a_certificate_is_seen(
 
 
 def test_without_attacks_there_is_no_upper_bound(proof: Callable[..., Record]) -> None:
-    table = certified.certified([proof()])
+    table = certified.certified([proof()]).frame()
     assert table["empirical_accuracy"].isna().all()
     assert table["contradictions"].isna().all()
     assert set(table["attacks"]) == {0}
@@ -84,19 +84,19 @@ def test_an_attack_speaks_up_to_the_end_of_its_grid(
     record: MakeRecord, proof: Callable[..., Record]
 ) -> None:
     short = record([inf] * 5, eps=proof().eps[:2], **L2)
-    table = certified.certified([proof(), short])
+    table = certified.certified([proof(), short]).frame()
     assert list(table["attacks"]) == [1, 1, 0, 0]
     assert table["empirical_accuracy"].isna().tolist() == [False, False, True, True]
 
 
 def test_certificates_that_failed_are_left_out(record: MakeRecord) -> None:
     failed = record(None, attack="certify", kind="certificate", **L2)
-    assert len(certified.certified([failed])) == 0
+    assert len(certified.certified([failed]).frame()) == 0
     assert certified.figures([failed]) == {}
 
 
 def test_certificates_are_no_attacks(cells: list[Record]) -> None:
-    assert "certify" not in set(frames.tidy(cells)["attack"])
+    assert "certify" not in set(frames.tidy(cells).frame()["attack"])
 
 
 def test_two_rows_per_pipeline(cells: list[Record]) -> None:
@@ -126,7 +126,7 @@ def test_files_are_written_where_there_is_a_certificate(
 ) -> None:
     written = {path.relative_to(tmp_path).as_posix() for path in write(cells, tmp_path)}
     assert {"certified.csv", "certified.md", "figures/certified_digits_l2.svg"} <= written
-    assert (tmp_path / "certified.csv").read_text() == csv(certified.certified(cells))
+    assert (tmp_path / "certified.csv").read_text() == certified.certified(cells).csv()
     text = (tmp_path / "certified.md").read_text()
     assert "probability at least 1 - alpha per image" in " ".join(text.split())
     rest = [cell for cell in cells if cell.kind != "certificate"]

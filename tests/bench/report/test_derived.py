@@ -35,4 +35,4 @@ def test_nothing_is_kept_behind_a_report(record: MakeRecord) -> None:
         first = frames.leaderboard(cells)
         assert frames.leaderboard(cells) is first
     assert frames.leaderboard(cells) is not first
-    assert frames.leaderboard(cells).equals(first)
+    assert frames.leaderboard(cells) == first

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bench.report import detection
-from bench.report.write import csv, write
+from bench.report.write import write
 from bench.store import Record
 
 MakeRecord = Callable[..., Record]
@@ -49,7 +49,7 @@ def cells(record: MakeRecord) -> list[Record]:
 
 def test_a_row_per_measured_cell(cells: list[Record]) -> None:
     keys = [cell.key for cell in cells]
-    assert csv(detection.detection(cells)).splitlines() == [
+    assert detection.detection(cells).csv().splitlines() == [
         "dataset,norm,eps,model,defense,attack,mode,seed,seen,images,clean_refused,fooling,auc,"
         "tpr_at_1_percent,tpr_at_5_percent,refused,passed,cell",
         f"digits,linf,0.2,cnn,safetynet,pgd,oblivious,0,1,4,0.25,2,0.875,,0.5,0.5,0.25,{keys[0]}",

@@ -55,8 +55,8 @@ def test_files_hold_the_tables(record: MakeRecord, tmp_path: Path) -> None:
         "leaderboard.parquet",
     ]
     pd.testing.assert_frame_equal(pd.read_parquet(written[0]), samples(cells))
-    pd.testing.assert_frame_equal(pd.read_parquet(written[2]), frames.tidy(cells))
-    pd.testing.assert_frame_equal(pd.read_parquet(written[3]), frames.leaderboard(cells))
+    pd.testing.assert_frame_equal(pd.read_parquet(written[2]), frames.tidy(cells).frame())
+    pd.testing.assert_frame_equal(pd.read_parquet(written[3]), frames.leaderboard(cells).frame())
     lines = written[1].read_text().splitlines()
     assert lines[0] == COLUMNS
     assert lines[3].endswith(",6,0000000000000001,2,2,inf,,10,4,2,-1")

@@ -44,7 +44,7 @@ def only(frame: pd.DataFrame, **values: Any) -> pd.DataFrame:
 
 def test_accuracy_is_the_share_not_fooled_up_to_eps(record: MakeRecord) -> None:
     # 4 samples: wrong without attack, fooled at 0.1, at 0.2, never
-    table = frames.tidy([record([0, 0.1, 0.2, inf], key="k", seconds=1.23456)])
+    table = frames.tidy([record([0, 0.1, 0.2, inf], key="k", seconds=1.23456)]).frame()
     rows = only(table, attack="pgd")
     assert ",".join(table.columns) == COLUMNS
     assert rows["eps"].tolist() == [0.0, 0.1, 0.2, 0.3]
@@ -60,7 +60,7 @@ def test_accuracy_is_the_share_not_fooled_up_to_eps(record: MakeRecord) -> None:
 
 
 def test_clean_accuracy_needs_no_eps_0(record: MakeRecord) -> None:
-    table = frames.tidy([record([0, 0.1, inf, inf], eps=(Fraction(1, 10),))])
+    table = frames.tidy([record([0, 0.1, inf, inf], eps=(Fraction(1, 10),))]).frame()
     assert table["clean_accuracy"].tolist() == [0.75, 0.75]
     assert table["accuracy"].tolist() == [0.5, 0.5]
 
@@ -70,7 +70,7 @@ def test_worst_case_is_the_minimum_per_sample_not_of_the_means(record: MakeRecor
         record([0.1, inf, inf, 0.2], attack="pgd", mode="white-box", seconds=1.0),
         record([inf, 0.1, inf, 0.3], attack="square", mode="black-box", seconds=2.5),
     ]
-    table = frames.tidy(cells)
+    table = frames.tidy(cells).frame()
     assert table["attack"].tolist() == ["pgd"] * 4 + ["square"] * 4 + ["worst-case"] * 4
     at = only(table, eps=0.1).set_index("attack")["accuracy"]
     assert at.to_dict() == {"pgd": 0.75, "square": 0.75, "worst-case": 0.5}
@@ -86,12 +86,12 @@ def test_worst_case_is_the_minimum_per_sample_not_of_the_means(record: MakeRecor
 def test_modes_of_the_worst_case_are_named_once(record: MakeRecord) -> None:
     modes = ("bpda+eot", "white-box", "bpda")
     cells = [record([inf], attack=f"a{i}", mode=mode) for i, mode in enumerate(modes)]
-    assert frames.tidy(cells)["mode"].tolist()[-1] == "bpda+eot+white-box"
+    assert frames.tidy(cells).frame()["mode"].tolist()[-1] == "bpda+eot+white-box"
 
 
 def test_a_failed_cell_is_a_row_without_a_number(record: MakeRecord) -> None:
     cells = [record([inf, 0.1]), record(None, n=2, attack="cw", failure="out of memory")]
-    table = frames.tidy(cells)
+    table = frames.tidy(cells).frame()
     failed = only(table, attack="cw")
     assert failed["eps"].tolist() == [0.0, 0.1, 0.2, 0.3]
     assert set(failed["failure"]) == {"out of memory"}
@@ -104,7 +104,7 @@ def test_a_failed_cell_is_a_row_without_a_number(record: MakeRecord) -> None:
 
 
 def test_a_group_of_failures_has_no_worst_case(record: MakeRecord) -> None:
-    table = frames.tidy([record(None), record(None, attack="cw")])
+    table = frames.tidy([record(None), record(None, attack="cw")]).frame()
     assert set(table["attack"]) == {"pgd", "cw"}
     assert table["accuracy"].isna().all()
 
@@ -126,7 +126,7 @@ def test_a_group_of_failures_has_no_worst_case(record: MakeRecord) -> None:
 )
 def test_groups_are_not_mixed(record: MakeRecord, change: dict[str, Any]) -> None:
     cells = [record([0.1, inf]), record([inf, 0.1], attack="square", **change)]
-    table = only(frames.tidy(cells), attack="worst-case", eps=0.1)
+    table = only(frames.tidy(cells).frame(), attack="worst-case", eps=0.1)
     assert table["accuracy"].tolist() == [0.5, 0.5]
 
 
@@ -135,14 +135,14 @@ def test_attacks_that_searched_in_different_precisions_have_one_worst_case(
 ) -> None:
     """What decided is float32 in both."""
     cells = [record([0.1, inf]), record([inf, 0.1], attack="pgd", precision="bf16")]
-    table = only(frames.tidy(cells), eps=0.1)
+    table = only(frames.tidy(cells).frame(), eps=0.1)
     assert table["precision"].tolist() == ["fp32", "bf16", "bf16+fp32"]
     assert table["accuracy"].tolist() == [0.5, 0.5, 0.0]
 
 
 def test_a_groups_rows_stand_together(record: MakeRecord) -> None:
     cells = [record([inf], attack=a, seed=s) for a in ("fgsm", "pgd") for s in (0, 1)]
-    rows = only(frames.tidy(cells), eps=0.1)
+    rows = only(frames.tidy(cells).frame(), eps=0.1)
     assert list(zip(rows["seed"], rows["attack"], strict=True)) == [
         (seed, attack) for seed in (0, 1) for attack in ("fgsm", "pgd", "worst-case")
     ]
@@ -167,7 +167,7 @@ def test_refusals_and_distances_are_the_cells_and_not_the_worst_cases(record: Ma
         record([0, 0.1, 0.2, inf], attack="fgsm"),
         record(None, attack="cw", kind="minimal"),
     ]
-    table = frames.tidy(cells)
+    table = frames.tidy(cells).frame()
     # of 0.1, 0.2 and 0.3, the image wrong without attack left out
     assert set(only(table, attack="pgd")["median_distance"]) == {0.2}
     assert set(only(table, attack="pgd")["refused"]) == {0.25}
@@ -201,7 +201,7 @@ def test_leaderboard_takes_the_worst_over_all_cells_at_the_reference(record: Mak
         record([inf, inf, 0.3, inf], attack="square", mode="black-box"),
         record([inf, inf, inf, 0.15], attack="cw", eps=(Fraction(3, 20), Fraction(1, 4))),
     ]
-    (row,) = frames.leaderboard(cells).to_dict("records")
+    (row,) = frames.leaderboard(cells).frame().to_dict("records")
     assert row["eps"] == 0.2
     # fooled at or below 0.2 by some cell: all but the third sample
     assert row["robust_accuracy"] == 0.25
@@ -210,14 +210,14 @@ def test_leaderboard_takes_the_worst_over_all_cells_at_the_reference(record: Mak
     assert (row["rank"], row["tie"], row["attacks"], row["n"]) == (1, "A", 4, 4)
     assert (row["forward_queries"], row["backward_queries"]) == (160, 64)
     assert row["note"] == ""
-    assert ",".join(frames.leaderboard(cells).columns) == OF_LEADERBOARD
+    assert ",".join(frames.leaderboard(cells).frame().columns) == OF_LEADERBOARD
 
 
 def test_without_the_reference_it_is_read_at_the_largest_eps(record: MakeRecord) -> None:
     grids = [(Fraction(1, 10), Fraction(3, 10)), (Fraction(1, 10), Fraction(1, 4))]
     for reference in (Fraction(2, 10), None):
         cells = [record([0.1, inf], eps=grid, reference=reference) for grid in grids]
-        assert frames.leaderboard(cells)["eps"].tolist() == [0.3]
+        assert frames.leaderboard(cells).frame()["eps"].tolist() == [0.3]
 
 
 def test_rows_read_at_different_eps_are_ranked_apart(record: MakeRecord) -> None:
@@ -227,7 +227,7 @@ def test_rows_read_at_different_eps_are_ranked_apart(record: MakeRecord) -> None
         record([inf, 0.1], defense="b"),
         record([0.1, 0.1], defense="c"),
     ]
-    table = frames.leaderboard(cells)
+    table = frames.leaderboard(cells).frame()
     assert table["defense"].tolist() == ["b", "c", "a"]
     assert table["eps"].tolist() == [0.2, 0.2, 0.01]
     assert table["rank"].tolist() == [1, 1, 1]
@@ -240,7 +240,7 @@ def test_only_the_largest_sample_set_counts(record: MakeRecord) -> None:
         record([0.1] + [inf] * 7),
         record(None, n=4, attack="cw", samples_digest="samples-4"),
     ]
-    (row,) = frames.leaderboard(cells).to_dict("records")
+    (row,) = frames.leaderboard(cells).frame().to_dict("records")
     assert (row["n"], row["robust_accuracy"], row["attacks"]) == (8, 7 / 8, 1)
     assert row["note"] == ""
 
@@ -253,7 +253,7 @@ def test_ties_are_paired_tests_against_the_best_row_of_the_group(record: MakeRec
         record(fooled(55), defense="b"),
         record(fooled(10), defense="d"),
     ]
-    table = frames.leaderboard(cells)
+    table = frames.leaderboard(cells).frame()
     assert table["defense"].tolist() == ["a", "b", "c", "d"]
     assert table["robust_accuracy"].tolist() == [0.6, 0.55, 0.54, 0.1]
     assert table["tie"].tolist() == ["A", "A", "B", "C"]
@@ -264,8 +264,8 @@ def test_pairing_sees_what_the_means_hide(record: MakeRecord) -> None:
     first, second = fooled(60), fooled(50)
     # the same accuracies on other samples: 40 against 30 discordant, p = 0.28
     crossed = [0.1] * 40 + [inf] * 50 + [0.1] * 10
-    apart = frames.leaderboard([record(first, defense="a"), record(second, defense="b")])
-    tied = frames.leaderboard([record(first, defense="a"), record(crossed, defense="b")])
+    apart = frames.leaderboard([record(first, defense="a"), record(second, defense="b")]).frame()
+    tied = frames.leaderboard([record(first, defense="a"), record(crossed, defense="b")]).frame()
     assert apart["robust_accuracy"].tolist() == tied["robust_accuracy"].tolist() == [0.6, 0.5]
     assert apart["tie"].tolist() == ["A", "B"]
     assert tied["tie"].tolist() == ["A", "A"]
@@ -276,15 +276,15 @@ def test_different_samples_tie_where_their_intervals_overlap(record: MakeRecord)
     near = record(fooled(45), defense="b", samples_digest="other")
     far = record(fooled(30), defense="b", samples_digest="other")
     assert wilson(45, 100).high > wilson(60, 100).low > wilson(30, 100).high
-    assert frames.leaderboard([best, near])["tie"].tolist() == ["A", "A"]
-    assert frames.leaderboard([best, far])["tie"].tolist() == ["A", "B"]
+    assert frames.leaderboard([best, near]).frame()["tie"].tolist() == ["A", "A"]
+    assert frames.leaderboard([best, far]).frame()["tie"].tolist() == ["A", "B"]
 
 
 def test_equal_rows_stand_in_the_order_of_their_names(record: MakeRecord) -> None:
     cells = [
         record([inf, 0.1], defense=d, model=m) for m, d in [("n", "a"), ("m", "b"), ("m", "a")]
     ]
-    table = frames.leaderboard(cells)
+    table = frames.leaderboard(cells).frame()
     assert list(zip(table["model"], table["defense"], strict=True)) == [
         ("m", "a"),
         ("m", "b"),
@@ -301,7 +301,7 @@ def test_failures_are_noted_and_never_win(record: MakeRecord) -> None:
         record(None, n=4, defense="weak", attack="cw"),
         record(None, n=4, defense="weak", attack="fab"),
     ]
-    table = frames.leaderboard(cells)
+    table = frames.leaderboard(cells).frame()
     assert table["defense"].tolist() == ["weak", "broken"]
     assert table["note"].tolist() == ["2 of 3 attacks failed", "failed: no gradient (and 1 more)"]
     assert table["attacks"].tolist() == [1, 0]
@@ -317,12 +317,12 @@ def test_datasets_and_norms_are_ranked_apart(record: MakeRecord) -> None:
         record([inf] * 10, dataset=dataset, norm=norm)
         for dataset, norm in [("digits", "linf"), ("digits", "l2"), ("mnist", "l2")]
     ]
-    assert frames.leaderboard(cells)["rank"].tolist() == [1, 1, 1]
+    assert frames.leaderboard(cells).frame()["rank"].tolist() == [1, 1, 1]
 
 
 def test_there_are_letters_for_any_number_of_groups(record: MakeRecord) -> None:
     cells = [record(fooled(560 - 20 * i, 600), defense=f"d{i:02}") for i in range(28)]
-    assert frames.leaderboard(cells)["tie"].tolist()[-4:] == ["Y", "Z", "AA", "AB"]
+    assert frames.leaderboard(cells).frame()["tie"].tolist()[-4:] == ["Y", "Z", "AA", "AB"]
 
 
 # --- timing and memory ---
@@ -334,9 +334,9 @@ def test_the_peak_of_a_worst_case_is_the_highest_known(record: MakeRecord) -> No
         record([0.1], attack="pgd", provenance={"peak_memory_mb": 400.0}),
         record([0.1], attack="noise"),
     ]
-    peaks = frames.tidy(cells).groupby("attack")["peak_memory_mb"].first()
+    peaks = frames.tidy(cells).frame().groupby("attack")["peak_memory_mb"].first()
     assert peaks[["fgsm", "pgd", "worst-case"]].tolist() == [300.5, 400.0, 400.0]
-    assert np.isnan(frames.tidy(cells[2:])["peak_memory_mb"]).all()
+    assert np.isnan(frames.tidy(cells[2:]).frame()["peak_memory_mb"]).all()
 
 
 def test_timing_counts_every_query(record: MakeRecord) -> None:
@@ -346,7 +346,7 @@ def test_timing_counts_every_query(record: MakeRecord) -> None:
         record([inf, 0.1], seconds=0.5, provenance=facts),
         record(None, attack="cw", provenance={}),
     ]
-    table = frames.timing(cells)
+    table = frames.timing(cells).frame()
     assert ",".join(table.columns) == OF_TIMING
     done, failed = table.to_dict("records")
     costs = ("forward_queries", "backward_queries", "verify_queries", "queries_per_s")
@@ -359,5 +359,5 @@ def test_timing_counts_every_query(record: MakeRecord) -> None:
 
 
 def test_a_cell_that_took_no_time_has_no_rate(record: MakeRecord) -> None:
-    table = frames.timing([record([inf], seconds=0.0)])
+    table = frames.timing([record([inf], seconds=0.0)]).frame()
     assert np.isnan(table["queries_per_s"][0])

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bench.report import learning
-from bench.report.write import csv, write
+from bench.report.write import write
 from bench.store import Record
 
 MakeRecord = Callable[..., Record]
@@ -32,7 +32,7 @@ def cells(record: MakeRecord) -> list[Record]:
 
 
 def test_a_row_per_entry_of_each_model_once(cells: list[Record]) -> None:
-    assert csv(learning.learning(cells)).splitlines() == [
+    assert learning.learning(cells).csv().splitlines() == [
         "dataset,model,defense,norm,weights,epoch,loss,clean,robust,own_attack,alarm",
         "digits,cnn,fast,linf,w1,1,2.0,0.75,0.25,0.5,0",
         "digits,cnn,fast,linf,w1,2,1.5,0.875,0.0,1.0,1",
@@ -43,7 +43,7 @@ def test_a_row_per_entry_of_each_model_once(cells: list[Record]) -> None:
 def test_what_a_detector_learned_is_no_accuracy(record: MakeRecord) -> None:
     log = [{"epoch": 1, "loss": 0.5, "score": 0.9, "told_apart": 0.9, "seconds": 1.0}]
     cells = [record([0], provenance={"training_log": log, "weights": "w0"})]
-    assert len(learning.learning(cells)) == 0
+    assert len(learning.learning(cells).frame()) == 0
     assert learning.drawn(cells) == {}
 
 
@@ -52,7 +52,11 @@ def test_seeds_are_models_of_their_own(record: MakeRecord) -> None:
         record([0], model=f"cnn:seed={s}", provenance={"training_log": PLAIN, "weights": f"w{s}"})
         for s in (0, 1, 2)
     ]
-    assert list(learning.learning(cells)["model"]) == ["cnn:seed=0", "cnn:seed=1", "cnn:seed=2"]
+    assert learning.learning(cells).column("model") == [
+        "cnn:seed=0",
+        "cnn:seed=1",
+        "cnn:seed=2",
+    ]
 
 
 def test_seeds_share_a_colour_and_a_name(record: MakeRecord, cells: list[Record]) -> None:
@@ -60,7 +64,7 @@ def test_seeds_share_a_colour_and_a_name(record: MakeRecord, cells: list[Record]
         record([0], model=f"cnn:seed={s}", provenance={"training_log": PLAIN, "weights": f"w{s}"})
         for s in (1, 2)
     ]
-    rows = learning.learning([*seeded, cells[0]]).to_dict("records")
+    rows = learning.learning([*seeded, cells[0]]).frame().to_dict("records")
     drawing = learning._figure(rows)
     first, second, other = (line.get_color() for line in drawing.axes[0].lines[:3])
     assert first == second != other
@@ -77,14 +81,14 @@ def test_a_figure_per_dataset_and_norm(cells: list[Record], record: MakeRecord) 
 
 
 def test_the_lines_are_the_table(cells: list[Record]) -> None:
-    rows = learning.learning(cells[:1]).to_dict("records")
+    rows = learning.learning(cells[:1]).frame().to_dict("records")
     (axes,) = learning._figure(rows).axes
     lines = [[list(map(float, axis)) for axis in line.get_data()] for line in axes.lines]
     assert lines == [[[1, 2], [75, 87.5]], [[1, 2], [25, 0]], [[2], [0]]]
 
 
 def test_a_training_without_robust_accuracy_draws_its_clean_curve(cells: list[Record]) -> None:
-    (axes,) = learning._figure(learning.learning(cells[2:3]).to_dict("records")).axes
+    (axes,) = learning._figure(learning.learning(cells[2:3]).frame().to_dict("records")).axes
     (line,) = axes.lines
     assert [list(map(float, axis)) for axis in line.get_data()] == [[1], [90]]
     assert (line.get_label(), line.get_linestyle()) == ("cnn / none", "--")

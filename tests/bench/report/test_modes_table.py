@@ -11,7 +11,7 @@ import pytest
 
 from bench.plan import CERTIFICATE
 from bench.report import frames, modes
-from bench.report.write import csv, write
+from bench.report.write import write
 from bench.stats import wilson
 from bench.store import Record
 
@@ -41,7 +41,7 @@ def cells(record: MakeRecord) -> list[Record]:
 
 
 def test_a_row_per_mode_and_the_worst_of_all(cells: list[Record]) -> None:
-    table = modes.modes(cells)
+    table = modes.modes(cells).frame()
     assert ",".join(table.columns) == COLUMNS
     assert list(zip(table["defense"], table["attack"], table["mode"], strict=True)) == [
         ("none", "pgd", "white-box"),
@@ -62,7 +62,7 @@ def test_a_row_per_mode_and_the_worst_of_all(cells: list[Record]) -> None:
 
 
 def test_values_of_a_row_and_of_the_worst_case(cells: list[Record]) -> None:
-    lines = csv(modes.modes(cells)).splitlines()
+    lines = modes.modes(cells).csv().splitlines()
     half, quarter = wilson(2, 4), wilson(1, 4)
     key = cells[3].key
     assert lines[5] == (
@@ -76,8 +76,8 @@ def test_values_of_a_row_and_of_the_worst_case(cells: list[Record]) -> None:
 
 
 def test_the_worst_case_is_the_leaderboard_s(cells: list[Record]) -> None:
-    board = frames.leaderboard(cells).set_index("defense")
-    table = modes.modes(cells)
+    board = frames.leaderboard(cells).frame().set_index("defense")
+    table = modes.modes(cells).frame()
     worst = table[table["attack"] == "worst-case"].set_index("defense")
     for defense in ("none", "purify"):
         row, of = worst.loc[defense], board.loc[defense]
@@ -100,10 +100,10 @@ def test_modes_that_were_shown_the_pipeline_count_as_adaptive(
         record([0, inf, inf, 0.1], **PURIFY, mode="oblivious"),
         record([0, 0.1, 0.1, 0.1], **PURIFY, mode="transfer"),
     ]
-    (row,) = frames.leaderboard([*others, shown]).to_dict("records")
+    (row,) = frames.leaderboard([*others, shown]).frame().to_dict("records")
     assert row["adaptive_accuracy"] == row["oblivious_accuracy"] == 0.5
     assert row["robust_accuracy"] == 0
-    (row,) = frames.leaderboard(others).to_dict("records")
+    (row,) = frames.leaderboard(others).frame().to_dict("records")
     assert pd.isna(row["adaptive_accuracy"]), "a transferred image knows nothing of the defense"
 
 
@@ -113,7 +113,7 @@ def test_accuracy_under_draws_is_their_mean(record: MakeRecord) -> None:
     cells = [
         record(outcomes, **PURIFY, mode=mode, samples=draws) for mode in ("oblivious", "bpda+eot")
     ]
-    table = modes.modes(cells)
+    table = modes.modes(cells).frame()
     assert table["accuracy"].tolist() == [3 / 8] * 3
     assert table["clean_accuracy"].tolist() == [5 / 8] * 3
 
@@ -123,7 +123,7 @@ def test_without_the_reference_it_is_the_largest_eps(record: MakeRecord) -> None
     cells = [
         record([0, 0.1, 0.3, inf], **PURIFY, mode=mode, eps=grid) for mode in ("oblivious", "bpda")
     ]
-    table = modes.modes(cells)
+    table = modes.modes(cells).frame()
     assert table["eps"].tolist() == [0.3] * 3
     assert table["accuracy"].tolist() == [0.25] * 3
 
@@ -137,7 +137,7 @@ def test_a_defense_under_one_mode_has_no_table(record: MakeRecord, tmp_path: Pat
         record([0, inf], defense="smoothing", mode="eot"),
         proof,
     ]
-    assert csv(modes.modes(cells)) == f"{COLUMNS}\n"
+    assert modes.modes(cells).csv() == f"{COLUMNS}\n"
     written = {path.name for path in write(cells, tmp_path)}
     assert not {"modes.csv", "modes.md"} & written
 
@@ -146,13 +146,12 @@ def test_the_undefended_model_beside_it_is_the_same_one(
     cells: list[Record], record: MakeRecord
 ) -> None:
     others = [record([0, inf], model="mlp"), record([0, inf], norm="l2")]
-    pd.testing.assert_frame_equal(modes.modes([*others, *cells]), modes.modes(cells))
+    assert modes.modes([*others, *cells]) == modes.modes(cells)
 
 
 def test_a_failed_cell_is_a_row(cells: list[Record], record: MakeRecord) -> None:
     failed = record(None, **PURIFY, mode="unrolled+eot", failure="RuntimeError: out of memory")
-    table = modes.modes([*cells, failed])
-    (section,) = modes.sections(table)
+    (section,) = modes.sections(modes.modes([*cells, failed]))
     row = section.table.rows[5]
     assert row[:9] == ("cnn", "purify", "pgd", "unrolled+eot", "0", "4", "", "failed", "")
     assert section.table.notes == (
@@ -162,8 +161,7 @@ def test_a_failed_cell_is_a_row(cells: list[Record], record: MakeRecord) -> None
 
 
 def test_the_table_for_people(cells: list[Record]) -> None:
-    table = modes.modes(cells)
-    (section,) = modes.sections(table)
+    (section,) = modes.sections(modes.modes(cells))
     assert section.title == "digits, linf, eps = 0.2"
     shown = section.table
     assert len(shown.header) == len(shown.align) == len(shown.rows[0])

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from bench.report import markdown, seeds
-from bench.report.write import csv, write
+from bench.report.write import write
 from bench.store import Record
 
 MakeRecord = Callable[..., Record]
@@ -37,7 +37,7 @@ def cells(record: MakeRecord) -> list[Record]:
 
 
 def test_three_seeds_by_hand(cells: list[Record]) -> None:
-    row, alone = seeds.seeds(cells).to_dict("records")
+    row, alone = seeds.seeds(cells).frame().to_dict("records")
     names = ("dataset", "norm", "eps", "model", "defense", "seeds", "n", "note")
     assert [row[name] for name in names] == ["digits", "linf", 0.2, "cnn", "fast", 3, 10, ""]
     assert (row["robust_mean"], row["robust_min"], row["robust_max"]) == (0.7, 0.6, 0.8)
@@ -62,7 +62,7 @@ def test_the_worst_case_over_attacks_is_taken_per_seed(record: MakeRecord) -> No
         record([inf, inf, 0.1, inf], model="cnn:seed=1"),
         record([inf, inf, inf, inf], model="cnn:seed=1", attack="square"),
     ]
-    (row,) = seeds.seeds(cells).to_dict("records")
+    (row,) = seeds.seeds(cells).frame().to_dict("records")
     assert (row["robust_min"], row["robust_max"], row["note"]) == (0.5, 0.75, "")
 
 
@@ -72,7 +72,7 @@ def test_seeds_of_model_and_defense_are_dropped_and_nested_ones_are_not(record: 
         for inner in (5, 6)
         for own in (1, 2)
     ]
-    table = seeds.seeds(cells)
+    table = seeds.seeds(cells).frame()
     assert list(table["model"]) == ["cnn:epochs=2"] * 2
     assert list(table["defense"]) == ["d:attack=[a:seed=5]", "d:attack=[a:seed=6]"]
     assert list(table["seeds"]) == [2, 2]
@@ -90,9 +90,9 @@ def test_what_differs_stays_apart(record: MakeRecord) -> None:
         record([inf] * 4, model="not a spec: seed=1, [", seed=3),
     ]
     table = seeds.seeds(cells)
-    assert list(table["seeds"]) == [1] * len(cells)
+    assert table.column("seeds") == [1] * len(cells)
     assert not seeds.several(table)
-    assert "not a spec: seed=1, [" in list(table["model"])
+    assert "not a spec: seed=1, [" in table.column("model")
 
 
 def test_a_failed_seed_and_unequal_attacks_are_noted(
@@ -102,10 +102,10 @@ def test_a_failed_seed_and_unequal_attacks_are_noted(
         record(None, n=10, model="cnn:seed=3", defense="fast"),
         record(outcomes(8, 9), defense="fast", attack="square"),
     ]
-    row, _ = seeds.seeds([*cells, *more]).to_dict("records")
+    row, _ = seeds.seeds([*cells, *more]).frame().to_dict("records")
     assert row["note"] == "1 of 4 seeds failed; the seeds met 1 to 2 attacks"
     assert (row["seeds"], row["robust_mean"]) == (3, 0.7)
-    (lost,) = seeds.seeds([record(None, n=10)]).to_dict("records")
+    (lost,) = seeds.seeds([record(None, n=10)]).frame().to_dict("records")
     assert (lost["seeds"], lost["note"]) == (0, "1 of 1 seeds failed")
     assert isnan(lost["robust_mean"])
 
@@ -116,7 +116,7 @@ def test_two_weights_of_one_text_are_one_seed(record: MakeRecord) -> None:
         record([inf, 0.1], pipeline="new"),
         record([0.1, 0.1], model="cnn:seed=1"),
     ]
-    (row,) = seeds.seeds(cells).to_dict("records")
+    (row,) = seeds.seeds(cells).frame().to_dict("records")
     assert (row["seeds"], row["robust_max"], row["robust_min"]) == (2, 0.75, 0.0)
 
 
@@ -138,12 +138,12 @@ def test_it_is_written_where_there_are_several_seeds(cells: list[Record], tmp_pa
     assert {"seeds.csv", "seeds.md"} <= names(cells, tmp_path / "several")
     assert not {"seeds.csv", "seeds.md"} & names(cells[2:], tmp_path / "one")
     text = (tmp_path / "several" / "seeds.csv").read_text()
-    assert text == csv(seeds.seeds(cells))
+    assert text == seeds.seeds(cells).csv()
     assert text.splitlines()[0] == ",".join(seeds.SEEDS)
     assert pd.read_csv(tmp_path / "several" / "seeds.csv")["robust_mean"].tolist() == [0.7, 0.0]
 
 
 def test_no_records_make_an_empty_table() -> None:
     table = seeds.seeds([])
-    assert list(table) == list(seeds.SEEDS)
+    assert list(table.columns) == list(seeds.SEEDS)
     assert not seeds.several(table)

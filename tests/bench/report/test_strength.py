@@ -33,7 +33,7 @@ def rows_of(text: str) -> list[dict[str, str]]:
 def test_a_row_says_what_the_attack_did_at_the_reference(record: MakeRecord) -> None:
     samples = {"refused": np.array([0, 0, 1, 0]), "forward": np.array([10, 20, 30, 41])}
     cell = record([0, 0.1, 0.3, inf], kind="minimal", seconds=1.23456, samples=samples)
-    table = attacks([cell])
+    table = attacks([cell]).frame()
     assert ",".join(table.columns) == COLUMNS
     (row,) = table.to_dict("records")
     assert [row[name] for name in COLUMNS.split(",")[:10]] == [
@@ -63,7 +63,7 @@ def test_seeds_of_one_attack_are_one_row(record: MakeRecord) -> None:
         record([0.1, inf, inf, inf], seed=0, kind="minimal", seconds=1.0),
         record([0.1, 0.1, inf, inf], seed=1, kind="minimal", seconds=5.0),
     ]
-    (row,) = attacks(cells).to_dict("records")
+    (row,) = attacks(cells).frame().to_dict("records")
     assert (row["seeds"], row["robust_accuracy"], row["spread"]) == (3, 0.75, 0.75)
     assert (row["median_distance"], row["wall_s"]) == (inf, 1.0)
 
@@ -80,7 +80,7 @@ def test_the_strongest_attack_stands_first_of_its_defended_model(record: MakeRec
         record([inf] * 3, model="bnn", defense="z"),
         record([0.1] * 3, model="cnn", defense="a"),
     ]
-    table = attacks(cells)
+    table = attacks(cells).frame()
     assert table["model"].tolist() == ["bnn"] + ["cnn"] * 8
     assert table["defense"].tolist() == ["z", "a"] + ["none"] * 7
     assert names(table)[2:] == ["strong", "near", "far", "a", "b", "weak", "broken"]
@@ -92,7 +92,7 @@ def test_modes_and_specs_are_apart(record: MakeRecord) -> None:
         for attack in ("pgd", "pgd:steps=5")
         for mode in ("bpda", "white-box")
     ]
-    assert len(attacks(cells)) == 4
+    assert len(attacks(cells).frame()) == 4
 
 
 def test_each_row_is_read_where_its_own_grid_allows(record: MakeRecord) -> None:
@@ -103,7 +103,7 @@ def test_each_row_is_read_where_its_own_grid_allows(record: MakeRecord) -> None:
         record([0.1, 0.1], attack="none", eps=(Fraction(1, 10),), reference=None),
         record([5, inf], attack="l0", norm="l0", eps=(Fraction(5),), reference=Fraction(5)),
     ]
-    table = attacks(cells)
+    table = attacks(cells).frame()
     assert names(table) == ["reference", "small", "none", "l0"]
     assert table["eps"].tolist() == [0.2, 0.02, 0.1, 5]
     assert table["robust_accuracy"].tolist() == [0.5, 0, 0, 0.5]
@@ -118,7 +118,7 @@ def test_only_the_largest_sample_set_and_one_cell_per_seed_counts(record: MakeRe
         record([0.1] * 5, seed=0, eps=(Fraction(1, 10),), reference=None),
         record([0.1] * 5, seed=2),
     ]
-    (row,) = attacks(cells).to_dict("records")
+    (row,) = attacks(cells).frame().to_dict("records")
     assert (row["n"], row["seeds"], row["eps"]) == (5, 2, 0.2)
     assert (row["robust_accuracy"], row["spread"]) == (0.2, 0.2)
 
@@ -129,15 +129,15 @@ def test_failed_seeds_are_a_row_of_their_own(record: MakeRecord) -> None:
         record(None, n=2, seed=1),
         record(None, n=2, seed=2),
     ]
-    done, failed = attacks(cells).to_dict("records")
+    done, failed = attacks(cells).frame().to_dict("records")
     assert (done["seeds"], done["robust_accuracy"]) == (1, 0.5)
     assert (failed["seeds"], failed["n"], failed["eps"], failed["kind"]) == (2, 2, 0.2, "budget")
     assert all(pd.isna(failed[name]) for name in COLUMNS.split(",")[10:])
 
 
 def test_no_records_give_the_columns() -> None:
-    assert ",".join(attacks([]).columns) == COLUMNS
-    assert len(attacks([])) == 0
+    assert ",".join(attacks([]).frame().columns) == COLUMNS
+    assert len(attacks([]).frame()) == 0
 
 
 def test_the_document_has_a_section_per_reading_point(record: MakeRecord) -> None:

@@ -24,7 +24,7 @@ def outcomes(robust: int, clean: int, n: int = 10) -> list[float]:
 
 
 def families(records: list[Record]) -> list[tradeoff.Family]:
-    rows = seeds(records).to_dict("records")
+    rows = seeds(records).frame().to_dict("records")
     return tradeoff.families(rows, tradeoff._options(records))
 
 

@@ -83,7 +83,7 @@ def test_csv_gives_the_table_back(cells: list[Record], tmp_path: Path) -> None:
         f"cpu,fp32,none,{key},no gradient,,,,,,"
     )
     read = pd.read_csv(tmp_path / "accuracy_vs_eps.csv", keep_default_na=False, na_values=[""])
-    again = frames.tidy(cells)
+    again = frames.tidy(cells).frame()
     assert read["accuracy"].equals(again["accuracy"])
     assert read["eps"].equals(again["eps"])
 
