@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 _SHORTEST = 8
 """Queries of an attempt from which on a part of it means anything."""
 _LEAST_SHARE = 1 / 4
-"""Of an attempt's queries, where it goes on from a radius close below (measured: with 1/4 as strong
-as a whole attempt from a random start, with 1/8 weaker)."""
+"""Of an attempt's queries, where it goes on from a radius close below: with as many it was as
+strong as a whole attempt from a random start (MNIST, PGD-40, results/reference/sweeps.md)."""
 _LOOK_SHARE = 1 / 8
 """Of an attempt's queries, where nothing is inferred from its failure."""
 _AHEAD = 1.5
@@ -70,8 +70,8 @@ class Terms:
 
 
 class Plan(ABC):
-    """What is tried of one sample. radii (R,), rising; open: the rungs that still stand, rising;
-    start: a guess of the distance of its nearest success.
+    """What is tried of one sample. radii (R,), rising; standing: the rungs that still do, rising;
+    guess: of the distance of its nearest success.
     """
 
     def __init__(
@@ -79,9 +79,9 @@ class Plan(ABC):
         radii: NDArray[np.float64],
         standing: Sequence[int],
         terms: Terms,
-        start: float | None = None,
+        guess: float | None = None,
     ):
-        self.radii, self.standing, self.terms, self.guess = radii, list(standing), terms, start
+        self.radii, self.standing, self.terms, self.guess = radii, list(standing), terms, guess
 
     @abstractmethod
     def first(self) -> Probe | None:
@@ -140,8 +140,7 @@ class Descend(Plan):
     Looks (an eighth of an attempt) climb from the guessed distance by 1, 2, 4, ... rungs until one
     succeeds, or the largest rung is reached. From a success the next attempt goes on at a lower
     rung, two rungs and more lower where the last fell at once; a look that fails on the way goes up
-    again halfway.
-    Nothing is inferred from a look: the rung just below the lowest success (where there is none,
+    again halfway. Nothing is inferred from a look: the rung just below the lowest success (where there is none,
     the last) gets every attempt in full, the first going on from the point above. It holds, and
     with it every smaller one, when all have failed.
     """
@@ -246,14 +245,14 @@ class Once(Plan):
 
 
 def _bisect(
-    radii: NDArray[np.float64], standing: Sequence[int], terms: Terms, start: float | None
+    radii: NDArray[np.float64], standing: Sequence[int], terms: Terms, guess: float | None
 ) -> Plan:
     """Down from a success where attempts can go on; upwards where one costs a query or two, so that
     halving would save nothing; else by halves.
     """
     if terms.can_go_on:
-        return Descend(radii, standing, terms, start)
-    return (Climb if terms.horizon <= 2 else Halve)(radii, standing, terms, start)
+        return Descend(radii, standing, terms, guess)
+    return (Climb if terms.horizon <= 2 else Halve)(radii, standing, terms, guess)
 
 
 _Planning = Callable[[NDArray[np.float64], Sequence[int], Terms, float | None], Plan]
