@@ -140,9 +140,9 @@ class Descend(Plan):
     Looks (an eighth of an attempt) climb from the guessed distance by 1, 2, 4, ... rungs until one
     succeeds, or the largest rung is reached. From a success the next attempt goes on at a lower
     rung, two rungs and more lower where the last fell at once; a look that fails on the way goes up
-    again halfway. Nothing is inferred from a look: the rung just below the lowest success (where there is none,
-    the last) gets every attempt in full, the first going on from the point above. It holds, and
-    with it every smaller one, when all have failed.
+    again halfway. Nothing is inferred from a look: the rung just below the lowest success (where
+    there is none, the last) gets every attempt in full, the first going on from the point above. It
+    holds, and with it every smaller one, when all have failed.
     """
 
     def first(self) -> Probe | None:
