@@ -312,7 +312,7 @@ def test_verdicts_follow_rho_and_gamma():
         ("unit", 2, 1, 0.29, -3.0, "attack"),
         ("pixel", 0, 1, 0.31, 0.0, "exact"),
     )
-    table = report.features(made)
+    table = report.features(made).frame()
     assert list(table.feature) == [1, 0, 2, 0], "by family, the most useful first"
     assert list(table.verdict) == ["non-robust", "robust", "not useful", "robust"]
     text = report.markdown(made)
