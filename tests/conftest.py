@@ -17,6 +17,7 @@ from typing import Any
 import hypothesis
 import numpy as np
 import pytest
+import rich.progress  # noqa: F401  its import draws from `random`: before any test
 
 hypothesis.settings.register_profile("ci", derandomize=True, deadline=None, max_examples=100)
 hypothesis.settings.load_profile("ci")
