@@ -17,8 +17,8 @@ from attacks.pipelines import evaluation_draws, is_random
 from attacks.verify import predictions
 from attacks.work import NEVER, Settled
 from bench import data, memory
+from bench.packing import Arrays
 from bench.plan import BLOCK, Cell
-from bench.store import Arrays
 from models.split import Split
 
 _SHARE = 0.25

@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
 import json
-import math
 import os
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -23,9 +21,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import save as pack
 
 from bench.errors import StoreError
+from bench.packing import Arrays, digest, joined, packed, unpacked
 from bench.plan import Cell
 
 SCHEMA = 3
@@ -50,18 +48,6 @@ CREATE TABLE blocks (
     seconds REAL NOT NULL, arrays BLOB NOT NULL, digest TEXT NOT NULL,
     PRIMARY KEY (cell, number)
 ) WITHOUT ROWID;
-"""
-
-Arrays = dict[str, NDArray[Any]]
-"""Per-sample arrays of one length: index (place in the test set), id, label, clean_prediction,
-min_eps (inf: never fooled; 0: wrong without attack), distance (of the image that fooled, in the
-norm, for a minimal attack also where it lies beyond the grid; nan: none), forward, backward,
-verify, refused (claimed successes that the re-check did not accept, and points that were none);
-queries (n, number of eps), the forward queries made at that eps when the first success was seen (0:
-wrong without attack; -1: never); under an independent sweep fooled (n, number of eps) uint8 too. Of
-a pipeline that draws: draws (n, draws), min_eps under each evaluation draw, of which min_eps is the
-smallest. Of a certificate: min_eps is the first eps that it does not cover, distance the radius
-that it does, clean_prediction -1 where it abstains.
 """
 
 
@@ -254,8 +240,8 @@ class Store:
 
     def put(self, key: str, number: int, arrays: Arrays, seconds: float) -> None:
         """Commits one block; one that is there already stays (its outcomes are the same)."""
-        blob = pack({name: np.ascontiguousarray(array) for name, array in arrays.items()})
-        row = (key, number, len(arrays["index"]), seconds, blob, _digest(blob))
+        blob = packed(arrays)
+        row = (key, number, len(arrays["index"]), seconds, blob, digest(blob))
         with self._write():
             self._db.execute("INSERT OR IGNORE INTO blocks VALUES (?, ?, ?, ?, ?, ?)", row)
 
@@ -324,12 +310,12 @@ class Store:
         if not complete and row["failure"] is None:
             return None
         for number, _, _, blob, known in blocks:
-            if _digest(blob) != known:
+            if digest(blob) != known:
                 raise StoreError(
                     f"block {number} of cell {row['key']} in {self.path} is damaged; "
                     "run with --fresh"
                 )
-        parts = [_unpacked(blob) for _, _, _, blob, _ in blocks] if complete else []
+        parts = [unpacked(blob) for _, _, _, blob, _ in blocks] if complete else []
         return Record(
             key=row["key"],
             pipeline=row["pipeline"],
@@ -355,43 +341,9 @@ class Store:
             provenance=json.loads(row["provenance"]),
             failure="" if complete else row["failure"],
             seconds=sum(seconds for _, _, seconds, *_ in blocks),
-            samples=_joined(parts),
+            samples=joined(parts),
             identity=json.loads(row["identity"]),
         )
-
-
-def _unpacked(blob: bytes) -> Arrays:
-    """The arrays of a block as views of it; the package's own reader copies each of them."""
-    start = 8 + int.from_bytes(blob[:8], "little")
-    return {
-        name: np.frombuffer(blob, kind, math.prod(shape), start + first).reshape(shape)
-        for name, kind, shape, first in _layout(blob[8:start])
-    }
-
-
-@functools.lru_cache(maxsize=64)
-def _layout(header: bytes) -> list[tuple[str, np.dtype[Any], tuple[int, ...], int]]:
-    """Name, type, shape and first byte of the arrays under a safetensors header; blocks of one size
-    share theirs.
-    """
-    return [
-        (name, _dtype(entry["dtype"]), tuple(entry["shape"]), entry["data_offsets"][0])
-        for name, entry in json.loads(header).items()
-        if name != "__metadata__"
-    ]
-
-
-def _dtype(code: str) -> np.dtype[Any]:
-    """Of safetensors' names, such as I64 and BOOL."""
-    return np.dtype("?" if code == "BOOL" else f"<{code[0].lower()}{int(code[1:]) // 8}")
-
-
-def _joined(blocks: Sequence[Arrays]) -> Arrays:
-    """The arrays of blocks in order."""
-    if len(blocks) == 1:
-        return blocks[0]
-    names = blocks[0] if blocks else ()
-    return {name: np.concatenate([block[name] for block in blocks]) for name in names}
 
 
 @functools.lru_cache(maxsize=64)
@@ -430,7 +382,3 @@ def _write_ahead(db: sqlite3.Connection) -> None:
             time.sleep(_RETRY_S)
         else:
             return
-
-
-def _digest(blob: bytes) -> str:
-    return hashlib.blake2b(blob, digest_size=16).hexdigest()

@@ -11,8 +11,8 @@ from typing import Any
 
 from attacks.base import Attack
 from bench import data
+from bench.packing import Arrays
 from bench.plan import Todo
-from bench.store import Arrays
 from defenses.base import Defense
 from models.recipes import Classifier
 
