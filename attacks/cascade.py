@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import ClassVar
 
 from attacks.base import Attack, Ensemble
 from attacks.oracles import ACCESS, DIFFERENTIATING
-from models.grammar import split_top, unwrapped
+from attacks.registry import attacks
+from models.registry import Joined, Registry
 
 _UNKNOWN = 10**12
 """The cost of an attack of which nobody knows: it comes last."""
@@ -16,27 +17,11 @@ _BACKWARD = 2
 
 
 @dataclass(frozen=True)
-class Members:
-    """Attacks of the table, several joined by +, each with keys in brackets:
-    `[pgd:steps=100]+square`.
-    """
+class Members(Joined):
+    """Attacks of the table: `[pgd:steps=100]+square`."""
 
+    table: ClassVar[Registry] = attacks
     recipes: tuple[Attack, ...] = ()
-
-    @classmethod
-    def from_spec(cls, text: str) -> Self:
-        """The attacks that a text names."""
-        parts = (unwrapped(part.strip()) for part in split_top(text, "+"))
-        return cls(tuple(Attack.from_spec(part) for part in parts))
-
-    def to_spec(self) -> str:
-        """The shortest text that names them."""
-        specs = [recipe.to_spec() for recipe in self.recipes]
-        return "+".join(f"[{spec}]" if ":" in spec else spec for spec in specs)
-
-    def identity(self) -> list[Any]:
-        """What they are, for digests."""
-        return [recipe.identity() for recipe in self.recipes]
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,11 @@ min_eps (inf: never fooled; 0: wrong without attack), distance (of the image tha
 norm, for a minimal attack also where it lies beyond the grid; nan: none), forward, backward,
 verify, refused (claimed successes that the re-check did not accept, and points that were none);
 queries (n, number of eps), the forward queries made at that eps (where the attempt went on from
-another, at all of them) when the first success was seen (0: wrong without attack; -1: never); under an independent sweep fooled (n, number of eps) uint8 too. Of
-a pipeline that draws: draws (n, draws), min_eps under each evaluation draw, of which min_eps is the
-smallest. Of a certificate: min_eps is the first eps that it does not cover, distance the radius
-that it does, clean_prediction -1 where it abstains.
+another, at all of them) when the first success was seen (0: wrong without attack; -1: never); under
+an independent sweep fooled (n, number of eps) uint8 too. Of a pipeline that draws: draws (n,
+draws), min_eps under each evaluation draw, of which min_eps is the smallest. Of a certificate:
+min_eps is the first eps that it does not cover, distance the radius that it does, clean_prediction
+-1 where it abstains.
 """
 
 

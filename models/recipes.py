@@ -11,8 +11,7 @@ from typing import Any, ClassVar, Self
 from torch import nn
 
 from models import checkpoint, nets
-from models.grammar import split_top, unwrapped
-from models.registry import models
+from models.registry import Joined, Registry, models
 from models.seeding import seeded
 from models.train import Settings
 
@@ -105,28 +104,11 @@ class Classifier(ABC):
 
 
 @dataclass(frozen=True)
-class Several:
-    """Models of the table, several joined by +, each with keys in brackets:
-    `[cnn_small:seed=1]+mlp`.
-    """
+class Several(Joined):
+    """Models of the table: `[cnn_small:seed=1]+mlp`."""
 
+    table: ClassVar[Registry] = models
     recipes: tuple[Classifier, ...] = ()
-
-    @classmethod
-    def from_spec(cls, text: str) -> Self:
-        """The models that a text names."""
-        return cls(tuple(models.get(unwrapped(part.strip())) for part in split_top(text, "+")))
-
-    def to_spec(self) -> str:
-        """The shortest text that names them."""
-        specs = [recipe.to_spec() for recipe in self.recipes]
-        if len(specs) > 1:
-            specs = [f"[{spec}]" if ":" in spec else spec for spec in specs]
-        return "+".join(specs)
-
-    def identity(self) -> list[Any]:
-        """What they are, for digests."""
-        return [recipe.identity() for recipe in self.recipes]
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,18 @@ import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
-from models.grammar import Spec, UnknownName, convert, near, parse, type_name
+from models.grammar import (
+    Spec,
+    UnknownName,
+    convert,
+    near,
+    parse,
+    split_top,
+    type_name,
+    unwrapped,
+)
 
 
 def build(cls: type, spec: Spec, *, kind: str) -> Any:
@@ -220,6 +229,30 @@ class Registry:
             text=doc,
             traits={trait: _said(_declared(cls, trait)) for trait in TRAITS},
         )
+
+
+@dataclass(frozen=True)
+class Joined:
+    """Entries of a table, several joined by +, each with keys in brackets: `[a:key=1]+b`."""
+
+    table: ClassVar[Registry]
+    recipes: tuple[Any, ...] = ()
+
+    @classmethod
+    def from_spec(cls, text: str) -> Self:
+        """The entries that a text names."""
+        return cls(tuple(cls.table.get(unwrapped(part.strip())) for part in split_top(text, "+")))
+
+    def to_spec(self) -> str:
+        """The shortest text that names them."""
+        specs = [recipe.to_spec() for recipe in self.recipes]
+        if len(specs) > 1:
+            specs = [f"[{spec}]" if ":" in spec else spec for spec in specs]
+        return "+".join(specs)
+
+    def identity(self) -> list[Any]:
+        """What they are, for digests."""
+        return [recipe.identity() for recipe in self.recipes]
 
 
 TRAITS = ("randomness", "masking", "rejection", "modes")
