@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.plan import CERTIFICATE
+from bench.plan import AUDIT, CERTIFICATE
 from bench.report.derived import derived
 from bench.stats import Interval, wilson, wilson_bounds
 from bench.store import Record
@@ -47,8 +47,8 @@ def share(right: NDArray[np.bool_]) -> Interval:
 
 
 def attacked(records: Iterable[Record]) -> list[Record]:
-    """The cells that hold what attacks found, not what is proven."""
-    return [record for record in records if record.kind != CERTIFICATE]
+    """The cells that hold what attacks found, not what is proven or told of them."""
+    return [record for record in records if record.kind not in (CERTIFICATE, AUDIT)]
 
 
 @dataclass(frozen=True)
