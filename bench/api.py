@@ -22,15 +22,17 @@ from attacks.pipelines import EOT, evaluation_draws, is_random, refuses, said
 from attacks.registry import attacks as attack_table
 from bench import data, devices, parts, resolution, runner
 from bench.audit.recipe import Audit
-from bench.audit.verdict import Verdict, cases, verdict
+from bench.audit.verdict import Verdict
 from bench.datasets import budget
 from bench.errors import BenchError, RequestError
 from bench.executors import LocalExecutor
 from bench.plan import BFLOAT16, Cell, Numerics, Part
 from bench.precision import Precisions
-from bench.report.curves import attacked, share, worst
+from bench.report.curves import share, worst
 from bench.report.export import samples as samples_frame
-from bench.report.frames import pipelines, tidy
+from bench.report.frames import tidy
+from bench.report.groups import attacked
+from bench.report.verdicts import verdicts
 from bench.resolution import Job, Sources
 from bench.runner import Silent
 from bench.shapes import Shapes
@@ -104,8 +106,8 @@ class Run:
     @property
     def audit(self) -> Verdict:
         """Whether the numbers can be believed, and why."""
-        (case,) = cases(pipelines(self.records), self.records)
-        return verdict(case)
+        (told,) = verdicts(self.records).values()
+        return told
 
     def accuracy(self, eps: float | str) -> Interval:
         """Robust accuracy under the worst case over the attacks, with its Wilson 95 % interval.

@@ -6,14 +6,14 @@ Values in, values out; free of torch. Thresholds stand here, so that a stored au
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.plan import AUDIT, OBLIVIOUS, TRANSFER
+from bench.plan import OBLIVIOUS, TRANSFER
 from bench.stats import ALPHA, mcnemar
 from bench.store import Record
 
@@ -32,6 +32,8 @@ _UNSTABLE, _RISING = 0.1, 0.05
 """Thresholds of Pintor et al. 2022 (arXiv:2106.09947): the mean relative change of the loss at
 random points nearby; the rise of the scaled loss in the last steps."""
 _HALF = 0.5
+_LONG = 120
+"""Letters of a failure that a verdict quotes."""
 
 Shares = NDArray[np.float64]
 
@@ -68,6 +70,9 @@ class Verdict:
             return level
         more = f" (and {len(told) - 1} more)" if len(told) > 1 else ""
         return f"{level}: {told[0]}{more}"
+
+
+NOT_AUDITED = Verdict(())
 
 
 @dataclass(frozen=True)
@@ -125,6 +130,12 @@ class Seen:
         return int(np.sum(meant & (self.stands > 0)))
 
 
+def severity(text: str) -> int:
+    """How bad what a verdict says is: 0 suspect, 1 warn, then pass and none."""
+    known = (*_ORDER, NONE)
+    return known.index(text.partition(":")[0])
+
+
 def verdict(case: Case) -> Verdict:
     """The verdict on a pipeline's number."""
     look = case.look
@@ -133,7 +144,9 @@ def verdict(case: Case) -> Verdict:
     if seen is not None:
         found += [finding for check in _CHECKS for finding in check(seen)]
     if look is None:
-        found += [Finding("audit", WARN, f"audit failed: {a.failure}") for a in case.audits[-1:]]
+        found += [
+            Finding("audit", WARN, f"audit failed: {a.failure[:_LONG]}") for a in case.audits[-1:]
+        ]
         if not case.audits:
             # Nothing looked at the pipeline itself: what its cells show is told, never a pass.
             found = [one for one in found if one.level in (WARN, SUSPECT)]
@@ -291,7 +304,8 @@ def _failures(case: Case) -> Iterator[Finding]:
         return
     first = failed[0]
     level = SUSPECT if any(_is_gradient(cell) for cell in failed) else WARN
-    yield Finding("failed attacks", level, f"{first.attack} failed: {first.failure}")
+    why = first.failure if len(first.failure) <= _LONG else f"{first.failure[:_LONG]}..."
+    yield Finding("failed attacks", level, f"{first.attack} failed: {why}")
 
 
 _BLIND = (OBLIVIOUS, TRANSFER, "black-box")
@@ -374,17 +388,3 @@ def _monotone(case: Case) -> Iterator[Finding]:
     if where is not None:
         text = f"a larger eps breaks fewer images under {where.attack}: by"
         yield _counted("monotone in eps", worst, where.n, text)
-
-
-def cases(groups: Iterable[Sequence[Record]], records: Iterable[Record]) -> list[Case]:
-    """The pipelines of these groups of attacked cells, each with its audits among the records."""
-    audits: dict[tuple[Any, ...], list[Record]] = {}
-    for record in records:
-        if record.kind == AUDIT:
-            audits.setdefault(_pipeline(record), []).append(record)
-    return [Case(cells, audits.get(_pipeline(cells[0]), [])) for cells in groups]
-
-
-def _pipeline(record: Record) -> tuple[Any, ...]:
-    data = (record.dataset, record.fingerprint, record.norm)
-    return (*data, record.model, record.defense, record.pipeline)
