@@ -55,10 +55,10 @@ Entries: percent of all images still classified right after so many forward quer
 eps above; 0: without attack; last: after the attack, with its 95 % Wilson interval; the last
 success was seen after the queries beside it. A budget attack is taken as run at this eps alone (on
 a ladder, an image that fell at a smaller eps counts with the queries made there), but where
-attempts go on from one eps to another, with the queries made at all of them until then; a minimal attack's one run serves all
-eps. Gradients are not counted: a white-box attack's forward query mostly comes with a backward. Of
-transfer the looks at the target are counted, one per image that is tried: what its source is asked
-costs it nothing, and the labels that a substitute learns from stand in transfer.md.""",
+attempts go on from one eps to another, with the queries made at all of them until then; a minimal
+attack's one run serves all eps. Gradients are not counted: a white-box attack's forward query
+mostly comes with a backward. Of transfer the looks at the target are counted, one per image that is
+tried: what its source is asked costs it nothing, and the labels that a substitute learns from stand in transfer.md.""",
 )
 _STEPS = (1, 2, 5)
 _SHOWN = (0, 1, 10, 100, 1_000, 10_000, 100_000)
