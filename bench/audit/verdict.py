@@ -137,19 +137,14 @@ def severity(text: str) -> int:
 
 
 def verdict(case: Case) -> Verdict:
-    """The verdict on a pipeline's number."""
-    look = case.look
-    found = list(_of_cells(case))
-    seen = None if look is None else _beside(look, case.complete)
-    if seen is not None:
-        found += [finding for check in _CHECKS for finding in check(seen)]
+    """The verdict on a pipeline's number; nothing is said of one that was not audited."""
+    if not case.audits:
+        return NOT_AUDITED
+    found, look = list(_of_cells(case)), case.look
     if look is None:
-        found += [
-            Finding("audit", WARN, f"audit failed: {a.failure[:_LONG]}") for a in case.audits[-1:]
-        ]
-        if not case.audits:
-            # Nothing looked at the pipeline itself: what its cells show is told, never a pass.
-            found = [one for one in found if one.level in (WARN, SUSPECT)]
+        found.append(Finding("audit", WARN, f"audit failed: {case.audits[-1].failure[:_LONG]}"))
+    elif (seen := _beside(look, case.complete)) is not None:
+        found += [finding for check in _CHECKS for finding in check(seen)]
     return Verdict(tuple(sorted(found, key=lambda one: _ORDER.index(one.level))))
 
 
@@ -303,7 +298,7 @@ def _failures(case: Case) -> Iterator[Finding]:
     if not failed:
         return
     first = failed[0]
-    level = SUSPECT if any(_is_gradient(cell) for cell in failed) else WARN
+    level = WARN if case.complete else SUSPECT
     why = first.failure if len(first.failure) <= _LONG else f"{first.failure[:_LONG]}..."
     yield Finding("failed attacks", level, f"{first.attack} failed: {why}")
 

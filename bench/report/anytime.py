@@ -58,7 +58,8 @@ a ladder, an image that fell at a smaller eps counts with the queries made there
 attempts go on from one eps to another, with the queries made at all of them until then; a minimal
 attack's one run serves all eps. Gradients are not counted: a white-box attack's forward query
 mostly comes with a backward. Of transfer the looks at the target are counted, one per image that is
-tried: what its source is asked costs it nothing, and the labels that a substitute learns from stand in transfer.md.""",
+tried: what its source is asked costs it nothing, and the labels that a substitute learns from stand
+in transfer.md.""",
 )
 _STEPS = (1, 2, 5)
 _SHOWN = (0, 1, 10, 100, 1_000, 10_000, 100_000)
