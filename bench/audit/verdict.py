@@ -66,6 +66,9 @@ class Verdict:
         """In a few words: `pass`, or the level and what was found at it."""
         level = self.level
         told = [one.text for one in self.findings if one.level == level]
+        skipped = sum(one.level == SKIPPED for one in self.findings)
+        if level == PASS and skipped:
+            return f"{level} ({skipped} check{'s' * (skipped > 1)} skipped)"
         if level in (PASS, NONE):
             return level
         more = f" (and {len(told) - 1} more)" if len(told) > 1 else ""
@@ -132,8 +135,12 @@ class Seen:
 
 def severity(text: str) -> int:
     """How bad what a verdict says is: 0 suspect, 1 warn, then pass and none."""
-    known = (*_ORDER, NONE)
-    return known.index(text.partition(":")[0])
+    return (*_ORDER, NONE).index(level_of(text))
+
+
+def level_of(text: str) -> str:
+    """The level that what a verdict says begins with."""
+    return text.partition(" ")[0].rstrip(":")
 
 
 def verdict(case: Case) -> Verdict:
@@ -171,33 +178,35 @@ def _places(have: NDArray[np.int64], wanted: NDArray[np.int64]) -> NDArray[np.in
     return places if np.array_equal(have[places], wanted) else None
 
 
-def _level(count: int, n: int) -> str:
-    """Of a contradiction in so many of n images."""
-    share = count / max(1, n)
-    if share >= _MANY and count >= min(_SURE, n):
+def _level(count: int, share: float) -> str:
+    """Of a contradiction in so many images, and the share of all images that they stand for."""
+    if share >= _MANY and count >= _SURE:
         return SUSPECT
     return WARN if share >= _FEW else PASS
 
 
 def _counted(check: str, count: int, n: int, text: str) -> Finding:
-    return Finding(check, _level(count, n), f"{text} {count} of {n} images")
+    return Finding(check, _level(count, count / max(1, n)), f"{text} {count} of {n} images")
 
 
 _BEATEN = {
-    "cross-entropy": "PGD on the cross-entropy breaks what the rows left standing:",
-    "margin": "a margin loss breaks what the rows left standing:",
-    "one step": "one gradient step breaks what the rows left standing:",
-    "noise": "random noise breaks what the rows left standing:",
-    "restart": "one more restart breaks what the rows left standing:",
-    "longer": "twice the steps break what the rows left standing:",
-    "square": "Square (black-box) breaks what the rows left standing:",
+    "cross-entropy": "PGD on the cross-entropy breaks",
+    "margin": "PGD on a margin loss breaks",
+    "one step": "one gradient step breaks",
+    "noise": "random noise breaks",
+    "restart": "one more restart breaks",
+    "longer": "twice the steps break",
+    "square": "Square (black-box) breaks",
 }
 """By the probe that broke an image first."""
+_LEFT = "that the rows left standing"
+_RETRIED = ("restart", "longer")
+"""Probes that an audit may have none of."""
 
 
 def _beaten(seen: Seen) -> Iterator[Finding]:
     """What each probe broke of the images that the rows left standing, and all of them together."""
-    total = np.zeros(seen.n, np.bool_)
+    total, left = np.zeros(seen.n, np.bool_), seen.stands > 0
     for name, text in _BEATEN.items():
         check = f"{name} beats the rows"
         if name in seen.facts.get("skipped", {}):
@@ -207,15 +216,18 @@ def _beaten(seen: Seen) -> Iterator[Finding]:
         with np.errstate(invalid="ignore"):
             broken = after < seen.stands - 1e-6
         broken &= ~total
+        tried = left & ~total & ~np.isnan(after)
+        standing = int((left & ~total).sum())
         total |= broken
-        if not np.isnan(after).all() or name not in ("restart", "longer"):
-            yield _counted(check, int(broken.sum()), seen.n, text)
-    yield _counted(
-        "probes beat the rows",
-        int(total.sum()),
-        seen.n,
-        "cheap attacks break what the rows left standing:",
-    )
+        if name in _RETRIED and f"stood:{name}" not in seen.audit.samples:
+            continue
+        count, of = int(broken.sum()), int(tried.sum())
+        # Where not all that stand were tried, those that were stand for the others.
+        share = count / max(1, of) * standing / seen.n
+        yield Finding(check, _level(count, share), f"{text} {count} of {of} images {_LEFT}")
+    count, of = int(total.sum()), int(left.sum())
+    text = f"cheap attacks break {count} of {of} images {_LEFT}"
+    yield Finding("probes beat the rows", _level(count, count / seen.n), text)
 
 
 def _gradients(seen: Seen) -> Iterator[Finding]:
