@@ -22,6 +22,7 @@ from attacks.work import Samples, Setting
 from bench import gradients
 from bench.audit.probes import FAR, PROBES, Probe
 from bench.audit.recipe import DEAR, Audit
+from bench.audit.verdict import STOOD
 from bench.outcomes import Images
 from bench.packing import Arrays
 from defenses.base import Defended
@@ -35,8 +36,6 @@ _NOISES, _RADIUS = 20, 8 / 255
 arXiv:2106.09947, who take 100)."""
 _TRACE, _LAST = 40, 10
 """Steps whose loss is followed, and those at the end in which it must not rise."""
-STOOD = "stood:"
-"""Before the name of a probe, the array of what stood after it."""
 
 
 class Asked(Protocol):

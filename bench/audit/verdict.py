@@ -21,6 +21,8 @@ PASS, WARN, SUSPECT, SKIPPED = "pass", "warn", "suspect", "skipped"
 _ORDER = (SUSPECT, WARN, SKIPPED, PASS)
 NONE = "none"
 """In place of a verdict where nothing was audited."""
+STOOD = "stood:"
+"""Before the name of a probe, the array of what stood after it: the share of the draws."""
 
 _FEW, _MANY = 0.02, 0.05
 """Shares of the images from which on a finding is a warning, and makes a number suspect."""
@@ -80,7 +82,7 @@ NOT_AUDITED = Verdict(())
 
 @dataclass(frozen=True)
 class Case:
-    """A pipeline: the cells of its attacks, and its audits, the newest last.
+    """A pipeline: the cells of its attacks, and its audits.
 
     All of the pipeline's attacked cells, complete or failed; empty audits: it was not looked at.
     """
@@ -95,9 +97,9 @@ class Case:
 
     @functools.cached_property
     def look(self) -> Record | None:
-        """The newest complete audit."""
+        """The complete audit of the most images, of these the newest."""
         done = [audit for audit in self.audits if not audit.failure]
-        return done[-1] if done else None
+        return max(done, key=lambda a: (a.n, str(a.provenance.get("start", ""))), default=None)
 
 
 @dataclass(frozen=True)
@@ -199,35 +201,42 @@ _BEATEN = {
     "square": "Square (black-box) breaks",
 }
 """By the probe that broke an image first."""
-_LEFT = "that the rows left standing"
 _RETRIED = ("restart", "longer")
 """Probes that an audit may have none of."""
 
 
 def _beaten(seen: Seen) -> Iterator[Finding]:
-    """What each probe broke of the images that the rows left standing, and all of them together."""
-    total, left = np.zeros(seen.n, np.bool_), seen.stands > 0
+    """What each probe broke of the images that the rows left standing, and all of them together.
+
+    Of a pipeline that draws, images are counted by the draws under which they fell, less those
+    under which they fell to the rows alone.
+    """
+    left, lowest = seen.stands > 0, seen.stands.copy()
     for name, text in _BEATEN.items():
-        check = f"{name} beats the rows"
+        check, array = f"{name} beats the rows", f"{STOOD}{name}"
         if name in seen.facts.get("skipped", {}):
             yield Finding(check, SKIPPED, f"{name} skipped: {seen.facts['skipped'][name]}")
             continue
-        after = seen.values(f"stood:{name}")
-        with np.errstate(invalid="ignore"):
-            broken = after < seen.stands - 1e-6
-        broken &= ~total
-        tried = left & ~total & ~np.isnan(after)
-        standing = int((left & ~total).sum())
-        total |= broken
-        if name in _RETRIED and f"stood:{name}" not in seen.audit.samples:
+        if name in _RETRIED and array not in seen.audit.samples:
             continue
-        count, of = int(broken.sum()), int(tried.sum())
+        after = seen.values(array)
+        standing = left & (lowest > seen.stands - _HALF)
+        tried = standing & ~np.isnan(after)
+        gained = (seen.stands - after)[tried].sum()
+        lowest = np.fmin(lowest, after)
         # Where not all that stand were tried, those that were stand for the others.
-        share = count / max(1, of) * standing / seen.n
-        yield Finding(check, _level(count, share), f"{text} {count} of {of} images {_LEFT}")
-    count, of = int(total.sum()), int(left.sum())
-    text = f"cheap attacks break {count} of {of} images {_LEFT}"
-    yield Finding("probes beat the rows", _level(count, count / seen.n), text)
+        weight = standing.sum() / max(1, tried.sum())
+        yield _broken(check, gained, int(tried.sum()), gained * weight / seen.n, text)
+    gained = (seen.stands - lowest)[left].sum()
+    text = "cheap attacks break"
+    yield _broken("probes beat the rows", gained, int(left.sum()), gained / seen.n, text)
+
+
+def _broken(check: str, gained: float, of: int, share: float, text: str) -> Finding:
+    count = max(0, round(float(gained)))
+    return Finding(
+        check, _level(count, share), f"{text} {count} of {of} images that the rows left standing"
+    )
 
 
 def _gradients(seen: Seen) -> Iterator[Finding]:
@@ -289,7 +298,7 @@ def _unbounded(seen: Seen) -> Iterator[Finding]:
     if "unbounded" in seen.facts.get("skipped", {}):
         yield Finding("unbounded", SKIPPED, f"unbounded: {seen.facts['skipped']['unbounded']}")
         return
-    count = seen.still("stood:unbounded", lambda share: share > 0)
+    count = seen.still(f"{STOOD}unbounded", lambda share: share > 0)
     yield _counted("unbounded", count, seen.n, "an attack without bounds does not break")
 
 

@@ -107,6 +107,16 @@ def test_the_images_that_were_tried_stand_for_those_that_were_not():
     assert next(f.level for f in told.findings if f.check == "longer beats the rows") == "warn"
 
 
+def test_of_a_pipeline_that_draws_images_are_counted_by_their_draws():
+    draws = np.array([[INF] * 7 + [0.1] * 3] * N)
+    cell = make([0.1] * N, samples={"draws": draws})
+    # 3 draws fewer of each image are 6 images, as many as 6 that fell under all of them.
+    assert level_of("noise beats the rows", cell, noted={"stood:noise": [0.4]}) == "suspect"
+    # Some more here and some fewer there come to nothing.
+    mixed = [0.6, 0.8] * (N // 2)
+    assert level_of("noise beats the rows", cell, noted={"stood:noise": mixed}) == "pass"
+
+
 def tried(fell, of_tried, of=N):
     """The first fell, of so many tried; the others were not."""
     return [0.0] * fell + [1.0] * (of_tried - fell) + [np.nan] * (of - of_tried)
