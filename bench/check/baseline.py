@@ -74,6 +74,17 @@ class Row:
         return self.fingerprint, self.samples
 
     @property
+    def net(self) -> tuple[str, str]:
+        """What tells versions of a defended model apart."""
+        return self.pipeline, self.weights
+
+    @property
+    def group(self) -> tuple[Any, ...]:
+        """What rows of a worst case have in common."""
+        how = (self.norm, self.seed, self.eps, self.sweep, self.query_budget)
+        return (self.dataset, self.data, self.model, self.defense, self.net, *how)
+
+    @property
     def points(self) -> tuple[Fraction, ...]:
         """The radii that are compared: none, and those of the grid."""
         return (Fraction(0), *(eps for eps in self.eps if eps > 0))

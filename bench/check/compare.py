@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Literal
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from bench.check.baseline import Baseline, Row, Rows, shown
 from bench.errors import RequestError
-from bench.report.curves import by
+from bench.report.curves import WORST, by
 from bench.stats import ALPHA, mcnemar
 
 MAX_DROP = 0.01
@@ -107,8 +107,9 @@ class Result:
 def compare(
     baseline: Baseline, run: Rows, limits: Limits, ratios: Mapping[str, float] | None = None
 ) -> Result:
-    """Every row of a baseline against the run's, on the same samples; what failed in the run, and
-    what the baseline does not hold; times where ratios were measured.
+    """Every row of a baseline against the run's, on the same samples, and after them the worst case
+    over those of a defended model; what failed in the run, and what the baseline does not hold;
+    times where ratios were measured.
 
     Raises RequestError where a row of the run saw other samples, or where two of its rows answer to
     one of the baseline.
@@ -117,11 +118,13 @@ def compare(
     known = {row.name for row in baseline.rows}
     failed = dict(run.failed)
     made = [Finding(title, "failed", (reason,)) for title, reason in run.failed]
+    pairs: list[_Pair] = []
     for row in baseline.rows:
         if row.name in found:
-            made.append(_compared(row, _same(row, found[row.name]), limits))
+            pairs.append((row, _same(row, found[row.name])))
         elif row.title not in failed:
             made.append(Finding(row.title, "missing", (_missing(row, run),)))
+    made += [_compared(*pair, limits) for pair in [*pairs, *_worst(pairs)]]
     made += _times(baseline.ratios, ratios or {}, limits)
     made += [Finding(rows[0].title, "new") for name, rows in found.items() if name not in known]
     return Result(tuple(made), limits)
@@ -133,6 +136,33 @@ def unique(rows: Sequence[Row]) -> tuple[Row, ...]:
         if len(same) > 1:
             raise _ambiguous(same)
     return tuple(rows)
+
+
+_Pair = tuple[Row, Row]
+"""A row of the baseline, and what became of it."""
+
+
+def _worst(pairs: Sequence[_Pair]) -> Iterator[_Pair]:
+    """Per defended model with several attacks their worst case, over what both sides hold: an
+    attack that is new may find more, and is no change of the model.
+    """
+    for group in by(pairs, lambda pair: (pair[0].group, pair[1].net)):
+        if len(group) > 1:
+            before, after = zip(*group, strict=True)
+            yield _lowest(before), _lowest(after)
+
+
+def _lowest(rows: Sequence[Row]) -> Row:
+    """The worst case over rows, whose queries are their sums."""
+    return replace(
+        rows[0],
+        attack=WORST,
+        mode="+".join(sorted({part for row in rows for part in row.mode.split("+")})),
+        forward=sum(row.forward for row in rows),
+        backward=sum(row.backward for row in rows),
+        each=None,
+        outcomes=np.minimum.reduce([row.outcomes for row in rows]),
+    )
 
 
 def _same(row: Row, candidates: Sequence[Row]) -> Row:
@@ -241,10 +271,12 @@ def _queries(before: Row, after: Row) -> tuple[list[str], list[str], list[str]]:
     Where nothing stops early the queries of a sample are the recipe's alone, and compared exactly.
     Else they depend on when samples fall: of other weights they say nothing of what a step costs.
     """
+    if before.attack == WORST:
+        return [], [], []
     if before.each is not None:
-        return _exactly(before.each, after)
-    if (before.pipeline, before.weights) != (after.pipeline, after.weights):
-        return [], [], ["queries not compared: of other weights attacks stop elsewhere"]
+        return _exactly(before, after)
+    if before.net != after.net:
+        return [], [], ["queries not compared where attacks stop early: the weights are others"]
     more, fewer = [], []
     for name in ("forward", "backward"):
         old, new = getattr(before, name), getattr(after, name)
@@ -259,14 +291,15 @@ def _share(old: int, new: int) -> str:
     return f" by {100 * abs(new - old) / old:.1f} %" if old else ""
 
 
-def _exactly(old: tuple[int, int], after: Row) -> tuple[list[str], list[str], list[str]]:
+def _exactly(before: Row, after: Row) -> tuple[list[str], list[str], list[str]]:
     """The same of the queries of every single attacked sample, where one was attacked."""
-    new = after.each
+    old, new = before.each or (0, 0), after.each
     if new == old or after.forward == 0:
         return [], [], []
     asked = f"queries per attacked sample, {old[0]} forward and {old[1]} backward,"
     if new is None:
-        return [f"{asked} are not the same for all any more"], [], []
+        told = f"{asked} are not the same for all any more"
+        return ([told], [], []) if before.net == after.net else ([], [], [told])
     told = f"{asked} are {new[0]} and {new[1]}"
     return ([told], [], []) if new[0] > old[0] or new[1] > old[1] else ([], [told], [])
 

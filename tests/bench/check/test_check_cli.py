@@ -97,7 +97,7 @@ def weakened(weights, tmp_path_factory):
 def test_the_same_net_passes(bench, baseline, weights, tmp_path):
     done = bench("check", "--baseline", baseline, "--out", attacked(weights, tmp_path))
     assert done.status == 0, done.out
-    assert done.out.splitlines()[-1] == f"passed: 2 as before, against {baseline}"
+    assert done.out.splitlines()[-1] == f"passed: 3 as before, against {baseline}"
 
 
 def test_a_weakened_net_fails_with_a_line(bench, baseline, weakened):
@@ -131,7 +131,7 @@ def test_every_file_is_written(bench, baseline, weakened, tmp_path):
     (tmp_path / "summary.md").write_text("before\n")
     assert bench("check", "--baseline", baseline, "--out", weakened, *words).status == 1
     suites = ET.parse(tmp_path / "j" / "check.xml").getroot()  # noqa: S314  our own text
-    assert suites.get("tests") == "2"
+    assert suites.get("tests") == "3"
     assert int(suites.get("failures")) >= 1
     assert json.loads((tmp_path / "check.json").read_text())["passed"] is False
     assert (tmp_path / "summary.md").read_text().startswith("before\n## bench check: failed\n")
@@ -257,7 +257,7 @@ def test_times_are_measured_when_asked(bench, before, tmp_path, monkeypatch):
     assert set(json.loads(path.read_text())["ratios"]) == {"pgd:steps=3 l2", "ddn:steps=5 l2"}
     done = bench(*words)
     assert done.status == 0
-    assert "4 as before" in done.out
+    assert "5 as before" in done.out
 
 
 def test_the_committed_baseline_is_of_the_committed_sweep(monkeypatch):

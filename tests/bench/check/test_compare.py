@@ -145,15 +145,48 @@ def test_queries_of_other_weights_are_not_compared(change):
     ],
 )
 def test_queries_are_exact_where_nothing_stops_early(each, verdict):
-    """Whatever the weights, and though the sums differ by less than a hundredth."""
+    """Though the sums differ by less than a hundredth, and, of whole counts, whatever the
+    weights.
+    """
     before = replace(row(), each=(21, 20), forward=10_000)
-    after = replace(row(), each=each, forward=10_001, weights="w2")
+    after = replace(row(), each=each, forward=10_001)
     assert checked(before, after).verdict == verdict
+    other = checked(before, replace(after, weights="w2"))
+    assert other.verdict == ("equal" if each is None else verdict)
+    assert bool(other.notes) is (each is None)
 
 
 def test_where_nothing_is_left_to_attack_queries_say_nothing():
     before = replace(row(), each=(21, 20))
     assert checked(before, replace(row(), each=None, forward=0)).verdict == "equal"
+
+
+def test_the_worst_case_is_compared_too():
+    """Two attacks that break 4 more each, not the same ones: 8 together, 2 * 2 / 2**8."""
+    before = row(range(10)), row(range(10), attack="square", mode="black-box")
+    after = row(range(14)), replace(before[1], outcomes=row([*range(10), *range(14, 18)]).outcomes)
+    result = compare(Baseline(before), Rows(after), Limits())
+    assert [finding.verdict for finding in result.findings] == ["equal", "equal", "regression"]
+    worst = result.findings[2]
+    assert worst.title == "digits cnn / none / worst-case (black-box+white-box) linf seed 0"
+    assert (worst.points[1].lost, worst.points[1].p) == (8, pytest.approx(4 / 2**8))
+    assert worst.queries == (2800, 2800)
+
+
+def test_the_worst_case_is_over_what_both_sides_hold():
+    """A new attack that breaks everything is no change of the model."""
+    before = row(), row(attack="square")
+    new = row(range(N), attack="cw")
+    verdicts = [
+        f.verdict for f in compare(Baseline(before), Rows((*before, new)), Limits()).findings
+    ]
+    assert verdicts == ["equal", "equal", "equal", "new"]
+
+
+@pytest.mark.parametrize("change", [{"model": "mlp"}, {"norm": "l2"}, {"seed": 1}])
+def test_a_worst_case_is_of_one_model_under_one_threat(change):
+    before = row(), row(attack="square", **change)
+    assert len(compare(Baseline(before), Rows(before), Limits()).findings) == 2
 
 
 def test_missing_new_and_failed_rows():

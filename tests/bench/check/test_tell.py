@@ -23,8 +23,8 @@ def row(fallen, **changes):
 
 @pytest.fixture
 def result():
-    before = row(0), row(30, attack="cw"), row(0, attack="gone"), row(0, model=HOSTILE)
-    after = row(20), row(10, attack="cw"), row(0, attack="more"), row(0, model=HOSTILE)
+    before = row(0), row(30, seed=1), row(0, seed=2), row(0, model=HOSTILE)
+    after = row(20), row(10, seed=1), row(0, seed=3), row(0, model=HOSTILE)
     failed = (("digits / ead", f"broke at {HOSTILE}"),)
     return compare(Baseline(before), Rows(after, failed), Limits())
 
