@@ -69,7 +69,6 @@ def _update(path: Path, run: Rows, out: Path, *, timed: bool) -> None:
     """Writes the baseline; of results with failures none is made."""
     from bench.check.baseline import Baseline, text
     from bench.check.compare import unique
-    from bench.report.write import place
 
     if run.failed:
         for title, reason in run.failed:
@@ -79,7 +78,7 @@ def _update(path: Path, run: Rows, out: Path, *, timed: bool) -> None:
         raise RequestError(f"no complete attacked cell under {out} (bench run makes them)")
     rows = unique(run.complete)
     ratios = _ratios(rows) if timed else {}
-    place(path, text(Baseline(rows, ratios)).encode("utf-8"))
+    _place(path, text(Baseline(rows, ratios)))
     print(f"{path}: {len(rows)} rows")
 
 
@@ -121,15 +120,19 @@ def _write(result: Result, source: str, files: Mapping[str, Path | None]) -> Non
 
     for line in tell.lines(result, source):
         print(line)
-    from bench.report.write import place
-
     if (path := files["junit"]) is not None:
-        place(path, tell.junit(result).encode("utf-8"))
+        _place(path, tell.junit(result))
     if (path := files["json"]) is not None:
-        place(path, tell.as_json(result, source).encode("utf-8"))
+        _place(path, tell.as_json(result, source))
     if (path := files["summary"]) is not None:
         try:
             with path.open("a", encoding="utf-8") as file:
                 file.write(tell.markdown(result, source))
         except OSError as err:
             raise StoreError(f"{path} cannot be written ({err.strerror})") from err
+
+
+def _place(path: Path, content: str) -> None:
+    from bench.report.write import place
+
+    place(path, content.encode("utf-8"))
