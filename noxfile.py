@@ -41,6 +41,16 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session
+def gate(session: nox.Session) -> None:
+    """Committed weights against committed outcomes, see results/reference/check."""
+    session.install("-e", ".")
+    known = "results/reference/check"
+    with tempfile.TemporaryDirectory() as out:  # nothing stored is reused
+        session.run("bench", "run", "--config", f"{known}/sweep.yaml", "--out", out, "--quiet")
+        session.run("bench", "check", "--baseline", f"{known}/baseline.json", "--out", out)
+
+
+@nox.session
 def coverage(session: nox.Session) -> None:
     """The default set once more, with the share of lines and branches that it reaches."""
     session.install("-e", ".[dev]")
@@ -102,6 +112,7 @@ def wheel(session: nox.Session) -> None:
 
 @nox.session(python=False)
 def check(session: nox.Session) -> None:
-    """What a change must pass: lint, types, and the tests on the Python that runs nox."""
-    for name in ("lint", "types", f"tests-{sys.version_info.major}.{sys.version_info.minor}"):
+    """What a change must pass: lint, types, the gate, and the tests on the Python that runs nox."""
+    tests = f"tests-{sys.version_info.major}.{sys.version_info.minor}"
+    for name in ("lint", "types", "gate", tests):
         session.notify(name)

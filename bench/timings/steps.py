@@ -180,12 +180,17 @@ def pair(
 
 
 def rows(
-    rounds: int, *, nets: Sequence[str] = NETS, most: int | None = None, device: str = "cpu"
+    rounds: int,
+    *,
+    nets: Sequence[str] = NETS,
+    trials: Sequence[Trial] = TRIALS,
+    most: int | None = None,
+    device: str = "cpu",
 ) -> Iterator[Row]:
     """Every trial on every net, with at most so many steps, warmed up once."""
     for name in nets:
         subject = Subject.of(name, device)
-        for trial in TRIALS:
+        for trial in trials:
             recipe = trial.recipe(name, most)
             with held(subject.net):
                 attacked, bare = pair(subject, recipe, trial.norm)
