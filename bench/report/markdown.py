@@ -9,6 +9,7 @@ from typing import Any
 from bench.grids import github
 from bench.report import anytime as curves_by_queries
 from bench.report import certified as proofs
+from bench.report import comparisons as pairs
 from bench.report import detection as detectors
 from bench.report import frames, strength, tables
 from bench.report import modes as handed
@@ -43,6 +44,12 @@ def attacks(records: Sequence[Record]) -> str:
     """The document attacks.md."""
     sections = strength.sections(strength.attacks(records))
     return _document("Attacks", sections, strength.LEGEND, records)
+
+
+def comparisons(records: Sequence[Record]) -> str:
+    """The document comparisons.md."""
+    sections = pairs.sections(pairs.comparisons(records))
+    return _document("Comparisons", sections, pairs.LEGEND, records)
 
 
 def anytime(records: Sequence[Record]) -> str:

@@ -13,6 +13,7 @@ from bench.errors import StoreError
 from bench.report import (
     anytime,
     certified,
+    comparisons,
     detection,
     figures,
     frames,
@@ -80,6 +81,9 @@ def documents(records: Sequence[Record]) -> tuple[dict[str, str], dict[str, str]
         "timing.md": markdown.timing(records),
         "report.html": html.page(records, drawn),
     }
+    paired = comparisons.comparisons(records)
+    if len(paired):
+        texts |= {"comparisons.csv": paired.csv(), "comparisons.md": markdown.comparisons(records)}
     sources = transfer.transfer(records)
     if len(sources):
         texts |= {"transfer.csv": sources.csv(), "transfer.md": markdown.transfer(records)}
