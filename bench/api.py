@@ -142,10 +142,10 @@ def evaluate(  # noqa: PLR0913  one keyword per setting
     this half-width, and warns where the samples are used up before; begins with n, or few.
     query_budget: forward queries at most per sample and radius. sweep: ladder, bisect (whole curves
     for little more than one attack; see README) or independent. device: where to run, by default
-    where the model's parameters are. precision: of the search alone, fp32, bf16 (fp32 with a warning
-    where the hardware has none), or auto (bf16 where a step of the model, timed once and kept in
-    the cache, pays). out: a folder whose store is used and added to; by default nothing
-    is written. Raises BenchError for a request that cannot be run, and for an attack that failed.
+    where the model's parameters are. precision: of the search alone, fp32, bf16 (fp32 with a
+    warning where the hardware has none), or auto (bf16 where a step of the model, timed once and
+    kept in the cache, pays). out: a folder whose store is used and added to; by default nothing is
+    written. Raises BenchError for a request that cannot be run, and for an attack that failed.
     """
     if not isinstance(model, nn.Module):
         raise RequestError(f"model must be a torch.nn.Module, got {type(model).__name__}")
