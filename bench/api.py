@@ -20,13 +20,13 @@ from attacks.foreign.callables import wrap
 from attacks.oracles import DIFFERENTIATING, frozen
 from attacks.pipelines import EOT, evaluation_draws, is_random, refuses, said
 from attacks.registry import attacks as attack_table
-from bench import data, devices, parts, resolution, runner
+from bench import data, devices, parts, resolution
 from bench.audit.recipe import Audit
 from bench.audit.verdict import Verdict
 from bench.datasets import budget
 from bench.errors import BenchError, RequestError
 from bench.executors import LocalExecutor
-from bench.plan import BFLOAT16, Cell, Numerics, Part
+from bench.plan import BFLOAT16, Cell, Numerics, Part, first_size
 from bench.precision import Precisions
 from bench.report.curves import share, worst
 from bench.report.export import samples as samples_frame
@@ -34,6 +34,7 @@ from bench.report.frames import tidy
 from bench.report.groups import attacked
 from bench.report.verdicts import verdicts
 from bench.resolution import Job, Sources
+from bench.rounds import rounds
 from bench.runner import Silent
 from bench.shapes import Shapes
 from bench.spec import Request, checked_grid, fraction, parse_grid, valid
@@ -130,6 +131,7 @@ def evaluate(  # noqa: PLR0913  one keyword per setting
     norm: str = "linf",
     eps: Eps | None = None,
     n: int | None = None,
+    until_ci: float | None = None,
     seed: int = 0,
     sweep: str = "ladder",
     device: str | None = None,
@@ -146,14 +148,16 @@ def evaluate(  # noqa: PLR0913  one keyword per setting
     or callables (model, x, y, **keys) -> x_adv (see attacks.wrap). dataset: a spec, or
     tensors (x, y): x uint8 or floating in [0, 1], y integers. eps: a number, several, or a text
     such as `0:0.4:0.05`; by default the dataset's grid (own tensors have none). n: how many samples
-    of the stratified test order, by default min(1000, all). query_budget: forward queries at most
-    per sample and radius. sweep: ladder, bisect (whole curves for little more than one attack; see
-    README) or independent. device: where to run, by default where
-    the model's parameters are. precision: of the search alone, fp32, bf16 (fp32 with a warning
-    where the hardware has none), or auto (bf16 where a step of the model, timed once and kept in
-    the cache, pays). out: a folder whose store is used and added to; by default nothing
-    is written. audit: look whether the numbers can be believed, too (Run.audit). Raises BenchError
-    for a request that cannot be run, and for an attack that failed.
+    of the stratified test order, by default min(1000, all). until_ci: adds samples, whole blocks,
+    until the robust accuracy at the reference eps, else the largest, has an interval of at most
+    this half-width, and warns where the samples are used up before; begins with n, or few.
+    query_budget: forward queries at most per sample and radius. sweep: ladder, bisect (whole curves
+    for little more than one attack; see README) or independent. device: where to run, by default
+    where the model's parameters are. precision: of the search alone, fp32, bf16 (fp32 with a
+    warning where the hardware has none), or auto (bf16 where a step of the model, timed once and
+    kept in the cache, pays). out: a folder whose store is used and added to; by default nothing is
+    written. audit: look whether the numbers can be believed, too (Run.audit). Raises BenchError for
+    a request that cannot be run, and for an attack that failed.
     """
     if not isinstance(model, nn.Module):
         raise RequestError(f"model must be a torch.nn.Module, got {type(model).__name__}")
@@ -166,6 +170,7 @@ def evaluate(  # noqa: PLR0913  one keyword per setting
         seeds=(seed,),
         norm=norm,
         n=n,
+        until_ci=until_ci,
         device=device or "auto",
         precision=precision,
         sweep=sweep,
@@ -181,6 +186,8 @@ def evaluate(  # noqa: PLR0913  one keyword per setting
     recipes = [recipe for one in named for recipe in _recipes(one, norm, chosen.classes)]
     defense = NoDefense()
     resolution.check_generator(recipes, [defense])
+    if until_ci is not None:
+        n = first_size(n, until_ci, len(chosen.test))
     data_part = parts.data_part_of(chosen, n, reference)
     identity = {
         "class": type(model).__qualname__,
@@ -214,27 +221,33 @@ def evaluate(  # noqa: PLR0913  one keyword per setting
         cells[cell.key] = cell
         sources[cell.key] = Sources(chosen, given, defense, recipe)
     _check_told_apart([cell.attack.text for cell in cells.values()])
-    if audit and grid[-1] > 0:
-        is_drawn = is_random(model)
-        made = zip(recipes, (cell.most_queries for cell in cells.values()), strict=True)
-        look = Audit.of(list(made))
+    if audit:
         first = next(iter(cells.values()))
-        base = replace(
-            first, seed=seed, numerics=shapes.fitted(replace(first, numerics=found)).numerics
-        )
-        cell = resolution.audited(
-            base, look, chosen, "eot" if is_drawn else "white-box", EOT if is_drawn else 1
-        )
-        cells[cell.key] = cell
-        sources[cell.key] = Sources(chosen, given, defense, look)
+        base = replace(first, numerics=shapes.fitted(replace(first, numerics=found)).numerics)
+        asked = [cell.most_queries for cell in cells.values()]
+        look = Audit.of(list(zip(recipes, asked, strict=True)))
+        for cell in _audited(base, look, chosen, model):
+            cells[cell.key], sources[cell.key] = cell, Sources(chosen, given, defense, look)
     job = Job(tuple(cells.values()), sources, root, where, batch_size, None, shapes)
     with Store.in_memory() if out is None else Store.open(Path(out)) as store:
-        job = runner.execute(job, store, LocalExecutor(), _Warning())
+        *_, job = rounds(job, store, LocalExecutor(), _Warning(), until_ci)
         records = store.records(cell.key for cell in job.cells)
-    for record in records:
-        if record.failure:
-            raise CellFailed(f"{record.attack}: {record.failure}")
+    _check_complete(attacked(records))
     return Run(records)
+
+
+def _check_complete(records: Sequence[Record]) -> None:
+    failed = next((record for record in records if record.failure), None)
+    if failed is not None:
+        raise CellFailed(f"{failed.attack}: {failed.failure}")
+
+
+def _audited(base: Cell, look: Audit, chosen: data.Dataset, model: nn.Module) -> list[Cell]:
+    """The cell of the audit of a module; none where nothing is moved."""
+    if base.eps[-1] == 0:
+        return []
+    mode, eot = ("eot", EOT) if is_random(model) else ("white-box", 1)
+    return [resolution.audited(base, look, chosen, mode, eot)]
 
 
 def _numerics(

@@ -109,6 +109,13 @@ def run(  # noqa: PLR0913  one parameter per flag
     n: Annotated[
         int | None, typer.Option(help="Test images. [default: min(1000, all); purify: 100]")
     ] = None,
+    until_ci: Annotated[
+        float | None,
+        typer.Option(
+            help="Add test images until every robust accuracy is known to within this, such as "
+            "0.01 (half the width of its interval), or the test set is used up; begins with n."
+        ),
+    ] = None,
     device: Annotated[
         str | None, typer.Option(help="auto, cpu, cuda or cuda:N. [default: auto]")
     ] = None,
@@ -183,6 +190,7 @@ def run(  # noqa: PLR0913  one parameter per flag
         "norm": norm,
         "eps": eps,
         "n": n,
+        "until_ci": until_ci,
         "device": device,
         "precision": precision,
         "sweep": sweep,
@@ -202,7 +210,8 @@ def run(  # noqa: PLR0913  one parameter per flag
             return
         for note in () if quiet else job.notes:
             print(note, file=sys.stderr)
-        job, interrupted = _executed(job, store, quiet=quiet, fresh=fresh)
+        until = request.until_ci
+        job, interrupted = _executed(job, store, until, quiet=quiet, fresh=fresh)
         failures = _failures(job, store)
         shown = store.records(cell.key for cell in job.cells)
         _write_tables(store.records(), out)
@@ -261,15 +270,18 @@ def _resolved(request: Request, out: Path) -> Job:
     return resolve(request)
 
 
-def _executed(job: Job, store: Store, *, quiet: bool, fresh: bool) -> tuple[Job, bool]:
+def _executed(
+    job: Job, store: Store, until_ci: float | None, *, quiet: bool, fresh: bool
+) -> tuple[Job, bool]:
     """The job as it was carried out, and whether it was interrupted."""
     from bench.executors import LocalExecutor
     from bench.progress import watcher
-    from bench.runner import execute
+    from bench.rounds import rounds
 
-    interrupted = False
+    interrupted, told = False, watcher(quiet=quiet)
     try:
-        job = execute(job, store, LocalExecutor(), watcher(quiet=quiet), fresh=fresh)
+        for done in rounds(job, store, LocalExecutor(), told, until_ci, fresh=fresh):
+            job = done
     except KeyboardInterrupt:
         interrupted = True
     return job, interrupted

@@ -18,7 +18,7 @@ from bench import data, memory, plan, supplies
 from bench.devices import numerics, numerics_of, threads
 from bench.errors import RequestError
 from bench.outcomes import Images
-from bench.plan import AttackPart, DataPart, Part
+from bench.plan import BLOCK, AttackPart, DataPart, Part
 from bench.spec import ALL, valid
 from models import checkpoint, train
 from models.recipes import Classifier
@@ -28,15 +28,25 @@ from models.registry import models
 def data_part_of(dataset: data.Dataset, n: int | None, reference: Fraction | None) -> DataPart:
     """The evaluated subset as plain values; refuses an n that the test set does not hold."""
     positions = dataset.subset(n)
-    digest = plan.digest(dataset.ids[positions].tolist())
-    return DataPart(dataset.name, dataset.fingerprint, len(positions), digest, reference)
+    ids, n = dataset.ids[positions], len(positions)
+    full = range(0, n - n % BLOCK, BLOCK)
+    return DataPart(
+        dataset.name,
+        dataset.fingerprint,
+        n,
+        plan.digest(ids.tolist()),
+        reference,
+        tuple(plan.digest(ids[first : first + BLOCK].tolist()) for first in full),
+    )
 
 
 def known_by(net: nn.Module, dataset: data.Dataset, n: int, device: str) -> dict[str, str]:
-    """What a given model is known by: the digests of its weights and of its clean answers."""
+    """What a given model is known by: the digests of its weights and of its clean answers to the
+    first block of the n images, so that more of them leave it what it is.
+    """
     shape = numerics_of(device).shape
     with numerics(threads()):
-        said = behaviour(net.to(device), dataset, n, shape, device)
+        said = behaviour(net.to(device), dataset, min(n, BLOCK), shape, device)
     return {"weights": checkpoint.digest(net.state_dict()), "behaviour": said}
 
 
@@ -106,7 +116,7 @@ def attack_part_of(
 
 
 def behaviour(predict: Predict, dataset: data.Dataset, n: int, shape: int, device: str) -> str:
-    """A digest of what a given model says of the evaluated images: its weights and its file may be
+    """A digest of what a given model says of the first n images: its weights and its file may be
     the same while it is not. Empty for a model that has no proper answer.
     """
     images = Images.of(dataset, n, torch.device(device))

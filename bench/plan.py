@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any
 
+from bench.stats import needed_for
 from models.registry import canonical
 
 BLOCK = 256
@@ -48,7 +49,7 @@ class AttackPart(Part):
 @dataclass(frozen=True)
 class DataPart:
     """The evaluated samples: dataset name and fingerprint, their number, the digest of their ids,
-    the reference eps.
+    the reference eps, and the digests of the ids of each full block, in order.
     """
 
     name: str
@@ -56,6 +57,7 @@ class DataPart:
     n: int
     samples: str
     reference: Fraction | None
+    blocks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -94,8 +96,18 @@ class Cell:
     key: str = field(init=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "key", self._known_by(self.data.fingerprint, self.data.samples))
+
+    @property
+    def family(self) -> str:
+        """What cells share that agree in everything but the samples: a block of one is that of any
+        other whose ids are the same there.
+        """
+        return self._known_by(self.data.fingerprint)
+
+    def _known_by(self, *of_data: str) -> str:
         parts = {
-            "data": [self.data.fingerprint, self.data.samples],
+            "data": of_data,
             "model": self.model.identity,
             "defense": self.defense.identity,
             "attack": self.attack.identity,
@@ -110,7 +122,7 @@ class Cell:
             parts["query_budget"] = self.query_budget
         if self.eot != 1:
             parts["eot"] = self.eot
-        object.__setattr__(self, "key", digest(parts))
+        return digest(parts)
 
     @property
     def pipeline(self) -> str:
@@ -145,6 +157,18 @@ class Cell:
 def digest(value: Any) -> str:
     """Hex digest (32 letters) of a value that JSON can write."""
     return hashlib.blake2b(canonical(value).encode(), digest_size=16).hexdigest()
+
+
+def whole_blocks(n: int, size: int) -> int:
+    """n rounded up to whole blocks, but to no more than the size of the split."""
+    return max(n, min(size, -(-n // BLOCK) * BLOCK))
+
+
+def first_size(n: int | None, half: float, size: int) -> int:
+    """How many samples of a split to begin with where intervals are to be no wider than half to
+    either side: n, but no fewer than the narrowest interval, that of a share of 0 or 1, needs.
+    """
+    return whole_blocks(max(n or 1, min(size, needed_for(0.0, half))), size)
 
 
 @dataclass(frozen=True)

@@ -53,6 +53,8 @@ class Bars:
         """See runner.Watcher."""
         if not todo:
             return
+        for task in self.progress.task_ids:
+            self.progress.remove_task(task)
         self.left = {item.cell.key: samples_in(item) for item in todo}
         self.total = sum(self.left.values())
         self.whole = self.progress.add_task("[bold]all", total=self.total)
@@ -111,6 +113,7 @@ class Lines:
         """See runner.Watcher."""
         self.left = {item.cell.key: samples_in(item) for item in todo}
         self.total = sum(self.left.values())
+        self.settled, self.start = 0, time.monotonic()
         if todo:
             self.write(f"{len(todo)} cells to run, {self.total} samples")
 

@@ -85,6 +85,12 @@ class Job:
         sources = {cell.key: self.sources[key] for key, cell in made.items()}
         return replace(self, cells=tuple(made.values()), sources=sources)
 
+    def of(self, cells: Sequence[Cell]) -> Job:
+        """The same with some of its cells alone."""
+        return replace(
+            self, cells=tuple(cells), sources={c.key: self.sources[c.key] for c in cells}
+        )
+
     def units(self, todo: Sequence[Todo]) -> list[Unit]:
         """The work as units, one per pipeline."""
         made = []
@@ -162,7 +168,10 @@ class _Wanted:
         grid = f"0,{row.reference}" if usual else row.grid
         most = min([len(dataset.test), *(own.n for own in usual)]) if usual else None
         eps, reference = parse_grid(request.eps or grid, request.norm), Fraction(row.reference)
-        part = data_part_of(dataset, most if request.n is None else request.n, reference)
+        n = most if request.n is None else request.n
+        if request.until_ci is not None:
+            n = plan.first_size(request.n, request.until_ci, len(dataset.test))
+        part = data_part_of(dataset, n, reference)
         precisions = Precisions(request.precision, device, checkpoint.cache_folder())
         return cls(request, text, dataset, made, eps, reference, part, device, precisions, shapes)
 

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from bench import plan
 from bench.devices import name_of, processor, threads
 from bench.executors import Executor
+from bench.lending import lend
 from bench.plan import Cell, Todo
 from bench.resolution import Job
 from bench.store import Store
@@ -89,12 +90,17 @@ def execute(
     job: Job, store: Store, executor: Executor, watcher: Watcher, *, fresh: bool = False
 ) -> Job:
     """Runs what the store lacks; each finished block is committed at once, failures are noted and
-    passed over. Cells that ran out of memory start again under half their compute shape, as cells
-    of their own: returns the job as it was carried out.
+    passed over. Full blocks that are stored for another number of samples are reused. Cells that
+    ran out of memory start again under half their compute shape, as cells of their own: returns the
+    job as it was carried out.
     """
     if fresh:
         store.drop(cell.key for cell in job.cells)
     todo = plan.missing(job.cells, store.blocks(cell.key for cell in job.cells))
+    known = provenance(job.device)
+    if not fresh and (lent := sum(lend(item, store, known) for item in todo)):
+        watcher.say(f"{lent} blocks of {plan.BLOCK} images reused from another number of them")
+        todo = plan.missing(job.cells, store.blocks(cell.key for cell in job.cells))
     watcher.begin(todo)
     sweep = _Sweep(job, store, watcher, fresh=fresh)
     try:

@@ -87,6 +87,7 @@ class Request:
     norm: str = "linf"
     eps: str | None = None
     n: int | None = None
+    until_ci: float | None = None
     device: str = "auto"
     precision: str = "auto"
     sweep: str = "ladder"
@@ -109,12 +110,19 @@ class Request:
         for name, value in ((name.replace("_", "-"), getattr(self, name)) for name in counts):
             if value is not None and value < 1:
                 raise RequestError(f"{name} must be at least 1, got {value}")
-        wrong = [seed for seed in self.seeds if not 0 <= seed < 2**63]
-        if wrong:
-            raise RequestError(f"seed must be from 0 to 2**63 - 1, got {wrong[0]}")
+        if self.until_ci is not None and not 0 < self.until_ci < 0.5:
+            raise RequestError(
+                f"until-ci must lie between 0 and 0.5, both excluded, got {self.until_ci}"
+            )
+        self._check_seeds()
         self._check_specs()
         if self.eps is not None:
             parse_grid(self.eps, self.norm)
+
+    def _check_seeds(self) -> None:
+        wrong = [seed for seed in self.seeds if not 0 <= seed < 2**63]
+        if wrong:
+            raise RequestError(f"seed must be from 0 to 2**63 - 1, got {wrong[0]}")
 
     def _check_specs(self) -> None:
         for table, texts in (
@@ -186,6 +194,7 @@ def request_of(settings: Mapping[str, Any]) -> Request:
             kinds: dict[str, type] = counts | dict.fromkeys(
                 ("baseline", "oblivious", "audit"), bool
             )
+            kinds["until_ci"] = float
             values[key] = _of_kind(name, value, kinds.get(key, str))
     return Request(**values)
 
@@ -201,6 +210,8 @@ def _batch_size(name: str, value: Any) -> int | None:
 
 
 def _of_kind(name: str, value: Any, kind: type) -> Any:
+    if kind is float and type(value) is int:
+        return float(value)
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         raise RequestError(f"{name} must be of type {kind.__name__}, got {value!r}")
     return value

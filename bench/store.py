@@ -24,9 +24,9 @@ from numpy.typing import NDArray
 
 from bench.errors import StoreError
 from bench.packing import Arrays, digest, joined, packed, unpacked
-from bench.plan import Cell
+from bench.plan import BLOCK, Cell
 
-SCHEMA = 3
+SCHEMA = 4
 NAME = "bench.sqlite"
 _WAIT_S, _RETRY_S = 60.0, 0.01
 _MAPPED = 2**31
@@ -34,7 +34,8 @@ _MAPPED = 2**31
 _TABLES = """
 CREATE TABLE meta (schema INTEGER NOT NULL);
 CREATE TABLE cells (
-    place INTEGER PRIMARY KEY AUTOINCREMENT, key TEXT NOT NULL UNIQUE, pipeline TEXT NOT NULL,
+    place INTEGER PRIMARY KEY AUTOINCREMENT, key TEXT NOT NULL UNIQUE, family TEXT NOT NULL,
+    pipeline TEXT NOT NULL,
     dataset TEXT NOT NULL, fingerprint TEXT NOT NULL, samples TEXT NOT NULL, n INTEGER NOT NULL,
     model TEXT NOT NULL, defense TEXT NOT NULL, attack TEXT NOT NULL, mode TEXT NOT NULL,
     kind TEXT NOT NULL,
@@ -43,6 +44,7 @@ CREATE TABLE cells (
     shape INTEGER NOT NULL, threads INTEGER NOT NULL, query_budget INTEGER,
     identity TEXT NOT NULL, provenance TEXT NOT NULL, failure TEXT
 );
+CREATE INDEX families ON cells (family);
 CREATE TABLE blocks (
     cell TEXT NOT NULL REFERENCES cells (key), number INTEGER NOT NULL, size INTEGER NOT NULL,
     seconds REAL NOT NULL, arrays BLOB NOT NULL, digest TEXT NOT NULL,
@@ -205,6 +207,7 @@ class Store:
         }
         row = {
             "key": cell.key,
+            "family": cell.family,
             "pipeline": cell.pipeline,
             "dataset": data.name,
             "fingerprint": data.fingerprint,
@@ -244,6 +247,25 @@ class Store:
         row = (key, number, len(arrays["index"]), seconds, blob, digest(blob))
         with self._write():
             self._db.execute("INSERT OR IGNORE INTO blocks VALUES (?, ?, ?, ?, ?, ?)", row)
+
+    def loans(self, cell: Cell, number: int) -> Iterator[tuple[Arrays, float, Mapping[str, Any]]]:
+        """A full block as other cells of the family hold it, the newest first: its arrays and
+        seconds, and the cell's provenance. One that is damaged is passed over.
+        """
+        rows = self._db.execute(
+            "SELECT arrays, blocks.digest, seconds, provenance FROM cells JOIN blocks ON cell = key"
+            " WHERE family = ? AND key != ? AND number = ? AND size = ? ORDER BY place DESC",
+            (cell.family, cell.key, number, BLOCK),
+        ).fetchall()
+        for blob, known, seconds, facts in rows:
+            if digest(blob) == known:
+                yield unpacked(blob), seconds, json.loads(facts)
+
+    def kin(self, cells: Iterable[Cell]) -> list[str]:
+        """The keys of all cells of these cells' families."""
+        query = "SELECT key FROM cells WHERE family = ?"
+        families = dict.fromkeys(cell.family for cell in cells)
+        return [key for family in families for (key,) in self._db.execute(query, (family,))]
 
     def fail(self, key: str, reason: str) -> None:
         """Notes why a cell could not be finished."""

@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.errors import RequestError, StoreError
-from bench.report.curves import Cost, attacked, by
+from bench.report.curves import Cost
 from bench.report.frames import reading_point
+from bench.report.groups import attacked, by
 from bench.spec import fraction
 from bench.store import Record
 

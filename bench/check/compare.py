@@ -11,7 +11,8 @@ import numpy as np
 
 from bench.check.baseline import Baseline, Row, Rows, shown
 from bench.errors import RequestError
-from bench.report.curves import WORST, by
+from bench.report.curves import WORST
+from bench.report.groups import by
 from bench.stats import ALPHA, mcnemar
 
 MAX_DROP = 0.01

@@ -235,8 +235,12 @@ def median_distance(cell: Record) -> float | None:
     """The median distance of a minimal attack over the images right without attack; inf where no
     more than half of them were fooled, None for other attacks.
     """
+    found = distances(cell) if cell.kind == "minimal" else np.empty(0)
+    return float(np.median(found)) if len(found) else None
+
+
+def distances(cell: Record) -> NDArray[np.float64]:
+    """How far each image right without attack was moved, inf where nothing fooled."""
     right = cell.samples["min_eps"] > 0
-    if cell.kind != "minimal" or not right.any():
-        return None
-    distance = np.nan_to_num(cell.samples["distance"][right], nan=np.inf)
-    return float(np.median(distance))
+    moved = np.nan_to_num(cell.samples["distance"][right], nan=np.inf)
+    return np.asarray(moved, dtype=np.float64)

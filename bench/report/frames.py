@@ -18,7 +18,7 @@ from bench.report.derived import derived
 from bench.report.groups import by, pipelines
 from bench.report.rows import FLOAT, INT, TEXT, Rows
 from bench.report.verdicts import of_pipeline, verdicts
-from bench.stats import ALPHA, mcnemar
+from bench.stats import ALPHA, mcnemar, mean_over_draws, resampled_mean
 from bench.store import Record
 
 __all__ = ["LEADERBOARD", "TIDY", "TIMING", "curves", "leaderboard", "tidy", "timing"]
@@ -80,6 +80,11 @@ LEADERBOARD = {
     "training_s": FLOAT,
     "parameters": INT,
     "passes": INT,
+    "auc": FLOAT,
+    "auc_low": FLOAT,
+    "auc_high": FLOAT,
+    "draw_spread": FLOAT,
+    "draw_error": FLOAT,
 }
 TIMING = {
     "dataset": TEXT,
@@ -158,16 +163,21 @@ def _tidy(curve: Curve) -> Iterable[dict[str, Any]]:
 class Entry:
     """Where a (model, defense) stands at one eps.
 
-    cells: the complete ones behind it; right (n, draws): under all of them, empty where there are
-    none.
+    cells: the complete ones behind it; lowest (n, draws): the least min_eps under any of them,
+    empty where there are none.
     """
 
     of: Record
     eps: Fraction
     cells: list[Record]
-    right: NDArray[np.bool_]
+    lowest: NDArray[np.float64]
     note: str
     audit: Verdict = NOT_AUDITED
+
+    @functools.cached_property
+    def right(self) -> NDArray[np.bool_]:
+        """Whether each sample is right at eps under each draw."""
+        return self.lowest > float(self.eps)
 
     @classmethod
     def of_cells(cls, cells: list[Record], audit: Verdict = NOT_AUDITED) -> Entry:
@@ -184,10 +194,9 @@ class Entry:
             reasons = list(dict.fromkeys(cell.failure for cell in failed))
             more = f" (and {len(reasons) - 1} more)" if len(reasons) > 1 else ""
             note = f"failed: {reasons[0]}{more}"
-            return cls(largest, eps, [], np.zeros((0, 1), bool), note, audit)
+            return cls(largest, eps, [], np.zeros((0, 1)), note, audit)
         notes = [share_failed(used + failed), refused(used), raised(used)]
-        note = "; ".join(filter(None, notes))
-        return cls(largest, eps, used, worst(used) > float(eps), note, audit)
+        return cls(largest, eps, used, worst(used), "; ".join(filter(None, notes)), audit)
 
     @property
     def is_suspect(self) -> bool:
@@ -219,17 +228,31 @@ def leaderboard(records: Sequence[Record]) -> Rows:
 
     oblivious_accuracy: under the attacks made on the undefended model alone; adaptive_accuracy:
     under all that were shown the pipeline or what stands in for it (transfer is neither). draws,
-    worst_draw_accuracy: see tidy. training_s, parameters and passes (of a net, per prediction) are
-    what the pipeline costs.
+    worst_draw_accuracy: see tidy; draw_spread and draw_error: the standard deviation of the draws'
+    accuracies and that of their mean, apart from ci_low and ci_high, which cover the samples.
+    training_s, parameters and passes (of a net, per prediction) are what the pipeline costs. auc:
+    the mean accuracy over the radii from 0 to eps, the curve taken as falling at radii of the grid
+    alone; its interval is a bootstrap over samples.
     """
+    return Rows.of((row for board in boards(records) for row in _ranked(board)), LEADERBOARD)
+
+
+@derived
+def boards(records: Sequence[Record]) -> list[list[Entry]]:
+    """The entries that are ranked together, boards in the order of the leaderboard."""
     told = verdicts(records)
     standing = [Entry.of_cells(cells, of_pipeline(told, cells[0])) for cells in pipelines(records)]
-    rows: list[dict[str, Any]] = []
+    found: list[list[Entry]] = []
     for setting in by(standing, lambda e: (e.of.dataset, e.of.norm, e.of.query_budget)):
         setting.sort(key=lambda e: (e.eps != e.of.reference, e.eps))
-        for board in by(setting, lambda e: e.eps):
-            rows.extend(_ranked(board))
-    return Rows.of(rows, LEADERBOARD)
+        found += by(setting, lambda e: e.eps)
+    return found
+
+
+def best_first(board: Iterable[Entry]) -> list[Entry]:
+    """The entries that have a number, by it and then by name."""
+    names = sorted((e for e in board if e.cells), key=lambda e: (e.of.model, e.of.defense))
+    return sorted(names, key=lambda e: -float(np.mean(e.right)))
 
 
 def refused(cells: Iterable[Record]) -> str:
@@ -266,8 +289,7 @@ def _ranked(board: list[Entry]) -> Iterable[dict[str, Any]]:
     """Rows of entries at one eps, best first; below them and without a rank those that are suspect,
     and last those without a number.
     """
-    names = sorted(board, key=lambda e: (e.of.model, e.of.defense))
-    standing = sorted((e for e in names if e.cells), key=lambda e: -float(np.mean(e.right)))
+    standing = best_first(board)
     groups: list[list[Entry]] = []
     for entry in (e for e in standing if not e.is_suspect):
         if groups and not groups[-1][0].differs(entry):
@@ -279,7 +301,8 @@ def _ranked(board: list[Entry]) -> Iterable[dict[str, Any]]:
         for entry in group:
             yield row_of(entry) | {"rank": rank, "tie": _letters(number)}
         rank += len(group)
-    for entry in [*(e for e in standing if e.is_suspect), *(e for e in names if not e.cells)]:
+    nameless = sorted((e for e in board if not e.cells), key=lambda e: (e.of.model, e.of.defense))
+    for entry in [*(e for e in standing if e.is_suspect), *nameless]:
         yield row_of(entry) | {"tie": ""}
 
 
@@ -307,23 +330,38 @@ def row_of(entry: Entry) -> dict[str, Any]:
     if not entry.cells:
         return row
     robust, cost, facts = share(entry.right), Cost.of(entry.cells), entry.cells[0].provenance
-    draws = entry.right.shape[1]
-    return row | {
-        "robust_accuracy": robust.value,
-        "ci_low": robust.low,
-        "ci_high": robust.high,
-        "clean_accuracy": float(share(worst(entry.cells) > 0)),
-        "forward_queries": cost.forward,
-        "backward_queries": cost.backward,
-        "wall_s": cost.seconds,
-        "oblivious_accuracy": entry.under(lambda mode: mode == OBLIVIOUS),
-        "adaptive_accuracy": entry.under(lambda mode: mode not in (OBLIVIOUS, "transfer")),
-        "draws": draws,
-        "worst_draw_accuracy": float(entry.right.all(axis=1).mean()) if draws > 1 else None,
-        "training_s": facts.get("training_seconds"),
-        "parameters": facts.get("parameters"),
-        "passes": facts.get("passes"),
-    }
+    draws, drawn = entry.right.shape[1], mean_over_draws(entry.right)
+    return (
+        row
+        | _area(entry)
+        | {
+            "robust_accuracy": robust.value,
+            "ci_low": robust.low,
+            "ci_high": robust.high,
+            "clean_accuracy": float(share(entry.lowest > 0)),
+            "forward_queries": cost.forward,
+            "backward_queries": cost.backward,
+            "wall_s": cost.seconds,
+            "oblivious_accuracy": entry.under(lambda mode: mode == OBLIVIOUS),
+            "adaptive_accuracy": entry.under(lambda mode: mode not in (OBLIVIOUS, "transfer")),
+            "draws": draws,
+            "worst_draw_accuracy": float(entry.right.all(axis=1).mean()) if draws > 1 else None,
+            "training_s": facts.get("training_seconds"),
+            "parameters": facts.get("parameters"),
+            "passes": facts.get("passes"),
+            "draw_spread": drawn.spread,
+            "draw_error": drawn.error,
+        }
+    )
+
+
+def _area(entry: Entry) -> dict[str, float]:
+    """The area under the curve up to eps, over eps; nothing at eps 0."""
+    eps = float(entry.eps)
+    if not eps:
+        return {}
+    area = resampled_mean((np.minimum(entry.lowest, eps) / eps).mean(axis=1))
+    return {"auc": area.value, "auc_low": area.low, "auc_high": area.high}
 
 
 @derived

@@ -11,6 +11,7 @@ from bench.grids import github
 from bench.report import anytime as curves_by_queries
 from bench.report import audit as looks
 from bench.report import certified as proofs
+from bench.report import comparisons as pairs
 from bench.report import detection as detectors
 from bench.report import frames, strength, tables
 from bench.report import modes as handed
@@ -45,6 +46,12 @@ def attacks(records: Sequence[Record]) -> str:
     """The document attacks.md."""
     sections = strength.sections(strength.attacks(records))
     return _document("Attacks", sections, strength.LEGEND, records)
+
+
+def comparisons(records: Sequence[Record]) -> str:
+    """The document comparisons.md."""
+    sections = pairs.sections(pairs.comparisons(records))
+    return _document("Comparisons", sections, pairs.LEGEND, records)
 
 
 def anytime(records: Sequence[Record]) -> str:

@@ -5,8 +5,11 @@ the table seeds, as data and as text.
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
 from statistics import mean
 from typing import Any
+
+import numpy as np
 
 from bench.audit.verdict import level_of, severity
 from bench.report import frames
@@ -23,7 +26,7 @@ from bench.report.tables import (
     percent,
 )
 from bench.report.tables import seconds as seconds_text
-from bench.stats import Interval, student
+from bench.stats import Interval, resampled_mean, student
 from bench.store import Record
 from models.grammar import without
 
@@ -51,6 +54,8 @@ SEEDS = {
     "note": TEXT,
     "query_budget": INT,
     "audit": TEXT,
+    "robust_both_low": FLOAT,
+    "robust_both_high": FLOAT,
 }
 """Columns of seeds in order, and their types; model and defense stand without `seed=`."""
 LEGEND = (
@@ -59,9 +64,11 @@ One row per model and defense, their key seed= left out; seeds: how many trainin
 model, of the defense, or of both) it sums up. Robust: right under every attack at the eps above
 (the worst case of the leaderboard), clean: without attack; the mean over the seeds in percent with
 its 95 % interval (Student t over one accuracy per seed, cut to 0 and 100), and the least and the
-most accurate seed. Training s: the mean over the seeds. Audit: the worst of theirs.""",
+most accurate seed. Images too: the 95 % bootstrap interval of the mean where both are drawn again,
+trainings as clusters and the images. Training s: the mean over the seeds. Audit: the worst of
+theirs.""",
     """\
-Three uncertainties are apart. Training seeds: the intervals here cover them and nothing else, on
+Three uncertainties are apart. Training seeds: the Student intervals cover them and nothing else, on
 the same test images; they come from few trainings, so they are wide, and take the accuracies to
 scatter normally about their mean. Where all seeds agree such an interval is a point, and for one
 seed there is none. Test images: the Wilson intervals of the leaderboard cover them, for one
@@ -75,11 +82,12 @@ def seeds(records: Sequence[Record]) -> Rows:
     """One row per dataset, norm, eps, query budget, n, model and defense, seed= left out of both.
 
     The accuracies of a seed are the leaderboard's; where one text stands for several weights, their
-    mean. Trainings without a number are named in note and count for nothing else.
+    mean. Trainings without a number are named in note and count for nothing else. robust_both_low
+    and robust_both_high: the bootstrap interval over trainings and images.
     """
     rows = frames.leaderboard(records)
-    trained = _training(records)
-    return Rows.of((_row(members, trained) for members in by(rows, _setting)), SEEDS)
+    known = _Known(_training(records), _outcomes(records))
+    return Rows.of((_row(members, known) for members in by(rows, _setting)), SEEDS)
 
 
 def several(table: Rows) -> bool:
@@ -113,7 +121,41 @@ def _training(records: Sequence[Record]) -> dict[Hashable, float]:
     }
 
 
-def _row(members: list[Row], trained: Mapping[Hashable, float]) -> dict[str, Any]:
+def _outcomes(records: Sequence[Record]) -> dict[Hashable, list[frames.Entry]]:
+    """What is behind each row of the leaderboard; one text may stand for several weights."""
+    entries = (entry for found in frames.boards(records) for entry in found if entry.cells)
+    return {_of_entry(same[0]): same for same in by(entries, _of_entry)}
+
+
+def _of_entry(entry: frames.Entry) -> Hashable:
+    of = entry.of
+    return of.dataset, of.norm, float(entry.eps), of.query_budget, of.model, of.defense, of.n
+
+
+def _of_row(row: Row) -> Hashable:
+    names = ("dataset", "norm", "eps", "query_budget", "model", "defense", "n")
+    return tuple(row[name] for name in names)
+
+
+@dataclass(frozen=True)
+class _Known:
+    """Seconds of training, and what is behind the rows of the leaderboard."""
+
+    trained: Mapping[Hashable, float]
+    outcomes: Mapping[Hashable, Sequence[frames.Entry]]
+
+    def both(self, complete: Sequence[Sequence[Row]]) -> dict[str, float]:
+        """The interval over trainings and images; nothing for one training, or other images."""
+        entries = [self.outcomes[_of_row(rows[0])] for rows in complete]
+        samples = {entry.of.samples_digest for same in entries for entry in same}
+        if len(samples) > 1 or len(entries) == 1:
+            return {}
+        right = [np.mean([entry.right.mean(axis=1) for entry in same], axis=0) for same in entries]
+        interval = resampled_mean(right)
+        return {"robust_both_low": interval.low, "robust_both_high": interval.high}
+
+
+def _row(members: list[Row], known: _Known) -> dict[str, Any]:
     """The row of leaderboard rows that differ in seeds alone."""
     of = members[0]
     trainings = by(members, _pair)
@@ -134,13 +176,14 @@ def _row(members: list[Row], trained: Mapping[Hashable, float]) -> dict[str, Any
     }
     if not complete:
         return row
-    times = [trained.get((of["dataset"], of["norm"], _pair(rows[0]))) for rows in complete]
-    known = [time for time in times if time is not None]
+    times = [known.trained.get((of["dataset"], of["norm"], _pair(rows[0]))) for rows in complete]
+    told = [time for time in times if time is not None]
     return (
         row
         | _spread("robust", [mean(r["robust_accuracy"] for r in rows) for rows in complete])
         | _spread("clean", [mean(r["clean_accuracy"] for r in rows) for rows in complete])
-        | {"training_s": round(mean(known), 3) if known else None}
+        | known.both(complete)
+        | {"training_s": round(mean(told), 3) if told else None}
     )
 
 
@@ -167,12 +210,11 @@ def _spread(name: str, shares: Sequence[float]) -> dict[str, float]:
 
 def sections(table: Rows) -> list[Section]:
     """A table per dataset, norm, eps and query budget, from the rows of `seeds`."""
-    names = ("model", "defense", "seeds", "n", "robust", "min", "max", "clean", "min", "max")
-    header = (*names, "training s", "audit", "note")
+    names = ("model", "defense", "seeds", "n", "robust", "min", "max", "images too")
+    header = (*names, "clean", "min", "max", "training s", "audit", "note")
+    align = "ll" + "r" * 10 + "ll"
     return [
-        Section(
-            board_title(rows[0]), "", Table(header, tuple(map(_line, rows)), "ll" + "r" * 9 + "ll")
-        )
+        Section(board_title(rows[0]), "", Table(header, tuple(map(_line, rows)), align))
         for rows in by(table, board)
     ]
 
@@ -184,11 +226,17 @@ def _line(row: Row) -> tuple[str, ...]:
         count(row["seeds"]),
         count(row["n"]),
         *_shares(row, "robust"),
+        _both(row),
         *_shares(row, "clean"),
         seconds_text(row["training_s"]),
         level_of(row["audit"]),
         row["note"],
     )
+
+
+def _both(row: Row) -> str:
+    bounds = row["robust_both_low"], row["robust_both_high"]
+    return "" if bounds[0] is None else f"[{percent(bounds[0])}, {percent(bounds[1])}]"
 
 
 def _shares(row: Row, name: str) -> tuple[str, str, str]:

@@ -8,14 +8,14 @@ from fractions import Fraction
 from typing import Any
 
 from bench.audit.verdict import level_of
-from bench.report.curves import Cost, median_distance, refused_share
+from bench.report.curves import Cost, distances, median_distance, refused_share
 from bench.report.derived import derived
 from bench.report.frames import reading_point
 from bench.report.groups import attacked, by
 from bench.report.rows import FLOAT, INT, TEXT, Row, Rows
 from bench.report.tables import Section, Table, board, board_title, robust_text, seconds
 from bench.report.verdicts import of_pipeline, verdicts
-from bench.stats import wilson
+from bench.stats import resampled_median, wilson
 from bench.store import Record
 
 __all__ = ["ATTACKS", "LEGEND", "attacks", "sections"]
@@ -42,6 +42,8 @@ ATTACKS = {
     "wall_s": FLOAT,
     "query_budget": INT,
     "audit": TEXT,
+    "median_low": FLOAT,
+    "median_high": FLOAT,
 }
 """Columns of attacks in order, and their types."""
 LEGEND = (
@@ -56,10 +58,11 @@ all eps; ensemble, several attacks one after another. Seeds: how many seeds of t
 the numbers are those of the lowest one. Spread: the largest minus the smallest robust accuracy over
 the seeds, in points.""",
     """\
-Median distance: of minimal attacks, in the norm, over the images right without attack; inf where no
-more than half of them were fooled at all. Refused: the share of images, in percent, for which the
-re-check refused a claimed success, e.g. one outside [0, 1]; empty where none. Queries per image and
-seconds are the whole cell's, all radii together.""",
+Median distance: of minimal attacks, in the norm, over the images right without attack, with its
+95 % bootstrap interval over them; inf where no more than half of them were fooled at all. Refused:
+the share of images, in percent, for which the re-check refused a claimed success, e.g. one outside
+[0, 1]; empty where none. Queries per image and seconds are the whole cell's, all radii
+together.""",
 )
 
 
@@ -102,7 +105,8 @@ def attacks(records: Sequence[Record]) -> Rows:
     Accuracies are fractions, at the reference eps where a grid of the attack holds it, else at the
     largest. The numbers are those of the lowest seed on the attack's largest sample set; spread is
     the largest minus the smallest robust accuracy over the seeds, empty for one. Of several cells
-    of a seed (other grids, devices) the strongest stands.
+    of a seed (other grids, devices) the strongest stands. median_low, median_high: the bootstrap
+    interval of median_distance.
     """
     named = by(
         attacked(records),
@@ -164,6 +168,9 @@ def _row(runs: _Runs, audit: str) -> dict[str, Any]:
         return row
     right = runs.right
     robust, cost = wilson(right[0], of.n), Cost.of([of])
+    if runs.distance is not None:
+        median = resampled_median(distances(of))
+        row |= {"median_low": median.low, "median_high": median.high}
     return row | {
         "robust_accuracy": robust.value,
         "ci_low": robust.low,
@@ -200,13 +207,20 @@ def _texts(row: Row) -> tuple[str, ...]:
         f"{row['n']:,}",
         robust_text(row),
         _number(row["spread"], 100, ".1f"),
-        _number(row["median_distance"], 1, ".4g"),
+        _median(row),
         _number(row["refused"] or None, 100, ".1f"),
         _number(row["forward_per_image"], 1, ",.1f"),
         _number(row["backward_per_image"], 1, ",.1f"),
         seconds(row["wall_s"]),
         level_of(row["audit"]),
     )
+
+
+def _median(row: Row) -> str:
+    if row["median_distance"] is None:
+        return ""
+    numbers = (row[name] for name in ("median_distance", "median_low", "median_high"))
+    return "{:.4g} [{:.4g}, {:.4g}]".format(*numbers)
 
 
 def _number(value: Any, factor: int, form: str) -> str:

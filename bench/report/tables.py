@@ -12,7 +12,7 @@ from bench.report.curves import Curve
 from bench.report.derived import derived
 from bench.report.groups import by
 from bench.report.rows import Row, Rows
-from bench.stats import Interval
+from bench.stats import Interval, power_note
 from bench.store import Record
 
 UPPER_BOUND = """\
@@ -32,7 +32,12 @@ Oblivious: under the attacks whose images were made on the undefended model alon
 who does not know of the defense. Adaptive: under those that were shown the pipeline itself, or what
 stands in for the parts of it that hide gradients or draw (bpda, eot). Robust is the worst of all.
 Of a defense that draws, robust is the mean over fixed evaluation draws that no attack saw, and
-worst draw the share of images right under every one of them.""",
+worst draw the share of images right under every one of them. The interval covers the choice of
+images alone; draw spread is the standard deviation of the draws' accuracies, in points, and +- that
+of their mean.""",
+    """\
+AUC: the mean accuracy over the radii from 0 to eps, in percent, the curve taken as falling at radii
+of the grid alone, with its 95 % bootstrap interval over images.""",
     """\
 Training s, parameters, passes: what the defense costs; passes is the number of times a prediction
 runs a net.""",
@@ -222,7 +227,8 @@ def _board(rows: Sequence[Row]) -> Table:
     }
     lines = tuple(zip(*columns.values(), strict=True))
     align = "".join("l" if name in _LEFT else "r" for name in columns)
-    return Table(tuple(columns), lines, align=align)
+    sizes = sorted({row["n"] for row in rows if row["robust_accuracy"] is not None})
+    return Table(tuple(columns), lines, align=align, notes=tuple(map(power_note, sizes)))
 
 
 def board(row: Row) -> Hashable:
@@ -250,6 +256,19 @@ def bounded(text: str, audit: str) -> str:
     return f"<= {text}" if audit.startswith(SUSPECT) else text
 
 
+def _draws_text(row: Row) -> str:
+    """The spread over draws and the error of their mean, in points."""
+    if row["draw_spread"] is None:
+        return ""
+    return f"{100 * row['draw_spread']:.1f} (+-{100 * row['draw_error']:.1f})"
+
+
+def _area_text(row: Row) -> str:
+    if row["auc"] is None:
+        return ""
+    return interval_text(Interval(row["auc"], row["auc_low"], row["auc_high"]))
+
+
 _LEADERBOARD: Mapping[str, Callable[[Row], str]] = {
     "rank": lambda row: count(row["rank"]),
     "tie": lambda row: str(row["tie"]),
@@ -260,6 +279,8 @@ _LEADERBOARD: Mapping[str, Callable[[Row], str]] = {
     "oblivious": lambda row: percent(row["oblivious_accuracy"]),
     "adaptive": lambda row: percent(row["adaptive_accuracy"]),
     "worst draw": lambda row: percent(row["worst_draw_accuracy"]),
+    "draw spread": _draws_text,
+    "AUC": _area_text,
     "n": lambda row: count(row["n"]),
     "attacks": lambda row: count(row["attacks"]),
     "forward queries": lambda row: count(row["forward_queries"]),
@@ -275,6 +296,7 @@ _OF_DEFENSES = {
     "oblivious": "oblivious_accuracy",
     "adaptive": "oblivious_accuracy",
     "worst draw": "worst_draw_accuracy",
+    "draw spread": "draw_spread",
 }
 """Columns that need not be there, and the value without which they are not."""
 _LEFT = ("tie", "model", "defense", "audit", "note")

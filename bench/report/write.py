@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ from bench.report import (
     anytime,
     audit,
     certified,
+    comparisons,
     detection,
     figures,
     frames,
@@ -30,6 +31,7 @@ from bench.report import (
 )
 from bench.report.derived import remembered
 from bench.report.markdown import summary
+from bench.report.rows import Rows
 from bench.store import Record
 
 __all__ = ["place", "summary", "write"]
@@ -81,23 +83,10 @@ def documents(records: Sequence[Record]) -> tuple[dict[str, str], dict[str, str]
         "timing.md": markdown.timing(records),
         "report.html": html.page(records, drawn),
     }
-    sources = transfer.transfer(records)
-    if len(sources):
-        texts |= {"transfer.csv": sources.csv(), "transfer.md": markdown.transfer(records)}
-    handed = modes.modes(records)
-    if len(handed):
-        texts |= {"modes.csv": handed.csv(), "modes.md": markdown.modes(records)}
-    watched = detection.detection(records)
-    if len(watched):
-        texts |= {"detection.csv": watched.csv(), "detection.md": markdown.detection(records)}
-        drawn |= detection.drawn(records)
-    proven = certified.certified(records)
-    if len(proven):
-        texts |= {"certified.csv": proven.csv(), "certified.md": markdown.certified(records)}
-        drawn |= certified.figures(records)
-    looked = audit.audits(records)
-    if len(looked):
-        texts |= {"audit.csv": looked.csv(), "audit.md": markdown.audit(records)}
+    for name, (made, written) in _WHERE_ANY.items():
+        if len(table := made(records)):
+            texts |= {f"{name}.csv": table.csv(), f"{name}.md": written(records)}
+    drawn |= detection.drawn(records) | certified.figures(records)
     spread = seeds.seeds(records)
     if seeds.several(spread):
         texts |= {"seeds.csv": spread.csv(), "seeds.md": markdown.seeds(records)}
@@ -106,6 +95,19 @@ def documents(records: Sequence[Record]) -> tuple[dict[str, str], dict[str, str]
         texts["learning.csv"] = trained.csv()
     drawn |= queries.figures(progress)
     return texts, drawn
+
+
+_Table = Callable[[Sequence[Record]], Rows]
+_Text = Callable[[Sequence[Record]], str]
+_WHERE_ANY: Mapping[str, tuple[_Table, _Text]] = {
+    "audit": (audit.audits, markdown.audit),
+    "certified": (certified.certified, markdown.certified),
+    "comparisons": (comparisons.comparisons, markdown.comparisons),
+    "detection": (detection.detection, markdown.detection),
+    "modes": (modes.modes, markdown.modes),
+    "transfer": (transfer.transfer, markdown.transfer),
+}
+"""Tables that are written where they have a row, as data and as text."""
 
 
 def csv(frame: pd.DataFrame) -> str:

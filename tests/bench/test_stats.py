@@ -1,11 +1,11 @@
-"""Intervals and tests against published values and values computed by hand."""
+"""Intervals against published values and values computed by hand."""
 
 import math
 
 import numpy as np
 import pytest
 
-from bench.stats import Interval, clopper_pearson, mcnemar, student, wilson, wilson_bounds
+from bench.stats import Interval, clopper_pearson, needed_for, student, wilson, wilson_bounds
 
 GOLDEN = [  # successes, n, Wilson 95 %
     (0, 100, 0.0, 0.03699),
@@ -109,27 +109,25 @@ def test_intervals_overlap_when_they_share_a_point() -> None:
     assert not middle.overlaps(Interval(0.8, 0.61, 0.9))
 
 
-@pytest.mark.parametrize(
-    ("only_first", "only_second", "p"),
-    [
-        (10, 2, 0.03857),  # published with the reference values
-        (25, 10, 0.01667),
-        (5, 0, 2 / 2**5),  # 2 P(no success in 5), by hand
-        (0, 6, 2 / 2**6),
-        (3, 3, 1.0),
-        (0, 0, 1.0),
-    ],
-)
-def test_mcnemar_is_exact(only_first: int, only_second: int, p: float) -> None:
-    both, neither = 7, 4
-    first = [True] * only_first + [False] * only_second + [True] * both + [False] * neither
-    second = [False] * only_first + [True] * only_second + [True] * both + [False] * neither
-    assert mcnemar(np.array(first), np.array(second)) == pytest.approx(p, abs=1e-5)
+def test_needed_samples_are_the_least_that_suffice() -> None:
+    def half_width(share: float, n: int) -> float:
+        interval = wilson(share * n, n)
+        return (interval.high - interval.low) / 2
+
+    for share in (0, 0.1, 0.46, 0.5, 1):
+        for half in (0.005, 0.01, 0.05, 0.2):
+            n = needed_for(share, half)
+            assert half_width(share, n) <= half * (1 + 1e-12)
+            assert n == 1 or half_width(share, n - 1) > half
+    # the normal approximation of the reference values, which Wilson's intervals come close to
+    for share, half, known in ((0.5, 0.01, 9604), (0.9, 0.01, 3458), (0.46, 0.01, 9543)):
+        assert needed_for(share, half) == pytest.approx(known, abs=5)
 
 
-def test_mcnemar_refuses_what_is_not_paired() -> None:
-    with pytest.raises(ValueError, match=r"outcomes must be paired, got shapes \(3,\) and \(4,\)"):
-        mcnemar(np.ones(3, bool), np.ones(4, bool))
+@pytest.mark.parametrize(("share", "half"), [(0.5, 0), (0.5, 0.5), (1.5, 0.1), (0.5, math.nan)])
+def test_needed_samples_refuse(share: float, half: float) -> None:
+    with pytest.raises(ValueError, match=r"share must lie in \[0, 1\], half in \(0, 0.5\), got"):
+        needed_for(share, half)
 
 
 def test_student_by_hand() -> None:

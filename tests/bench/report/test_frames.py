@@ -23,7 +23,8 @@ COLUMNS = (
 OF_LEADERBOARD = (
     "rank,tie,dataset,norm,eps,model,defense,n,robust_accuracy,ci_low,ci_high,"
     "clean_accuracy,attacks,forward_queries,backward_queries,wall_s,audit,note,query_budget,"
-    "oblivious_accuracy,adaptive_accuracy,draws,worst_draw_accuracy,training_s,parameters,passes"
+    "oblivious_accuracy,adaptive_accuracy,draws,worst_draw_accuracy,training_s,parameters,passes,"
+    "auc,auc_low,auc_high,draw_spread,draw_error"
 )
 OF_TIMING = (
     "dataset,model,defense,attack,norm,seed,n,device,precision,threads,shape,wall_s,"
@@ -210,7 +211,36 @@ def test_leaderboard_takes_the_worst_over_all_cells_at_the_reference(record: Mak
     assert (row["rank"], row["tie"], row["attacks"], row["n"]) == (1, "A", 4, 4)
     assert (row["forward_queries"], row["backward_queries"]) == (160, 64)
     assert row["note"] == ""
+    # of 0.2, 0.1, 0.3 and 0.15 as shares of 0.2, at most 1
+    assert row["auc"] == (1 + 0.5 + 1 + 0.75) / 4
+    assert 0.5 <= row["auc_low"] < row["auc"] < row["auc_high"] <= 1
     assert ",".join(frames.leaderboard(cells).frame().columns) == OF_LEADERBOARD
+
+
+def test_the_draws_of_a_row_have_an_error_of_their_own(record: MakeRecord) -> None:
+    draws = np.array([[inf, inf, inf], [inf, inf, 0.1], [inf, 0.2, 0.1], [0.1, 0.1, 0]])
+    cell = record(draws.min(1), samples={"draws": draws})
+    (row,) = frames.leaderboard([cell]).frame().to_dict("records")
+    # accuracies .75 .5 .25, standard deviation .25
+    assert row["draw_spread"] == pytest.approx(0.25, rel=1e-12)
+    assert row["draw_error"] == pytest.approx(0.25 / 3**0.5, rel=1e-12)
+    assert (row["ci_low"], row["ci_high"]) == pytest.approx((wilson(2, 4).low, wilson(2, 4).high))
+    # by draw 1 1 1, 1 1 1/2, 1 1 1/2, 1/2 1/2 0
+    assert row["auc"] == pytest.approx(9 / 12, rel=1e-12)
+    plain = frames.leaderboard([record([inf, 0.1])]).frame()
+    assert plain[["draw_spread", "draw_error"]].isna().all(axis=None)
+
+
+def test_at_eps_0_there_is_no_area(record: MakeRecord) -> None:
+    (row,) = frames.leaderboard([record([inf, 0], eps=(Fraction(0),))]).frame().to_dict("records")
+    assert (row["eps"], row["robust_accuracy"]) == (0, 0.5)
+    assert pd.isna(row["auc"])
+
+
+def test_one_sample_is_enough(record: MakeRecord) -> None:
+    (row,) = frames.leaderboard([record([0.1])]).frame().to_dict("records")
+    assert (row["n"], row["robust_accuracy"]) == (1, 0)
+    assert (row["auc"], row["auc_low"], row["auc_high"]) == (0.5, 0.5, 0.5)
 
 
 def test_without_the_reference_it_is_read_at_the_largest_eps(record: MakeRecord) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from fractions import Fraction
 from math import inf
 
+import numpy as np
 import pytest
 
 from bench.report import markdown, tables
@@ -79,16 +80,25 @@ def test_leaderboard_document(record: MakeRecord) -> None:
     header, _, *rows = rows_of(text)
     assert header[:6] == ["rank", "tie", "model", "defense", "robust", "clean"]
     costs = ["forward queries", "backward queries", "seconds", "training s"]
-    assert header[6:] == ["n", "attacks", *costs, "parameters", "passes", "audit", "note"]
+    assert header[6:] == ["AUC", "n", "attacks", *costs, "parameters", "passes", "audit", "note"]
     assert rows[0][:6] == ["1", "A", "cnn", "a\\|b", "75.0 [73.1, 76.8]", "75.0"]
-    assert rows[0][6:] == ["2,000", "1", "20,000", "8,000", "4,321.5", "", "", "", "none", ""]
+    assert rows[0][6] == "75.0 [73.1, 77.0]"
+    assert rows[0][7:] == ["2,000", "1", "20,000", "8,000", "4,321.5", "", "", "", "none", ""]
     assert rows[1][:6] == ["2", "B", "cnn", "none", "0.0 [0.0, 0.2]", "100.0"]
-    assert rows[1][10] == "0.012"
+    assert rows[1][11] == "0.012"
     assert rows[2][:6] == ["", "", "cnn", "broken", "failed", ""]
-    assert rows[2][15] == "failed: no gradient"
+    assert rows[2][16] == "failed: no gradient"
     assert "## digits, linf, eps = 0.2" in text
     for word in ("upper bound", "McNemar", "Audit"):
         assert word in text
+    assert text.count("n = 2,000 cannot see a drop below 2 points where two rows differ on") == 1
+
+
+def test_what_is_drawn_has_its_spread_beside_the_interval(record: MakeRecord) -> None:
+    draws = np.array([[inf, inf, inf], [inf, inf, 0.1], [inf, 0.2, 0.1], [0.1, 0.1, 0]])
+    cell = record(draws.min(1), samples={"draws": draws})
+    header, _, row = rows_of(markdown.leaderboard([cell]))
+    assert dict(zip(header, row, strict=True))["draw spread"] == "25.0 (+-14.4)"
 
 
 def test_what_a_defense_is_attacked_with_has_columns(record: MakeRecord) -> None:

@@ -50,8 +50,18 @@ def test_three_seeds_by_hand(cells: list[Record]) -> None:
     assert row["clean_ci_low"] == pytest.approx(low, rel=1e-10)
     assert row["clean_ci_high"] == 1.0
     assert row["training_s"] == 2.5
+    # each training right on the first 8, 6 and 7 of the same images: images vary by more than seeds
+    assert (row["robust_both_low"], row["robust_both_high"]) == pytest.approx((0.4, 1.0), abs=0.07)
     assert (alone["defense"], alone["seeds"], alone["robust_mean"]) == ("none", 1, 0.0)
-    missing = ("robust_ci_low", "robust_ci_high", "clean_ci_low", "clean_ci_high", "training_s")
+    missing = (
+        "robust_both_low",
+        "robust_both_high",
+        "robust_ci_low",
+        "robust_ci_high",
+        "clean_ci_low",
+        "clean_ci_high",
+        "training_s",
+    )
     assert all(isnan(alone[name]) for name in missing)
 
 
@@ -125,8 +135,11 @@ def test_the_document(cells: list[Record]) -> None:
     assert text.startswith("# Training seeds\n\n## digits, linf, eps = 0.2\n")
     lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()]
     shown = ["cnn", "fast", "3", "10", "70.0 [45.2, 94.8]", "60.0", "80.0"]
-    assert [*shown, "93.3 [79.0, 100.0]", "90.0", "100.0", "2.5", ""] in lines
-    assert ["cnn", "none", "1", "10", "0.0", "0.0", "0.0", *["100.0"] * 3, "", ""] in lines
+    (line,) = (line for line in lines if line[: len(shown)] == shown)
+    low, high = (seeds.seeds(cells).column(f"robust_both_{end}")[0] for end in ("low", "high"))
+    assert line[len(shown)] == f"[{100 * low:.1f}, {100 * high:.1f}]"
+    assert line[len(shown) + 1 :] == ["93.3 [79.0, 100.0]", "90.0", "100.0", "2.5", ""]
+    assert ["cnn", "none", "1", "10", "0.0", "0.0", "0.0", "", *["100.0"] * 3, "", ""] in lines
     assert "Student t" in text
     assert "Wilson" in text
 

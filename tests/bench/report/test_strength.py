@@ -16,7 +16,8 @@ from bench.store import Record
 MakeRecord = Callable[..., Record]
 COLUMNS = (
     "dataset,norm,eps,model,defense,attack,mode,kind,seeds,n,robust_accuracy,ci_low,ci_high,"
-    "spread,median_distance,refused,forward_per_image,backward_per_image,wall_s,query_budget"
+    "spread,median_distance,refused,forward_per_image,backward_per_image,wall_s,query_budget,"
+    "median_low,median_high"
 )
 
 
@@ -52,6 +53,8 @@ def test_a_row_says_what_the_attack_did_at_the_reference(record: MakeRecord) -> 
     assert row["robust_accuracy"] == 0.5
     assert (row["ci_low"], row["ci_high"]) == (wilson(2, 4).low, wilson(2, 4).high)
     assert (row["median_distance"], row["refused"]) == (0.3, 0.25)
+    # of three samples a resample is all the first, or all the last, once in 27
+    assert (row["median_low"], row["median_high"]) == (0.1, inf)
     assert (row["forward_per_image"], row["backward_per_image"]) == (101 / 4, 4)
     assert row["wall_s"] == 1.235
     assert pd.isna(row["spread"])
@@ -184,7 +187,7 @@ def test_the_document_shows_percent_points_and_costs(record: MakeRecord) -> None
         "n": "2,000",
         "robust": "25.0 [23.2, 26.9]",
         "spread": "",
-        "median distance": "0.1235",
+        "median distance": "0.1235 [0.1235, 0.1235]",
         "refused": "0.1",
         "forward / image": "1,234.0",
         "backward / image": "4.0",
@@ -196,6 +199,6 @@ def test_the_document_shows_percent_points_and_costs(record: MakeRecord) -> None
         "0.5",
     )
     assert (several["median distance"], several["refused"]) == ("", "")
-    assert weak["median distance"] == "inf"
+    assert weak["median distance"] == "inf [inf, inf]"
     assert (failed["kind"], failed["robust"]) == ("ensemble", "failed")
     assert set(list(failed.values())[7:]) == {""}

@@ -49,7 +49,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 def test_every_file_is_written_and_nothing_else(cells: list[Record], tmp_path: Path) -> None:
     written = write(cells, tmp_path / "deep" / "results")
     figures = ("figures/accuracy_vs_eps_digits_linf.svg", "figures/anytime_digits_linf.svg")
-    names = [*NAMES, *figures]
+    names = [*NAMES, "comparisons.csv", "comparisons.md", *figures]
     assert [p.relative_to(tmp_path / "deep" / "results").as_posix() for p in written] == names
     assert sorted(contents(tmp_path / "deep" / "results")) == sorted(names)
     for content in contents(tmp_path).values():

@@ -1,4 +1,4 @@
-"""Intervals and paired tests for accuracies.
+"""Intervals for accuracies in closed form.
 
 A Wilson or Clopper-Pearson interval covers the choice of test images alone, a Student interval over
 trainings their seeds alone; neither covers the weakness of an attack (a robust accuracy is an upper
@@ -79,6 +79,28 @@ def clopper_pearson(successes: int, n: int, alpha: float = ALPHA) -> Interval:
     return Interval(int(successes) / int(n), float(low), float(high))
 
 
+def half_width(interval: Interval) -> float:
+    """Half the distance between the bounds."""
+    return (interval.high - interval.low) / 2
+
+
+def needed_for(share: float, half: float, alpha: float = ALPHA) -> int:
+    """The least n at which the Wilson interval of a share in [0, 1] is no wider than half to either
+    side, half in (0, 0.5).
+
+    Half-width squared is (z^2 s / n + z^4 / 4 n^2) / (1 + z^2 / n)^2 with s = share (1 - share);
+    set equal to half^2 it is a quadratic in n.
+    """
+    if not 0 <= share <= 1 or not 0 < half < 0.5:
+        raise ValueError(f"share must lie in [0, 1], half in (0, 0.5), got {share} and {half}")
+    spread, square = float(_critical(alpha)) ** 2, half**2
+    linear = spread * (2 * square - share * (1 - share))
+    rest = spread**2 * (square - 0.25)
+    n = (-linear + math.sqrt(linear**2 - 4 * square * rest)) / (2 * square)
+    # a root that is whole but for rounding is not pushed up by it
+    return max(1, math.ceil(n * (1 - 1e-12)))
+
+
 def _checked(successes: ArrayLike, n: int, alpha: float) -> NDArray[np.float64]:
     """The successes as an array; refuses what no interval is defined for."""
     counts: NDArray[np.float64] = np.asarray(successes, dtype=np.float64)
@@ -113,28 +135,3 @@ def student(shares: Sequence[float], alpha: float = ALPHA) -> Interval:
     spread = statistics.stdev(shares) / len(shares) ** 0.5
     wide = float(stdtrit(len(shares) - 1, 1 - alpha / 2)) * spread
     return Interval(mean, max(mean - wide, 0.0), min(mean + wide, 1.0))
-
-
-def mcnemar(
-    first: NDArray[np.bool_] | NDArray[np.float64], second: NDArray[np.bool_] | NDArray[np.float64]
-) -> float:
-    """The p-value of the exact two-sided test that two pipelines are equally often right.
-
-    McNemar 1947, with the binomial distribution. first, second (n,): whether each was right on the
-    same samples, in the same order; of one that draws the share of its draws, with which it is the
-    sign test: on how many samples either is more often right.
-    """
-    if first.shape != second.shape:
-        raise ValueError(f"outcomes must be paired, got shapes {first.shape} and {second.shape}")
-    only_first = int(np.sum(first > second))
-    only_second = int(np.sum(second > first))
-    if only_first + only_second == 0:
-        return 1.0
-    return _sign_test(min(only_first, only_second), only_first + only_second)
-
-
-def _sign_test(fewer: int, n: int) -> float:
-    """Two-sided p-value of so few of n where half are expected: both tails are alike."""
-    from scipy.special import bdtr
-
-    return min(1.0, 2.0 * float(bdtr(fewer, n, 0.5)))
