@@ -1,0 +1,217 @@
+"""Mutants of the loop: the point that is kept, what is counted, which radius comes next."""
+
+from tests.mutants.mutant import Mutant
+
+_BEST_RESTART = "loop::the_best_restart_is_kept_where_none_succeeds"
+_LOWEST = "loop::a_success_at_a_lower_radius_replaces_the_image_and_one_at_a_higher_does_not"
+_CURVE = "sweeps::the_curve_is_that_of_whole_attempts"
+_QUERIES = "loop::queries_of_a_sample_that_is_not_fooled"
+
+KEPT = [
+    Mutant(
+        "last-point-kept",
+        "batch.py",
+        "better = offered & (top > rows.best)",
+        "better = offered",
+        "the last point of an attempt is kept, not the best",
+        ("loop::the_best_point_on_the_way_is_kept",),
+    ),
+    Mutant(
+        "batch-best-kept",
+        "batch.py",
+        "better = offered & (top > rows.best)",
+        "better = offered & (top.max() > rows.best.max())",
+        "one lucky row decides for the batch",
+        ("loop::the_best_point_on_the_way_is_kept",),
+    ),
+    Mutant(
+        "furthest-success-kept",
+        "batch.py",
+        "torch.where(hit & boxed, -distance, -torch.inf)",
+        "torch.where(hit & boxed, distance, -torch.inf)",
+        "a minimal attack keeps its furthest success",
+        ("minimal::the_nearest_of_all_successes_is_returned[ddn:steps=30,gamma=0.3]",),
+    ),
+    Mutant(
+        "last-restart-kept",
+        "work.py",
+        "better = self.x_adv is None or (rung, finite) > (self.rung, self.value)",
+        "better = True",
+        "the last restart is kept, not the best (what Madry's `~` of bytes did)",
+        (_BEST_RESTART,),
+    ),
+    Mutant(
+        "tilde-of-bytes",
+        "work.py",
+        "new = rungs & ~before",
+        "new = rungs & (~before.astype(np.uint8)).astype(np.bool_)",
+        "`~` of 0 and 1 is 255 and 254, both true: what fell before counts as new",
+        (_LOWEST,),
+    ),
+    Mutant(
+        "later-success-replaces",
+        "work.py",
+        "if not self.found or (new.any() and new.argmax() < _first(before)):",
+        "if True:",
+        "the image of a larger radius replaces that of the lowest",
+        (_LOWEST,),
+    ),
+    Mutant(
+        "last-minimal-restart",
+        "work.py",
+        "if distance < self.distance:",
+        "if True:",
+        "the last restart's success is kept, not the nearest",
+        ("loop::of_minimal_successes_the_nearest_is_kept_and_the_first_is_counted",),
+    ),
+    Mutant(
+        "restarts-alike",
+        "stream.py",
+        "restart = torch.tensor([w.attempt for w in work]",
+        "restart = torch.tensor([0 for w in work]",
+        "every restart begins at the same point",
+        ("loop::a_restart_that_succeeds_is_found",),
+    ),
+    Mutant(
+        "restarts-go-on",
+        "sweeps.py",
+        "if not ended.fell and probe.attempt + 1 < self.terms.attempts:",
+        "if probe.attempt + 1 < self.terms.attempts:",
+        "a fooled sample is restarted all the same",
+        ("loop::no_restart_follows_the_one_that_succeeded",),
+    ),
+    Mutant(
+        "stages-alike",
+        "loop.py",
+        "seed=setting.seed + number * _APART",
+        "seed=setting.seed",
+        "every stage of an ensemble begins at the same points",
+        ("kinds::a_later_stage_sees_only_what_still_stands[ladder]",),
+    ),
+    Mutant(
+        "stages-see-all",
+        "loop.py",
+        "still[place] &= ~tallies[place].fooled",
+        "still[place] &= True",
+        "a later stage attacks what fell before",
+        ("kinds::a_later_stage_sees_only_what_still_stands[ladder]",),
+    ),
+]
+
+COUNTED = [
+    Mutant(
+        "idle-rows-counted",
+        "batch.py",
+        "rows.forward + active * self.each",
+        "rows.forward + self.each",
+        "rows that asked nothing are charged",
+        ("black_box::a_finished_row_stays_finished_however_seldom_the_host_looks",),
+    ),
+    Mutant(
+        "last-look-differentiated",
+        "batch.py",
+        "rows.backward + asked * self._gradients(answer)",
+        "rows.backward + active * self._gradients(answer)",
+        "looks without a gradient are charged one",
+        (_QUERIES,),
+    ),
+    Mutant(
+        "points-of-a-query",
+        "batch.py",
+        "self.each = self.attack.points * self.witness.answers",
+        "self.each = self.witness.answers",
+        "a query of two points is charged as one",
+        ("minimal::queries_of_two_points_and_of_a_jacobian",),
+    ),
+    Mutant(
+        "budget-overrun",
+        "batch.py",
+        "active = active & (rows.forward + self.each <= rows.limit)",
+        "active = active & (rows.forward <= rows.limit)",
+        "a row asks once beyond its budget",
+        ("black_box::a_budget_is_never_exceeded_and_all_but_used",),
+    ),
+    Mutant(
+        "budget-per-restart",
+        "sweeps.py",
+        "return self.budget - int(spent)",
+        "return self.budget",
+        "each restart has the whole budget",
+        ("sweeps::budgets_are_exact",),
+    ),
+    Mutant(
+        "first-success-late",
+        "batch.py",
+        "new = within & (rows.first == NEVER)",
+        "new = within",
+        "the curve over queries shows the last success, not the first",
+        ("black_box::the_anytime_curve_of_a_minimal_attack_is_what_budgets_give[fmn:steps=15]",),
+    ),
+]
+
+SCHEDULED = [
+    Mutant(
+        "ladder-infers-below",
+        "stream.py",
+        "else rungs >= work.rung",
+        "else rungs <= work.rung",
+        "a success counts at every smaller radius",
+        ("loop::rungs_are_fooled_beyond_the_exact_distance[linf-ladder]",),
+    ),
+    Mutant(
+        "independent-infers",
+        "stream.py",
+        'rungs == work.rung if self.setting.policy == "independent" else rungs >= work.rung',
+        "rungs >= work.rung",
+        "independent radii are inferred from smaller ones",
+        ("loop::a_model_fooled_at_small_radii_alone",),
+    ),
+    Mutant(
+        "climb-restart-lost",
+        "sweeps.py",
+        "return self._at(place, probe.attempt + 1)",
+        "return self._at(place + 1, probe.attempt + 1)",
+        "the second restart runs at the next radius",
+        (f"{_CURVE}[ladder]",),
+    ),
+    Mutant(
+        "halve-stops-early",
+        "sweeps.py",
+        "if self.fallen - self.held <= 1:",
+        "if self.fallen - self.held <= 2:",
+        "bisection ends one radius short",
+        (f"{_CURVE}[bisect]",),
+    ),
+    Mutant(
+        "descend-restarts-shared",
+        "sweeps.py",
+        "self.fallen, self.tried, self.has_point = place, 0, True",
+        "self.fallen, self.has_point = place, True",
+        "restarts spent at one radius are missing at the next",
+        (f"{_CURVE}[bisect]",),
+    ),
+    Mutant(
+        "descend-look-believed",
+        "sweeps.py",
+        "limit = None if is_last else max(2, self.terms.part(_LOOK_SHARE) or 0)",
+        "limit = max(2, self.terms.part(_LOOK_SHARE) or 0)",
+        "a radius holds after an eighth of an attempt",
+        (f"{_CURVE}[bisect]",),
+    ),
+    Mutant(
+        "goes-on-from-elsewhere",
+        "stream.py",
+        "norms.expand(ratio, task.x) * (torch.stack(points) - task.x)",
+        "norms.expand(ratio, task.x) * (torch.stack(points) - task.x).roll(1, 0)",
+        "an attempt goes on from a neighbour's point",
+        ("loop::results_do_not_depend_on_neighbours[ladder-pgd:steps=9,restarts=2]",),
+    ),
+    Mutant(
+        "guess-sign",
+        "estimate.py",
+        "found.append((-answer.value / slope)",
+        "found.append((answer.value / slope)",
+        "the sweep begins at the smallest radius, whatever the margin",
+        ("loop::the_guess_is_the_distance_of_a_linear_model",),
+    ),
+]

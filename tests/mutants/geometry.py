@@ -1,0 +1,182 @@
+"""Mutants of ball, box and steepest direction, of the losses and of the judge."""
+
+from tests.mutants.mutant import Mutant
+
+_NEAREST = "norms::project_finds_the_nearest_point"
+
+PROJECTIONS = [
+    Mutant(
+        "linf-ball-lopsided",
+        "norms.py",
+        "torch.clamp(x_adv, x - radius, x + radius)",
+        "torch.clamp(x_adv, x - radius, x + 2 * radius)",
+        "the linf ball reaches twice as far upwards",
+        (f"{_NEAREST}[linf]",),
+    ),
+    Mutant(
+        "linf-box-dropped",
+        "norms.py",
+        "x + radius).clamp_(*walls)",
+        "x + radius)",
+        "the linf projection leaves [0, 1]",
+        (f"{_NEAREST}[linf]",),
+    ),
+    Mutant(
+        "l2-enlarges",
+        "norms.py",
+        "torch.maximum(scale, reached.clamp(max=1))",
+        "torch.maximum(scale, reached)",
+        "a point inside the l2 ball is moved out to its radius",
+        ("norms::project_leaves_points_inside_where_they_are[l2]",),
+    ),
+    Mutant(
+        "walls-swapped",
+        "norms.py",
+        "torch.where(delta < 0, x - walls[0], walls[1] - x)",
+        "torch.where(delta > 0, x - walls[0], walls[1] - x)",
+        "l2, l1 and l0 stop at the wall behind the point",
+        (f"{_NEAREST}[l2]",),
+    ),
+    Mutant(
+        "l1-ball-without-box",
+        "norms.py",
+        "a.minimum(room).sum(1, keepdim=True) <= radius, 0",
+        "a.sum(1, keepdim=True) <= radius, 0",
+        "l1 shrinks what the box alone brought into the ball",
+        (f"{_NEAREST}[l1]",),
+    ),
+    Mutant(
+        "l0-one-more",
+        "norms.py",
+        "reached * (_ranks(gain) < radius.floor())",
+        "reached * (_ranks(gain) <= radius.floor())",
+        "l0 keeps one component too many",
+        (f"{_NEAREST}_in_l0",),
+    ),
+    Mutant(
+        "rounds-outwards",
+        "norms.py",
+        "torch.where(beyond, torch.nextafter(point, x), point)",
+        "torch.where(beyond, point, point)",
+        "float32 rounds points of l2 and l1 out of the ball",
+        ("norms::a_projected_point_is_inside_at_the_size_of_images",),
+    ),
+]
+
+LOSSES = [
+    Mutant(
+        "ce-batch-mean",
+        "losses.py",
+        'F.cross_entropy(logits, labels, reduction="none")',
+        "F.cross_entropy(logits, labels).expand(len(labels))",
+        "cross-entropy is the batch's mean, not the sample's",
+        ("losses::rows_do_not_see_each_other[ce]",),
+    ),
+    Mutant(
+        "margin-reversed",
+        "losses.py",
+        "return best_other(logits, labels) - logits.gather(1, labels[:, None])[:, 0]",
+        "return logits.gather(1, labels[:, None])[:, 0] - best_other(logits, labels)",
+        "margin (and dlr) grow towards the label",
+        ("losses::margin_is_positive_exactly_where_the_row_is_wrong",),
+    ),
+    Mutant(
+        "pair-reversed",
+        "losses.py",
+        "(logits.gather(1, rivals[:, None]) - logits.gather(1, labels[:, None]))[:, 0]",
+        "(logits.gather(1, labels[:, None]) - logits.gather(1, rivals[:, None]))[:, 0]",
+        "the targeted pair losses lead back to the label",
+        ("targets::targeted_dlr_is_its_formula",),
+    ),
+    Mutant(
+        "targeted-sign",
+        "targets.py",
+        "return Aim(loss, target, -up)",
+        "return Aim(loss, target, up)",
+        "a targeted attack moves away from its target",
+        ("targets::the_value_grows_towards_the_goal",),
+    ),
+    Mutant(
+        "wrong-label",
+        "targets.py",
+        "return Aim(loss, self.y, up)",
+        "return Aim(loss, self.y.roll(1), up)",
+        "the loss is taken against a neighbour's label",
+        ("golden::fgsm_is_its_formula",),
+    ),
+    Mutant(
+        "gradient-batch-mean",
+        "oracles.py",
+        "torch.autograd.grad(value.sum(), leaf)",
+        "torch.autograd.grad(value.mean(), leaf)",
+        "gradients shrink with the number of rows",
+        ("pipelines::the_mean_over_draws_is_the_gradient_that_attacks_get",),
+    ),
+    Mutant(
+        "rivals-of-others",
+        "oracles.py",
+        "change(self.rivals)",
+        "self.rivals",
+        "rows of a part keep the rivals of the whole",
+        ("targets::the_aim_of_some_rows_is_that_of_the_whole",),
+    ),
+]
+
+JUDGE = [
+    Mutant(
+        "judge-tolerance",
+        "norms.py",
+        "TOLERANCE = 1e-6",
+        "TOLERANCE = 1e-3",
+        "the re-check forgives a thousandth",
+        ("norms::inside_allows_a_millionth",),
+    ),
+    Mutant(
+        "judge-strict",
+        "norms.py",
+        "return distance <= allowed",
+        "return distance < allowed",
+        "a point on the surface counts as outside (l0: at its own count)",
+        ("norms::inside_counts_l0_exactly",),
+    ),
+    Mutant(
+        "judge-no-box",
+        "norms.py",
+        "return in_box(x_adv) & delta",
+        "return delta",
+        "points outside [0, 1] are accepted",
+        ("norms::inside_refuses_what_is_not_an_image",),
+    ),
+    Mutant(
+        "judge-no-ball",
+        "verify.py",
+        "return reached(logits, y, targets) & norms.inside(x_adv, x, radius, norm)",
+        "return reached(logits, y, targets)",
+        "the judge believes that the attack stayed in the ball",
+        ("loop::a_point_outside_the_ball_does_not_count",),
+    ),
+    Mutant(
+        "judge-labels",
+        "verify.py",
+        "prediction != y if targets is None",
+        "prediction == y if targets is None",
+        "right images count as fooled",
+        ("loop::the_verdict_is_on_label_target_and_ball",),
+    ),
+    Mutant(
+        "judge-any-class",
+        "verify.py",
+        "else prediction == targets",
+        "else prediction != y",
+        "a targeted attack succeeds with any wrong class",
+        ("loop::the_verdict_is_on_label_target_and_ball",),
+    ),
+    Mutant(
+        "judge-other-targets",
+        "verify.py",
+        "None if samples.targets is None else samples.targets[rows]",
+        "samples.targets[: len(rows)]",
+        "the judge compares with the targets of the first samples",
+        ("loop::the_judge_compares_each_point_with_its_own_sample",),
+    ),
+]
