@@ -96,6 +96,22 @@ KEPT = [
         "a later stage attacks what fell before",
         ("kinds::a_later_stage_sees_only_what_still_stands[ladder]",),
     ),
+    Mutant(
+        "cascade-dearest-first",
+        "cascade.py",
+        "queries * (1 + _BACKWARD",
+        "-queries * (1 + _BACKWARD",
+        "the dearest attack comes first",
+        ("kinds::a_cascade_goes_from_the_cheapest_to_the_dearest",),
+    ),
+    Mutant(
+        "autoattack-one-target",
+        "autoattack.py",
+        'loss=targeted_dlr, target="all"',
+        'loss=targeted_dlr, target="most_likely"',
+        "the targeted stage aims at one class alone",
+        ("kinds::the_stages_of_autoattack",),
+    ),
 ]
 
 COUNTED = [

@@ -2,8 +2,6 @@
 
 from tests.mutants.mutant import Mutant
 
-_NEAREST = "norms::project_finds_the_nearest_point"
-
 PROJECTIONS = [
     Mutant(
         "linf-ball-lopsided",
@@ -11,7 +9,7 @@ PROJECTIONS = [
         "torch.clamp(x_adv, x - radius, x + radius)",
         "torch.clamp(x_adv, x - radius, x + 2 * radius)",
         "the linf ball reaches twice as far upwards",
-        (f"{_NEAREST}[linf]",),
+        ("golden::the_basic_iterative_method_is_its_formula",),
     ),
     Mutant(
         "linf-box-dropped",
@@ -19,7 +17,7 @@ PROJECTIONS = [
         "x + radius).clamp_(*walls)",
         "x + radius)",
         "the linf projection leaves [0, 1]",
-        (f"{_NEAREST}[linf]",),
+        ("golden::the_basic_iterative_method_is_its_formula",),
     ),
     Mutant(
         "l2-enlarges",
@@ -35,15 +33,15 @@ PROJECTIONS = [
         "torch.where(delta < 0, x - walls[0], walls[1] - x)",
         "torch.where(delta > 0, x - walls[0], walls[1] - x)",
         "l2, l1 and l0 stop at the wall behind the point",
-        (f"{_NEAREST}[l2]",),
+        ("norms::project_on_a_large_image[l2]",),
     ),
     Mutant(
-        "l1-ball-without-box",
+        "l1-ball-too-wide",
         "norms.py",
-        "a.minimum(room).sum(1, keepdim=True) <= radius, 0",
-        "a.sum(1, keepdim=True) <= radius, 0",
-        "l1 shrinks what the box alone brought into the ball",
-        (f"{_NEAREST}[l1]",),
+        "breaks.gather(1, at) - (radius - before)",
+        "breaks.gather(1, at) - (radius + before)",
+        "l1 takes less from every component than the radius asks for",
+        ("norms::project_on_a_large_image[l1]",),
     ),
     Mutant(
         "l0-one-more",
@@ -51,7 +49,7 @@ PROJECTIONS = [
         "reached * (_ranks(gain) < radius.floor())",
         "reached * (_ranks(gain) <= radius.floor())",
         "l0 keeps one component too many",
-        (f"{_NEAREST}_in_l0",),
+        ("norms::project_finds_the_nearest_point_in_l0",),
     ),
     Mutant(
         "rounds-outwards",
@@ -78,7 +76,7 @@ LOSSES = [
         "return best_other(logits, labels) - logits.gather(1, labels[:, None])[:, 0]",
         "return logits.gather(1, labels[:, None])[:, 0] - best_other(logits, labels)",
         "margin (and dlr) grow towards the label",
-        ("losses::margin_is_positive_exactly_where_the_row_is_wrong",),
+        ("losses::losses_of_negative_logits",),
     ),
     Mutant(
         "pair-reversed",

@@ -264,6 +264,14 @@ BLACK_BOX = [
         ("loop::the_best_point_on_the_way_is_kept",),
     ),
     Mutant(
+        "transfer-stops-at-border",
+        "transfer.py",
+        "setting = replace(setting, exact=False, draws=1)",
+        "setting = replace(setting, exact=True, draws=1)",
+        "points stop where they fool the source",
+        ("transfer::the_points_on_a_source_do_not_stop_at_its_border",),
+    ),
+    Mutant(
         "transfer-stretch",
         "work.py",
         "radius / distance",

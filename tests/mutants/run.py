@@ -21,7 +21,7 @@ from tests.mutants.mutant import Mutant
 
 ROOT = Path(__file__).resolve().parents[2]
 COPIED = ("attacks", "bench", "defenses", "models", "tests", "pyproject.toml", "README.md")
-SECONDS = 120
+SECONDS = 300
 """For one mutant: a test that runs for ever has not failed."""
 _OPTIONS = ("-q", "-rf", "--tb=no", "-p", "no:xdist", "-p", "no:cacheprovider", "-m", "not slow")
 _FAILED = re.compile(r"^FAILED (\S+?)(?: - |$)", re.MULTILINE)
