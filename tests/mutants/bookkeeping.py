@@ -121,7 +121,7 @@ COUNTED = [
         "rows.forward + active * self.each",
         "rows.forward + self.each",
         "rows that asked nothing are charged",
-        ("black_box::a_finished_row_stays_finished_however_seldom_the_host_looks",),
+        ("black_box::a_finished_row_stays_finished_however_seldom_the_host_looks[simba]",),
     ),
     Mutant(
         "last-look-differentiated",
@@ -145,7 +145,7 @@ COUNTED = [
         "active = active & (rows.forward + self.each <= rows.limit)",
         "active = active & (rows.forward <= rows.limit)",
         "a row asks once beyond its budget",
-        ("black_box::a_budget_is_never_exceeded_and_all_but_used",),
+        ("black_box::a_budget_is_never_exceeded_and_all_but_used[pgd:steps=20,restarts=3-25]",),
     ),
     Mutant(
         "budget-per-restart",
@@ -212,7 +212,7 @@ SCHEDULED = [
         "limit = None if is_last else max(2, self.terms.part(_LOOK_SHARE) or 0)",
         "limit = max(2, self.terms.part(_LOOK_SHARE) or 0)",
         "a radius holds after an eighth of an attempt",
-        (f"{_CURVE}[bisect]",),
+        ("sweeps::a_descent_that_holds_everywhere_tries_the_largest_radius_in_full",),
     ),
     Mutant(
         "goes-on-from-elsewhere",

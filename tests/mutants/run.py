@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import torch
 
 from tests.mutants.mutant import Mutant
 
@@ -52,6 +51,8 @@ def copied(root: Path, tree: Path) -> None:
 
 def warmed() -> None:
     """Imports what every run needs before the first one forks: five seconds each, else."""
+    import torch
+
     torch.use_deterministic_algorithms(mode=True)
 
 
