@@ -82,6 +82,13 @@ def peers(session: nox.Session) -> None:
     session.run("python", "-m", "tests.agreement.sweeps", *session.posargs, env=one_thread)
 
 
+@nox.session(python=PYTHONS[0])
+def mutants(session: nox.Session) -> None:
+    """Planted mistakes, each of which a test must notice; `-- --write FILE` writes the page."""
+    session.install("-e", ".[dev]")
+    session.run("python", "-m", "tests.mutants", *session.posargs)
+
+
 def _install_peers(session: nox.Session) -> None:
     """The other libraries beside ours."""
     session.install("-e", ".[dev,foolbox,art]", "setuptools<81")

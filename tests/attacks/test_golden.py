@@ -306,6 +306,19 @@ def test_the_sign_attack_steps_on_the_grid() -> None:
     assert_close(steps[4], 0.4 * WEIGHT.sign(), rtol=0, atol=1e-6)
 
 
+def test_the_sign_attack_is_its_formula() -> None:
+    """delta <- clip(delta - alpha sign(grad NLL(x + delta, target)), -eps, eps), the target being
+    the class after the label, and the whole clipped to the box.
+    """
+    model, task = curved_task(0.15)
+    expected = task.x
+    for _ in range(3):
+        moved = expected - 0.1 * sign_of_gradient(model, expected, (task.y + 1) % 10)
+        expected = moved.clamp(task.x - 0.15, task.x + 0.15).clamp(0, 1)
+    crafted = loop.craft(attacks.get("sign"), model, task, steps=3)
+    assert_close(crafted, expected, **MICRO)
+
+
 def test_the_sign_attack_outside_the_box_is_refused_and_said_so() -> None:
     """With every pixel at a wall whatever moves towards the target leaves the box: each of the 24
     looks after that at the image, at both radii.

@@ -17,10 +17,12 @@ import attacks
 from attacks import ThreatModel, loop, norms, stream, verify
 from attacks.base import Attack, StepAttack, Task
 from attacks.draws import Draws, sample_ids
+from attacks.estimate import distances
 from attacks.losses import MARGIN
 from attacks.oracles import Aim, Answer, ModelError, Query
+from attacks.pipelines import Witness
 from attacks.precision import Reduced
-from attacks.work import Samples, Setting, Settled
+from attacks.work import NEVER, Samples, Setting, Settled, Tally
 from tests.problems import BlackBox, Counting, Curved, Linear, Mapped, convolutional, images, linear
 
 
@@ -340,6 +342,18 @@ def test_a_model_fooled_at_small_radii_alone() -> None:
     assert fooled["bisect"] == [False] * 5
 
 
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
+@pytest.mark.parametrize("targeted", [False, True])
+def test_the_guess_is_the_distance_of_a_linear_model(norm: str, targeted: bool) -> None:
+    """Of each sample, whatever shares its call; one query of all, in padded calls of 5."""
+    problem = linear(norm, 10)
+    model, work = Counting(problem.model), samples(problem.x, problem.y, [1.0])
+    work = replace(work, targets=problem.nearest if targeted else None)
+    guess = distances(Witness(model, "gradient", 10, 1, 1), work, Setting(norm, 10, 0, 5))
+    assert_close(torch.from_numpy(guess), problem.distance, rtol=1e-4, atol=0)
+    assert (model.forwards, model.backwards) == (20, 20)
+
+
 @pytest.mark.parametrize("spec", ["pgd:steps=40", "apgd:steps=20", "pgd:steps=12,restarts=2"])
 def test_a_guess_from_below_finds_the_small_radius(spec: str) -> None:
     """The same model with a slope at the image: looks climb from there, and meet it."""
@@ -534,6 +548,42 @@ def test_a_point_outside_the_ball_does_not_count() -> None:
     assert torch.equal(Cheat()(BRIGHT, GREY, ZERO, ThreatModel("linf", 0.1)), GREY)
 
 
+def test_the_verdict_is_on_label_target_and_ball() -> None:
+    """Classes 0, 1, 2 and 2 of images labelled 0, the last one outside its ball."""
+    logits = torch.eye(3)[[0, 1, 2, 2]]
+    x, y = torch.full((4, 1, 2, 2), 0.5), torch.zeros(4, dtype=torch.int64)
+    x_adv, radius = x + torch.tensor([0.1, 0.1, 0.1, 0.2]).view(4, 1, 1, 1), torch.full((4,), 0.15)
+    for targets, expected in (
+        (None, [False, True, True, False]),
+        (torch.full((4,), 2), [False, False, True, False]),
+        (torch.full((4,), 1), [False, True, False, False]),
+    ):
+        assert verify.score(logits, x_adv, x, y, radius, "linf", targets).tolist() == expected
+
+
+def test_the_judge_compares_each_point_with_its_own_sample() -> None:
+    """In whatever order points come: image, label, radius and target are those of the sample."""
+    problem = linear("l2", 10)
+    move = 1.1 * problem.distance.float()
+    away = norms.steepest(
+        (problem.model.weight[problem.nearest] - problem.model.weight[problem.y]).view_as(
+            problem.x
+        ),
+        problem.x,
+        "l2",
+    ).detach()
+    points = problem.x + norms.expand(move, away) * away
+    targets = problem.nearest.clone()
+    targets[7] = (targets[7] + 5) % 10
+    work = samples(problem.x, problem.y, [1.0])
+    index = np.array([9, 7, 0, 12])
+    for aimed, hits in ((None, [True] * 4), (targets, [True, False, True, True])):
+        setting = Setting("l2", 10, 0, 3)
+        judge = verify.judge_of(problem.model, replace(work, targets=aimed), setting)
+        assert judge(points[index], index, 1.01 * move[index])[:, 0].tolist() == hits
+        assert not judge(points[index], index, 0.99 * move[index]).any()
+
+
 def test_an_inexact_oracle_is_judged_at_the_end_of_each_restart_only() -> None:
     """A surrogate's word stops nothing: each restart runs through, and its best point is judged."""
     problem = linear("linf", 10)
@@ -604,6 +654,48 @@ def test_the_best_restart_is_chosen_for_each_sample() -> None:
     for settled in swept(Brighten((1.0, -1.0, 0.1)), both, samples(x, ZERO, [0.04])):
         shift = 0.04 if settled.sample % 2 == 0 else -0.04
         assert_close(settled.x_adv, x[settled.sample] + shift)
+
+
+def flags(text: str) -> NDArray[np.bool_]:
+    return np.array([each == "1" for each in text])
+
+
+def test_a_success_at_a_lower_radius_replaces_the_image_and_one_at_a_higher_does_not() -> None:
+    """What is known of a sample with five radii; the queries are those of the first success."""
+    tally = Tally(np.zeros((5, 1), np.bool_), np.zeros(5, np.int64), np.full(5, NEVER))
+    one, yes = torch.zeros(1), np.array([True])
+    for number, (rungs, queries, kept, first) in enumerate(
+        [
+            ("00011", 10, 0, [NEVER, NEVER, NEVER, 10, 10]),
+            ("00001", 20, 0, [NEVER, NEVER, NEVER, 10, 10]),
+            ("01111", 30, 2, [NEVER, 30, 30, 10, 10]),
+            ("00100", 40, 2, [NEVER, 30, 30, 10, 10]),
+            ("11111", 50, 4, [50, 30, 30, 10, 10]),
+        ]
+    ):
+        tally.fool(one + number, flags(rungs), yes, queries)
+        assert tally.x_adv is not None
+        assert tally.x_adv.item() == kept
+        assert tally.first.tolist() == first
+        assert tally.fooled.tolist() == [count != NEVER for count in first]
+
+
+def test_of_minimal_successes_the_nearest_is_kept_and_the_first_is_counted() -> None:
+    tally = Tally(np.zeros((3, 1), np.bool_), np.array([7, 7, 7]), np.full(3, NEVER))
+    one, yes = torch.zeros(1), np.array([True])
+    for number, (distance, rungs, seen, kept, first) in enumerate(
+        [
+            (0.3, "001", [NEVER, NEVER, 4], 0, [NEVER, NEVER, 4]),
+            (0.4, "001", [NEVER, NEVER, 9], 0, [NEVER, NEVER, 4]),
+            (0.2, "011", [NEVER, NEVER, 12], 2, [NEVER, 7, 4]),
+            (0.25, "001", [NEVER, NEVER, 15], 2, [NEVER, 7, 4]),
+        ]
+    ):
+        tally.near(one + number, distance, flags(rungs), yes, np.array(seen))
+        assert tally.x_adv is not None
+        assert (tally.x_adv.item(), tally.first.tolist()) == (kept, first)
+    assert tally.distance == 0.2
+    assert tally.fooled.tolist() == [False, True, True]
 
 
 def test_an_attack_of_ones_own_is_called_like_any_other() -> None:

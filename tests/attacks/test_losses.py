@@ -171,7 +171,7 @@ def test_best_other_never_names_the_label() -> None:
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_rows_do_not_see_each_other(name: str) -> None:
-    """No mean over the batch: a gradient is the same in a batch of 1 and of 100."""
+    """No mean over the batch: value and gradient are the same in a batch of 1 and of 100."""
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(100, 5, generator=generator)
     labels = torch.arange(100) % 5
@@ -181,6 +181,7 @@ def test_rows_do_not_see_each_other(name: str) -> None:
         return torch.autograd.grad(LOSSES[name](leaf, y).sum(), leaf)[0]
 
     assert_close(gradient(logits[:1], labels[:1]), gradient(logits, labels)[:1])
+    assert_close(LOSSES[name](logits[:1], labels[:1]), LOSSES[name](logits, labels)[:1])
 
 
 @pytest.mark.parametrize("text", ["crossentropy", "CE", "", "mse"])

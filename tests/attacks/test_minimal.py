@@ -213,6 +213,68 @@ def told(recipe: attacks.base.StepAttack, problem: Problem, state: object) -> ob
     return recipe.tell(state, shaped)
 
 
+@pytest.mark.parametrize(
+    ("spec", "weights"),
+    [
+        ("cw:steps=2,search=5,first=1", [1.0, 0.5, 0.75, 0.625, 0.6875]),
+        ("ead:steps=2,search=5,first=1", [1.0, 0.5, 0.75, 0.625, 0.6875]),
+        ("penalty:steps=2,search=5,first=1,target=next", [1.0, 0.01, 0.1, 10**-1.5, 10**-1.25]),
+    ],
+)
+def test_the_search_goes_down_after_a_round_that_succeeded_and_up_after_one_that_did_not(
+    spec: str, weights: list[float]
+) -> None:
+    """Rounds that succeed, fail, succeed, fail: halves of the way, for penalty of its logarithm. A
+    success belongs to its own round.
+    """
+    problem = linear("l2", 10)
+    recipe = attacks.get(spec)
+    state, seen = recipe.start(problem_task(problem)), []
+    for number in range(len(weights)):
+        seen.append(state.weight.value[0].item())
+        fooled = (problem.y + 1) % 10 if number % 2 == 0 else problem.y
+        logits = torch.nn.functional.one_hot(fooled, 10).float()
+        many = logits[:, None].expand(-1, recipe.points, -1)
+        value = torch.full((16, recipe.points), 1.0 if number % 2 == 0 else -1.0)
+        for _ in range(3):
+            state = recipe.tell(state, attacks.oracles.Answer(many, value, 0 * problem.x))
+    assert state.done.all()
+    assert seen == pytest.approx(weights, rel=1e-5)
+
+
+class Recorder(torch.nn.Module):
+    """A net of two classes, with the points that it was asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.points: list[Tensor] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.points.append(x.detach().clone())
+        lead = (4 * x.flatten(1)).sin().sum(1) - 2.6
+        return torch.stack([torch.zeros_like(lead), lead], 1)
+
+
+@pytest.mark.parametrize(
+    "spec", ["lbfgs", "ddn:steps=30,gamma=0.3", "fmn:steps=30", "cw:steps=30,search=4,first=1"]
+)
+def test_the_nearest_of_all_successes_is_returned(spec: str) -> None:
+    """Not the last one: others are asked for, and succeed, behind it."""
+    net, later = Recorder(), False
+    x = 0.1 + 0.2 * torch.rand(6, 1, 2, 2, generator=torch.Generator().manual_seed(2))
+    for image in x.split(1):
+        y = net(image).argmax(1)
+        net.points.clear()
+        x_adv = attacks.get(spec)(net, image, y, ThreatModel("l2", FAR), shape=1)
+        asked = torch.cat(net.points)
+        wrong = asked[net(asked).argmax(1) != y]
+        nearest = norms.size(wrong - image, "l2").min().item()
+        assert norms.size(x_adv - image, "l2").item() == pytest.approx(nearest, rel=1e-6)
+        is_other = (wrong != x_adv).flatten(1).any(1)
+        later |= bool(is_other[int(is_other.long().argmin()) :].any())
+    assert later
+
+
 def test_images_have_the_enumerated_size() -> None:
     assert enumerated("l2")[1][0].numel() == DIM
 

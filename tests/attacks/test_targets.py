@@ -102,12 +102,25 @@ def test_targeted_dlr_does_not_see_scale_or_shift() -> None:
     assert_close(aim.value(LOGITS * 1000 - 50), aim.value(LOGITS))
 
 
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("targeted", [False, True])
+def test_the_aim_of_some_rows_is_that_of_the_whole(loss: str, targeted: bool) -> None:
+    """Labels, signs and rivals all follow their rows."""
+    targets = torch.tensor([3, 4, 0, 1]) if targeted else None
+    aim = goal_of(task(targets=targets), "none").aim(LOSSES[loss])
+    rows = torch.tensor([3, 0, 2])
+    part = aim.each(lambda t: t[rows])
+    assert_close(part.value(LOGITS[rows]), aim.value(LOGITS)[rows])
+
+
 def test_attempts() -> None:
     assert attempts(2, "none", None, 10) == 2
     assert attempts(2, "all", None, 10) == 18
     assert attempts(1, "all", 9, 100) == 9
     assert attempts(1, "all", 9, 4) == 3
     assert rivals(10, None) == 9
+    assert attacks.get("multitargeted:restarts=2,targets=3").attempts(10) == 6
+    assert attacks.get("multitargeted:restarts=2").attempts(10) == 18
 
 
 @pytest.mark.parametrize("spec", ["pgd:steps=2", "fmn:steps=2", "lbfgs", "autoattack:steps=2"])

@@ -7,7 +7,8 @@ Markdown needs a line such as
 or the call of a function of ours, `bench.transfer_matrix([...], dataset='mnist')`, in its place.
 
 HTML needs the same words anywhere; there the command may stand in <code> instead of backticks. The
-command is one of `bench`, or of `python -m tests.agreement` and its scripts.
+command is one of `bench`, or of `python -m tests.agreement`, its scripts and `python -m
+tests.mutants`.
 """
 
 import re
@@ -15,7 +16,7 @@ import sys
 from pathlib import Path
 
 VERSION = r".*?\b\d+\.\d+\.\d+"
-COMMAND = r"(?:bench[ .]|python -m tests\.agreement[ .])"
+COMMAND = r"(?:bench[ .]|python -m tests\.(?:agreement|mutants)[ .])"
 MARKDOWN = re.compile(rf"^Made by .*?`{COMMAND}[^`\n]+`" + VERSION, re.MULTILINE)
 HTML = re.compile(rf"Made by .*?(`{COMMAND}[^`\n]+`|<code>{COMMAND}[^<\n]+</code>)" + VERSION)
 
