@@ -444,19 +444,22 @@ def _of_file(
     eps: float,
 ) -> Verdict:
     radius = np.full(len(index), eps)
-    wrong = [
-        one
-        for rows in np.array_split(np.arange(len(index)), -(-len(index) // BLOCK))
-        for one in court.disagreements(index[rows], x_adv[rows], radius[rows])
-    ]
-    is_good = not any(one.is_wrong for one in wrong)
+    wrong: list[Disagreement] = []
+    faults: tuple[str, ...] = ()
+    try:
+        for rows in np.array_split(np.arange(len(index)), -(-len(index) // BLOCK)):
+            wrong += court.disagreements(index[rows], x_adv[rows], radius[rows])
+    except ModelError as err:
+        faults = (" ".join(str(err).split()),)
+    is_good = not faults and not any(one.is_wrong for one in wrong)
     verdict = Verdict(
         row,
         len(index),
         len(index),
         evidence.VERIFIED if is_good else evidence.REFUTED,
-        verified=len(index) - len(wrong),
+        verified=0 if faults else len(index) - len(wrong),
         disagreements=tuple(wrong),
+        faults=faults,
     )
     return _with_facts(verdict, court.first)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bench.errors import RequestError
-from bench.features_cli import Root, interruptible
+from bench.features_cli import Root
 
 if TYPE_CHECKING:
     from bench.verification import Verdict
@@ -54,16 +55,15 @@ def verify(  # noqa: PLR0913  one parameter per flag
     not checked, which is said. Exit code 1 where something is wrong.
     """
     asked = {"dataset": dataset, "model": model, "defense": defense, "norm": norm, "eps": eps}
-    with interruptible("rows that were checked are kept"):
-        if file:
-            verdicts = _foreign(file, asked, data_root, device)
-            _show(verdicts, _FOREIGN)
-        else:
-            given = [name for name, value in asked.items() if value is not None]
-            if given:
-                raise RequestError(f"--{given[0]} is of --file: a store knows its own")
-            verdicts = list(_stored(out, data_root, device))
-            _show(verdicts, _HEADER)
+    if file:
+        verdicts = _foreign(file, asked, data_root, device)
+        _show(verdicts, _FOREIGN)
+    else:
+        given = [name for name, value in asked.items() if value is not None]
+        if given:
+            raise RequestError(f"--{given[0]} is of --file: a store knows its own")
+        verdicts = list(_stored(out, data_root, device))
+        _show(verdicts, _HEADER)
     if any(verdict.is_bad for verdict in verdicts):
         raise typer.Exit(1)
 
@@ -142,3 +142,5 @@ def _show(verdicts: Sequence[Verdict], header: Sequence[str]) -> None:
         more = len(verdict.disagreements) - _LINES
         if more > 0:
             print(f"... and {more} more of {row}")
+    states = Counter(verdict.state for verdict in verdicts)
+    print("\n" + ", ".join(f"{count} {state}" for state, count in states.items()))
