@@ -23,6 +23,8 @@ CERTIFICATE = "certificate"
 """The kind of a cell that holds what is proven, not what an attack found."""
 AUDIT = "audit"
 """The kind of a cell that holds what tells whether the numbers of others are to be believed."""
+APART = (CERTIFICATE, AUDIT)
+"""Kinds of cells that hold nothing that an attack of the rows found."""
 FLOAT32, BFLOAT16 = "fp32", "bf16"
 
 

@@ -64,7 +64,8 @@ class Sources:
 @dataclass(frozen=True)
 class Job:
     """A request resolved: its cells, what stands behind each (by key), how they are run, where
-    compute shapes are kept, and notes: what was chosen that a user may not expect, a line each.
+    compute shapes are kept, notes: what was chosen that a user may not expect, a line each, and
+    whether adversarial images are kept.
     """
 
     cells: tuple[Cell, ...]
@@ -75,6 +76,7 @@ class Job:
     cache: Path | None
     shapes: Shapes
     notes: tuple[str, ...] = ()
+    save_adversarial: bool = False
 
     def halved(self, keys: Collection[str]) -> Job:
         """The same with these cells under half their compute shape."""
@@ -107,6 +109,7 @@ class Job:
                     device=self.device,
                     batch_size=self.batch_size,
                     cache=self.cache,
+                    keeps_images=self.save_adversarial,
                 )
             )
         return made
@@ -135,6 +138,7 @@ def resolve(request: Request) -> Job:
         cache=checkpoint.cache_folder(),
         shapes=shapes,
         notes=tuple(dict.fromkeys(notes)),
+        save_adversarial=request.save_adversarial,
     )
 
 

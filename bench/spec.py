@@ -98,6 +98,7 @@ class Request:
     audit: bool = True
     eot: int | None = None
     data_root: Path | None = None
+    save_adversarial: bool = False
 
     def __post_init__(self) -> None:
         words = {"norm": NORMS, "sweep": SWEEPS, "precision": PRECISIONS}
@@ -192,7 +193,7 @@ def request_of(settings: Mapping[str, Any]) -> Request:
         else:
             counts = dict.fromkeys(("n", "query_budget", "eot"), int)
             kinds: dict[str, type] = counts | dict.fromkeys(
-                ("baseline", "oblivious", "audit"), bool
+                ("baseline", "oblivious", "audit", "save_adversarial"), bool
             )
             kinds["until_ci"] = float
             values[key] = _of_kind(name, value, kinds.get(key, str))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import TypeVar
 
-from bench.plan import AUDIT, CERTIFICATE
+from bench.plan import APART
 from bench.report.derived import derived
 from bench.store import Record
 
@@ -22,7 +22,7 @@ def by(items: Iterable[Item], key: Callable[[Item], Hashable]) -> list[list[Item
 
 def attacked(records: Iterable[Record]) -> list[Record]:
     """The cells that hold what attacks found, not what is proven or told of them."""
-    return [record for record in records if record.kind not in (CERTIFICATE, AUDIT)]
+    return [record for record in records if record.kind not in APART]
 
 
 @derived
