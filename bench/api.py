@@ -21,6 +21,8 @@ from attacks.oracles import DIFFERENTIATING, frozen
 from attacks.pipelines import EOT, evaluation_draws, is_random, refuses, said
 from attacks.registry import attacks as attack_table
 from bench import data, devices, parts, resolution, runner
+from bench.audit.recipe import Audit
+from bench.audit.verdict import Verdict
 from bench.datasets import budget
 from bench.errors import BenchError, RequestError
 from bench.executors import LocalExecutor
@@ -29,6 +31,8 @@ from bench.precision import Precisions
 from bench.report.curves import share, worst
 from bench.report.export import samples as samples_frame
 from bench.report.frames import tidy
+from bench.report.groups import attacked
+from bench.report.verdicts import verdicts
 from bench.resolution import Job, Sources
 from bench.runner import Silent
 from bench.shapes import Shapes
@@ -97,7 +101,13 @@ class Run:
         """A row per sample and attack: id, index, label, clean_prediction, min_eps, distance,
         queries.
         """
-        return samples_frame(self.records)
+        return samples_frame(attacked(self.records))
+
+    @property
+    def audit(self) -> Verdict:
+        """Whether the numbers can be believed, and why."""
+        (told,) = verdicts(self.records).values()
+        return told
 
     def accuracy(self, eps: float | str) -> Interval:
         """Robust accuracy under the worst case over the attacks, with its Wilson 95 % interval.
@@ -106,10 +116,10 @@ class Run:
         RequestError above the grid.
         """
         radius = float(Fraction(eps)) if isinstance(eps, str) else eps
-        highest = min(float(record.eps[-1]) for record in self.records)
+        highest = min(float(record.eps[-1]) for record in attacked(self.records))
         if not 0 <= radius <= highest:
             raise RequestError(f"eps must be from 0 to the grid's largest, {highest!r}, got {eps}")
-        return share(worst(self.records) > radius)
+        return share(worst(attacked(self.records)) > radius)
 
 
 def evaluate(  # noqa: PLR0913  one keyword per setting
@@ -128,6 +138,7 @@ def evaluate(  # noqa: PLR0913  one keyword per setting
     query_budget: int | None = None,
     data_root: str | Path | None = None,
     out: str | Path | None = None,
+    audit: bool = True,
 ) -> Run:
     """Robust accuracy of a module against attacks, at every eps of a grid.
 
@@ -141,7 +152,8 @@ def evaluate(  # noqa: PLR0913  one keyword per setting
     the model's parameters are. precision: of the search alone, fp32, bf16 (fp32 with a warning
     where the hardware has none), or auto (bf16 where a step of the model, timed once and kept in
     the cache, pays). out: a folder whose store is used and added to; by default nothing
-    is written. Raises BenchError for a request that cannot be run, and for an attack that failed.
+    is written. audit: look whether the numbers can be believed, too (Run.audit). Raises BenchError
+    for a request that cannot be run, and for an attack that failed.
     """
     if not isinstance(model, nn.Module):
         raise RequestError(f"model must be a torch.nn.Module, got {type(model).__name__}")
@@ -202,6 +214,19 @@ def evaluate(  # noqa: PLR0913  one keyword per setting
         cells[cell.key] = cell
         sources[cell.key] = Sources(chosen, given, defense, recipe)
     _check_told_apart([cell.attack.text for cell in cells.values()])
+    if audit and grid[-1] > 0:
+        is_drawn = is_random(model)
+        made = zip(recipes, (cell.most_queries for cell in cells.values()), strict=True)
+        look = Audit.of(list(made))
+        first = next(iter(cells.values()))
+        base = replace(
+            first, seed=seed, numerics=shapes.fitted(replace(first, numerics=found)).numerics
+        )
+        cell = resolution.audited(
+            base, look, chosen, "eot" if is_drawn else "white-box", EOT if is_drawn else 1
+        )
+        cells[cell.key] = cell
+        sources[cell.key] = Sources(chosen, given, defense, look)
     job = Job(tuple(cells.values()), sources, root, where, batch_size, None, shapes)
     with Store.in_memory() if out is None else Store.open(Path(out)) as store:
         job = runner.execute(job, store, LocalExecutor(), _Warning())

@@ -147,6 +147,12 @@ def run(  # noqa: PLR0913  one parameter per flag
             help="Attack each defense with images made on the undefended model, too.",
         ),
     ] = None,
+    audit: Annotated[
+        bool | None,
+        typer.Option(
+            "--audit/--no-audit", help="Look whether the numbers of each model can be believed."
+        ),
+    ] = None,
     eot: Annotated[
         int | None,
         typer.Option(
@@ -184,6 +190,7 @@ def run(  # noqa: PLR0913  one parameter per flag
         "data_root": data_root,
         "baseline": baseline,
         "oblivious": oblivious,
+        "audit": audit,
         "eot": eot,
     }
     request = _request(flags, config)

@@ -195,3 +195,18 @@ class Block:
         self.arrays["min_eps"][:] = np.where(right, beyond, 0.0)
         self.arrays["distance"][:] = covered
         self.arrays.pop("draws", None)
+
+    def audit(
+        self,
+        noted: Arrays,
+        least: NDArray[np.float64],
+        refused: NDArray[np.int64],
+        verify: NDArray[np.int64],
+    ) -> None:
+        """Notes an audit: what its probes saw of each image, and the least radius at which one of
+        them fooled it.
+        """
+        self.arrays["min_eps"][:], self.arrays["refused"][:] = least, refused
+        self.arrays["verify"][:] = verify
+        self.arrays |= noted
+        self.arrays.pop("draws", None)

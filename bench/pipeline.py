@@ -25,6 +25,9 @@ from attacks.sourced import GENERATOR, Labels, Source, Sourced, Supplies
 from attacks.verify import judge_of
 from attacks.work import Samples, Setting, Settled
 from bench import data, detection, gallery, gradients, memory
+from bench.audit.auditor import ROWS as AUDITED_ROWS
+from bench.audit.auditor import Auditor
+from bench.audit.recipe import Audit
 from bench.outcomes import Block, Images, span
 from bench.plan import (
     BFLOAT16,
@@ -122,12 +125,15 @@ class Pipeline:
         return cls(images, classes, defended, logits, right, facts, stock, workshop)
 
     def attacked(
-        self, item: Todo, named: str | Attack, in_flight: int | None
+        self, item: Todo, named: str | Attack | Audit, in_flight: int | None
     ) -> Iterator[Moved | Done | Noted]:
         """One cell: every missing block, in one stream of samples."""
         cell, key = item.cell, item.cell.key
         if cell.attack.kind == CERTIFICATE:
             yield from self._certified(item)
+            return
+        if isinstance(named, Audit):
+            yield from self._audited(item, named)
             return
         recipe: Attack = attacks.get(named) if isinstance(named, str) else named
         recipe.check(cell.norm, self.classes)
@@ -268,6 +274,30 @@ class Pipeline:
                 block.certify(prediction.cpu().numpy(), radius.cpu().double().numpy())
                 yield Done(item.cell.key, number, block.arrays, time.perf_counter() - start)
                 yield Moved(item.cell.key, len(radius))
+
+    def _audited(self, item: Todo, audit: Audit) -> Iterator[Moved | Done | Noted]:
+        """The audit's cell: one block."""
+        cell, start = item.cell, time.perf_counter()
+        few, right = self.images.first(cell.data.n), self.right[: cell.data.n]
+        rows = min(AUDITED_ROWS, cell.numerics.shape)
+        setting = self._setting(cell, self.defended)
+        if self.images.y.device.type == "cpu":
+            setting = replace(setting, shape=rows)
+        mode = cell.attack.mode
+
+        def asked(recipe: Attack) -> tuple[Defended, Setting]:
+            seen = self._asked(recipe, mode)
+            exact = not seen.random and (seen.exact or seen.surrogate is seen.predict)
+            return seen, replace(setting, exact=exact)
+
+        auditor = Auditor(audit, few, right, self.defended, asked, cell.norm, float(cell.eps[-1]))
+        with frozen(auditor.handed.surrogate), frozen(self.defended.predict):
+            noted, facts = auditor.run(self.clean[: cell.data.n])
+        block = self._block(cell, 0)
+        block.audit(noted, auditor.least, auditor.refused, auditor.verify)
+        yield Noted(cell.key, {"audit": facts})
+        yield Done(cell.key, 0, block.arrays, time.perf_counter() - start)
+        yield Moved(cell.key, cell.data.n)
 
     def _source(self, recipe: Sourced, handed: Supplies, asked: Defended, cell: Cell) -> Source:
         """The model that an attack is made on; the pipeline tells it labels alone."""

@@ -20,6 +20,8 @@ TRANSFER = "transfer"
 """The mode of an attack made on another model than the one it is judged on."""
 CERTIFICATE = "certificate"
 """The kind of a cell that holds what is proven, not what an attack found."""
+AUDIT = "audit"
+"""The kind of a cell that holds what tells whether the numbers of others are to be believed."""
 FLOAT32, BFLOAT16 = "fp32", "bf16"
 
 

@@ -18,6 +18,7 @@ from attacks.pipelines import EOT
 from attacks.registry import attacks
 from attacks.sourced import GENERATOR, Sourced
 from bench import data, plan
+from bench.audit.recipe import SAMPLES, Audit
 from bench.data import dataset_of
 from bench.datasets import budget
 from bench.devices import device_of, numerics_of
@@ -57,7 +58,7 @@ class Sources:
     data: str | data.Dataset
     model: str | Classifier
     defense: str | Defense
-    attack: str | Attack
+    attack: str | Attack | Audit
 
 
 @dataclass(frozen=True)
@@ -206,6 +207,7 @@ class _Wanted:
             numerics=self._numerics(model, known, usual),
         )
         attacked = [*asked, *self._own(defense, asked)]
+        rows: list[tuple[Attack, int | None]] = []
         for (spec, attack, part), seed in itertools.product(attacked, request.seeds):
             for mode in self._modes(attack, defense):
                 eot = self._eot(usual) if "eot" in mode.split("+") else 1
@@ -218,8 +220,18 @@ class _Wanted:
                     numerics=self._searched(attack, model, base.numerics),
                 )
                 yield cell, Sources(self.text, model, name, spec)
+                is_best = mode == defense.adaptive or attack.access not in DIFFERENTIATING
+                rows += [(attack, cell.most_queries)] if is_best else []
         if request.norm in defense.certifies:
             yield base, Sources(self.text, model, name, "")
+        if request.audit and self.eps[-1] > 0:
+            mode = defense.adaptive
+            eot = self._eot(usual) if "eot" in mode.split("+") else 1
+            audit = Audit.of(rows)
+            yield (
+                audited(base, audit, self.dataset, mode, eot),
+                Sources(self.text, model, name, audit),
+            )
 
     def _searched(self, attack: Attack, model: str, own: Numerics) -> Numerics:
         """Those of an attack on a model; an untrained net tells how fast its architecture is."""
@@ -294,6 +306,24 @@ class _Wanted:
             root=request.data_root,
         )
         return text, attack, part
+
+
+def audited(base: Cell, audit: Audit, dataset: data.Dataset, mode: str, eot: int) -> Cell:
+    """The cell of an audit beside those of a pipeline, made with base: its first images at the eps
+    where they are read.
+    """
+    few = data_part_of(dataset, min(base.data.n, SAMPLES), base.data.reference)
+    known = base.data.reference in base.eps
+    radius = base.data.reference if known and base.data.reference is not None else base.eps[-1]
+    return replace(
+        base,
+        data=few,
+        attack=replace(audit.part(), mode=mode),
+        eps=(Fraction(0), radius),
+        sweep="ladder",
+        query_budget=None,
+        eot=eot,
+    )
 
 
 def modes_of(attack: Attack, defense: Defense, *, oblivious: bool) -> tuple[str, ...]:

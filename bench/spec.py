@@ -94,6 +94,7 @@ class Request:
     query_budget: int | None = None
     baseline: bool = True
     oblivious: bool = True
+    audit: bool = True
     eot: int | None = None
     data_root: Path | None = None
 
@@ -182,7 +183,9 @@ def request_of(settings: Mapping[str, Any]) -> Request:
             values[key] = _batch_size(name, value)
         else:
             counts = dict.fromkeys(("n", "query_budget", "eot"), int)
-            kinds: dict[str, type] = counts | dict.fromkeys(("baseline", "oblivious"), bool)
+            kinds: dict[str, type] = counts | dict.fromkeys(
+                ("baseline", "oblivious", "audit"), bool
+            )
             values[key] = _of_kind(name, value, kinds.get(key, str))
     return Request(**values)
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from attacks.base import Attack
 from bench import data
+from bench.audit.recipe import Audit
 from bench.packing import Arrays
 from bench.plan import Todo
 from defenses.base import Defense
@@ -30,7 +31,7 @@ class Unit:
     data_root: Path | None
     model: str | Classifier
     defense: str | Defense
-    attacks: Mapping[str, str | Attack]
+    attacks: Mapping[str, str | Attack | Audit]
     todo: tuple[Todo, ...]
     device: str = "cpu"
     batch_size: int | None = None

@@ -10,11 +10,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.report.curves import attacked, by
 from bench.report.derived import derived
 from bench.report.frames import reading_point
+from bench.report.groups import attacked, by
 from bench.report.rows import FLOAT, INT, TEXT, Row, Rows
-from bench.report.tables import Section, Table, board, board_title, percent
+from bench.report.tables import (
+    Section,
+    Table,
+    board,
+    board_title,
+    bounded,
+    interval_text,
+    level_of,
+    percent,
+)
+from bench.report.verdicts import of_pipeline, verdicts
+from bench.stats import Interval, wilson_bounds
 from bench.store import Record
 
 __all__ = ["ANYTIME", "LEGEND", "anytime", "sections"]
@@ -33,18 +44,22 @@ ANYTIME = {
     "queries": INT,
     "accuracy": FLOAT,
     "cell": TEXT,
+    "ci_low": FLOAT,
+    "ci_high": FLOAT,
+    "audit": TEXT,
 }
 """Columns of anytime in order, and their types."""
 LEGEND = (
     """\
 Entries: percent of all images still classified right after so many forward queries per image at the
-eps above; 0: without attack; last: after the attack, whose last success was seen after the queries
-in the last column. A budget attack is taken as run at this eps alone (on a ladder, an image that
-fell at a smaller eps counts with the queries made there), but where attempts go on from one eps to
-another, with the queries made at all of them until then; a minimal attack's one run serves all
-eps. Gradients are not counted: a white-box attack's forward query mostly comes with a backward. Of
-transfer the looks at the target are counted, one per image that is tried: what its source is asked
-costs it nothing, and the labels that a substitute learns from stand in transfer.md.""",
+eps above; 0: without attack; last: after the attack, with its 95 % Wilson interval; the last
+success was seen after the queries beside it. A budget attack is taken as run at this eps alone (on
+a ladder, an image that fell at a smaller eps counts with the queries made there), but where
+attempts go on from one eps to another, with the queries made at all of them until then; a minimal
+attack's one run serves all eps. Gradients are not counted: a white-box attack's forward query
+mostly comes with a backward. Of transfer the looks at the target are counted, one per image that is
+tried: what its source is asked costs it nothing, and the labels that a substitute learns from stand
+in transfer.md.""",
 )
 _STEPS = (1, 2, 5)
 _SHOWN = (0, 1, 10, 100, 1_000, 10_000, 100_000)
@@ -59,13 +74,14 @@ def anytime(records: Sequence[Record]) -> Rows:
     success was seen.
     """
     rows: list[dict[str, Any]] = []
+    told = verdicts(records)
     for record in attacked(records):
         if not record.failure and "queries" in record.samples:
-            rows.extend(_rows(record))
+            rows.extend(_rows(record, of_pipeline(told, record).text))
     return Rows.of(rows, ANYTIME)
 
 
-def _rows(record: Record) -> Iterable[dict[str, Any]]:
+def _rows(record: Record, audit: str) -> Iterable[dict[str, Any]]:
     eps = reading_point([record])
     seen = seen_at(record, eps)
     shared = {
@@ -80,11 +96,15 @@ def _rows(record: Record) -> Iterable[dict[str, Any]]:
         "n": record.n,
         "query_budget": record.query_budget,
         "cell": record.key,
+        "audit": audit,
     }
     grid = _grid(int(seen.max(initial=0)))
     standing = (seen < 0) | (seen > np.array(grid)[:, None])
-    for queries, accuracy in zip(grid, standing.mean(axis=1).tolist(), strict=True):
-        yield shared | {"queries": queries, "accuracy": accuracy}
+    low, high = wilson_bounds(standing.sum(axis=1), record.n)
+    points = zip(grid, standing.mean(axis=1).tolist(), low.tolist(), high.tolist(), strict=True)
+    names = ("queries", "accuracy", "ci_low", "ci_high")
+    for point in points:
+        yield shared | dict(zip(names, point, strict=True))
 
 
 def seen_at(record: Record, eps: Fraction) -> NDArray[np.int64]:
@@ -114,7 +134,7 @@ def _section(cells: list[list[Row]]) -> Section:
     header = ("model", "defense", "attack (mode)", "seed", "n", *(f"{q:,}" for q in shown))
     lines = tuple(_line(cell, shown) for cell in cells)
     align = "lll" + "r" * (len(header) - 1)
-    table = Table((*header, "last", "queries"), lines, align=align)
+    table = Table((*header, "last", "queries", "audit"), lines, align=f"{align}l")
     return Section(board_title(cells[0][0]), "", table)
 
 
@@ -124,7 +144,9 @@ def _line(cell: list[Row], shown: list[int]) -> tuple[str, ...]:
     values = [percent(_after(cell, queries)["accuracy"]) for queries in shown]
     last = cell[-1]
     counts = (str(of["seed"]), f"{of['n']:,}")
-    return (*names, *counts, *values, percent(last["accuracy"]), f"{last['queries']:,}")
+    left = Interval(last["accuracy"], last["ci_low"], last["ci_high"])
+    after = (bounded(interval_text(left), last["audit"]), f"{last['queries']:,}")
+    return (*names, *counts, *values, *after, level_of(last["audit"]))
 
 
 def _after(cell: list[Row], queries: int) -> Row:

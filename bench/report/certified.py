@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.plan import CERTIFICATE
-from bench.report.curves import attacked, by, worst
+from bench.report.curves import worst
 from bench.report.figures import PALETTE, drawn, named, wrapped
+from bench.report.groups import attacked, by
 from bench.report.rows import FLOAT, INT, TEXT, Rows
 from bench.report.tables import Section, Table, eps_text, interval_text, percent, unit
 from bench.stats import Interval, clopper_pearson

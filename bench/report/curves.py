@@ -3,30 +3,21 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.plan import CERTIFICATE
 from bench.report.derived import derived
+from bench.report.groups import attacked, by
+from bench.report.verdicts import of_pipeline, verdicts
 from bench.stats import Interval, wilson, wilson_bounds
 from bench.store import Record
 
 WORST = "worst-case"
 """The attack's name in rows that hold the per-sample worst over a group's cells."""
-
-Item = TypeVar("Item")
-
-
-def by(items: Iterable[Item], key: Callable[[Item], Hashable]) -> list[list[Item]]:
-    """The items grouped by key, groups and members in the order of first mention."""
-    groups: dict[Hashable, list[Item]] = {}
-    for item in items:
-        groups.setdefault(key(item), []).append(item)
-    return list(groups.values())
 
 
 def worst(cells: Sequence[Record]) -> NDArray[np.float64]:
@@ -44,11 +35,6 @@ def share(right: NDArray[np.bool_]) -> Interval:
     less than that, so the interval is no narrower than it must be.
     """
     return wilson(float(right.mean(axis=1).sum()), len(right))
-
-
-def attacked(records: Iterable[Record]) -> list[Record]:
-    """The cells that hold what attacks found, not what is proven."""
-    return [record for record in records if record.kind != CERTIFICATE]
 
 
 @dataclass(frozen=True)
@@ -88,7 +74,8 @@ class Curve:
     (number of eps,) as fractions, empty where the cell failed; clean at eps 0; attacks: how many
     complete cells are behind it; failure: why numbers are missing, else empty. refused and
     median_distance: see frames.tidy; None for a worst case. draws: evaluation draws that accuracy
-    is the mean over; worst_draw: the share of samples right under all of them.
+    is the mean over; worst_draw: the share of samples right under all of them. audit: what it
+    says of the pipeline's numbers.
     """
 
     of: Record
@@ -103,6 +90,7 @@ class Curve:
     cell: str
     attacks: int
     failure: str
+    audit: str = ""
     refused: float | None = None
     median_distance: float | None = None
     draws: int = 1
@@ -131,7 +119,12 @@ def curves(records: Sequence[Record]) -> list[Curve]:
     A group holds the cells that differ in attack, mode and the precision of the search alone: all
     are judged in float32.
     """
-    return [curve for cells in by(attacked(records), group) for curve in _curves(cells)]
+    told = verdicts(records)
+    return [
+        replace(curve, audit=of_pipeline(told, cells[0]).text)
+        for cells in by(attacked(records), group)
+        for curve in _curves(cells)
+    ]
 
 
 def group(record: Record) -> Hashable:

@@ -7,9 +7,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from bench.report import figures
-from bench.report.curves import by
+from bench.report.groups import by
 from bench.report.rows import FLOAT, INT, TEXT, Rows
-from bench.report.tables import Section, Table, count, eps_text, percent
+from bench.report.tables import Section, Table, count, eps_text, level_of, percent
+from bench.report.verdicts import of_pipeline, verdicts
 from bench.store import Record
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ DETECTION = {
     "refused": FLOAT,
     "passed": FLOAT,
     "cell": TEXT,
+    "audit": TEXT,
 }
 """Columns of detection in order, and their types. seen: 1 where the detector was trained with this
 very attack, made on the classifier.
@@ -66,7 +68,13 @@ _OBLIVIOUS = "oblivious"
 
 def detection(records: Iterable[Record]) -> Rows:
     """One row per cell whose detector was measured; empty where there is none."""
-    return Rows.of((_row(record, fact) for record, fact in _measured(records)), DETECTION)
+    records = list(records)
+    told = verdicts(records)
+    rows = (
+        _row(record, fact) | {"audit": of_pipeline(told, record).text}
+        for record, fact in _measured(records)
+    )
+    return Rows.of(rows, DETECTION)
 
 
 def _measured(records: Iterable[Record]) -> Iterator[tuple[Record, Mapping[str, Any]]]:
@@ -100,9 +108,9 @@ def sections(table: Rows) -> list[Section]:
     boards = by(table, lambda row: (row["dataset"], row["norm"], row["eps"]))
     names = ("model", "defense", "attack", "mode", "seed", "seen", "images", "clean refused")
     rates = ("AUC", "TPR at 1 %", "TPR at 5 %", "refused", "passed")
-    header = (*names, "fooling", *rates)
+    header = (*names, "fooling", *rates, "audit")
     return [
-        Section(_title(rows), "", Table(header, tuple(map(_texts, rows)), "llllll" + "r" * 8))
+        Section(_title(rows), "", Table(header, tuple(map(_texts, rows)), "llllll" + "r" * 8 + "l"))
         for rows in boards
     ]
 
@@ -121,6 +129,7 @@ def _texts(row: Mapping[Any, Any]) -> tuple[str, ...]:
         percent(row["clean_refused"]),
         count(row["fooling"]),
         *(percent(row[name]) for name in rates),
+        level_of(row["audit"]),
     )
 
 

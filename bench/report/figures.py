@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bench.report import tables
-from bench.report.curves import Curve, by, group
+from bench.report.curves import Curve, group
+from bench.report.groups import by
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -11,16 +11,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.audit.verdict import NOT_AUDITED, SUSPECT, Verdict
 from bench.plan import OBLIVIOUS
-from bench.report.curves import Cost, Curve, attacked, by, curves, share, share_failed, worst
+from bench.report.curves import Cost, Curve, curves, share, share_failed, worst
 from bench.report.derived import derived
+from bench.report.groups import by, pipelines
 from bench.report.rows import FLOAT, INT, TEXT, Rows
+from bench.report.verdicts import of_pipeline, verdicts
 from bench.stats import ALPHA, mcnemar
 from bench.store import Record
 
 __all__ = ["LEADERBOARD", "TIDY", "TIMING", "curves", "leaderboard", "tidy", "timing"]
-
-AUDIT = "none"
 
 TIDY = {
     "dataset": TEXT,
@@ -130,7 +131,7 @@ def _tidy(curve: Curve) -> Iterable[dict[str, Any]]:
         "n": of.n,
         "device": of.device,
         "precision": curve.precision,
-        "audit": AUDIT,
+        "audit": curve.audit,
         "cell": curve.cell,
         "failure": curve.failure,
         "query_budget": of.query_budget,
@@ -166,10 +167,11 @@ class Entry:
     cells: list[Record]
     right: NDArray[np.bool_]
     note: str
+    audit: Verdict = NOT_AUDITED
 
     @classmethod
-    def of_cells(cls, cells: list[Record]) -> Entry:
-        """Where the attacked cells of one pipeline leave it."""
+    def of_cells(cls, cells: list[Record], audit: Verdict = NOT_AUDITED) -> Entry:
+        """Where the attacked cells of one pipeline leave it, and what its audit says."""
         complete = [cell for cell in cells if not cell.failure]
         largest = max(complete or cells, key=lambda r: (r.n, r.samples_digest))
         used = [cell for cell in complete if cell.samples_digest == largest.samples_digest]
@@ -181,9 +183,16 @@ class Entry:
         if not used:
             reasons = list(dict.fromkeys(cell.failure for cell in failed))
             more = f" (and {len(reasons) - 1} more)" if len(reasons) > 1 else ""
-            return cls(largest, eps, [], np.zeros((0, 1), bool), f"failed: {reasons[0]}{more}")
+            note = f"failed: {reasons[0]}{more}"
+            return cls(largest, eps, [], np.zeros((0, 1), bool), note, audit)
         notes = [share_failed(used + failed), refused(used), raised(used)]
-        return cls(largest, eps, used, worst(used) > float(eps), "; ".join(filter(None, notes)))
+        note = "; ".join(filter(None, notes))
+        return cls(largest, eps, used, worst(used) > float(eps), note, audit)
+
+    @property
+    def is_suspect(self) -> bool:
+        """Whether the number is an upper bound that nobody should lean on."""
+        return self.audit.level == SUSPECT
 
     def differs(self, other: Entry) -> bool:
         """Whether the accuracies differ significantly; paired where both saw the same samples."""
@@ -204,31 +213,23 @@ def leaderboard(records: Sequence[Record]) -> Rows:
     The number is the share of samples right under every complete cell (any attack, mode, seed,
     grid) on the largest sample set of the pipeline. eps is the reference where a grid of those
     cells holds it, else their largest; cells whose grid ends below it are left out; rows at
-    different eps are ranked apart. A tie group runs from its best row down to the last row before
-    the first that differs from that best row (exact McNemar on the same samples, else disjoint
-    intervals; level 0.05); its rows share one rank.
+    different eps are ranked apart; a row whose audit is suspect has no rank. A tie group runs from
+    its best row down to the last row before the first that differs from that best row (exact
+    McNemar on the same samples, else disjoint intervals; level 0.05); its rows share one rank.
 
     oblivious_accuracy: under the attacks made on the undefended model alone; adaptive_accuracy:
     under all that were shown the pipeline or what stands in for it (transfer is neither). draws,
     worst_draw_accuracy: see tidy. training_s, parameters and passes (of a net, per prediction) are
     what the pipeline costs.
     """
-    standing = [Entry.of_cells(cells) for cells in pipelines(records)]
+    told = verdicts(records)
+    standing = [Entry.of_cells(cells, of_pipeline(told, cells[0])) for cells in pipelines(records)]
     rows: list[dict[str, Any]] = []
     for setting in by(standing, lambda e: (e.of.dataset, e.of.norm, e.of.query_budget)):
         setting.sort(key=lambda e: (e.eps != e.of.reference, e.eps))
         for board in by(setting, lambda e: e.eps):
             rows.extend(_ranked(board))
     return Rows.of(rows, LEADERBOARD)
-
-
-@derived
-def pipelines(records: Sequence[Record]) -> list[list[Record]]:
-    """The attacked cells of each row of the leaderboard."""
-    return by(
-        attacked(records),
-        lambda r: (r.dataset, r.norm, r.model, r.defense, r.pipeline, r.query_budget),
-    )
 
 
 def refused(cells: Iterable[Record]) -> str:
@@ -262,11 +263,13 @@ def _reading_point(asked: frozenset[tuple[tuple[Fraction, ...], Fraction | None]
 
 
 def _ranked(board: list[Entry]) -> Iterable[dict[str, Any]]:
-    """Rows of entries at one eps, best first, those without a number last and without a rank."""
+    """Rows of entries at one eps, best first; below them and without a rank those that are suspect,
+    and last those without a number.
+    """
     names = sorted(board, key=lambda e: (e.of.model, e.of.defense))
     standing = sorted((e for e in names if e.cells), key=lambda e: -float(np.mean(e.right)))
     groups: list[list[Entry]] = []
-    for entry in standing:
+    for entry in (e for e in standing if not e.is_suspect):
         if groups and not groups[-1][0].differs(entry):
             groups[-1].append(entry)
         else:
@@ -276,9 +279,8 @@ def _ranked(board: list[Entry]) -> Iterable[dict[str, Any]]:
         for entry in group:
             yield row_of(entry) | {"rank": rank, "tie": _letters(number)}
         rank += len(group)
-    for entry in names:
-        if not entry.cells:
-            yield row_of(entry) | {"tie": ""}
+    for entry in [*(e for e in standing if e.is_suspect), *(e for e in names if not e.cells)]:
+        yield row_of(entry) | {"tie": ""}
 
 
 def _letters(number: int) -> str:
@@ -298,7 +300,7 @@ def row_of(entry: Entry) -> dict[str, Any]:
         "defense": of.defense,
         "n": of.n,
         "attacks": len(entry.cells),
-        "audit": AUDIT,
+        "audit": entry.audit.text,
         "note": entry.note,
         "query_budget": of.query_budget,
     }

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.report import figures
-from bench.report.curves import by
+from bench.report.groups import by
 from bench.report.tables import eps_text
 from bench.store import Record
 

@@ -11,7 +11,7 @@ from itertools import count, takewhile
 from typing import TYPE_CHECKING, Any
 
 from bench.report import figures, frames, gallery, learning, modes, tables, tradeoff
-from bench.report.curves import by
+from bench.report.groups import by
 from bench.report.tables import Section, Table
 from bench.store import Record
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bench.report import figures
-from bench.report.curves import by
+from bench.report.groups import by
 from bench.report.rows import FLOAT, INT, TEXT, Rows
 from bench.report.seeds import seedless
 from bench.store import Record

@@ -8,13 +8,14 @@ from typing import Any
 
 from bench.grids import github
 from bench.report import anytime as curves_by_queries
+from bench.report import audit as looks
 from bench.report import certified as proofs
 from bench.report import detection as detectors
 from bench.report import frames, strength, tables
 from bench.report import modes as handed
 from bench.report import seeds as trainings
 from bench.report import transfer as sources
-from bench.report.curves import by
+from bench.report.groups import by
 from bench.report.rows import Row
 from bench.report.tables import Section, Table
 from bench.store import Record
@@ -83,6 +84,12 @@ def certified(records: Sequence[Record]) -> str:
     return _document(
         "Certified accuracy", proofs.sections(proofs.certified(records)), proofs.LEGEND, made
     )
+
+
+def audit(records: Sequence[Record]) -> str:
+    """The document audit.md."""
+    sections = looks.sections(looks.audits(records))
+    return _document("Audit", sections, looks.LEGEND, records)
 
 
 def seeds(records: Sequence[Record]) -> str:
@@ -157,10 +164,16 @@ def summary(records: Sequence[Record]) -> str:
     parts = []
     for board in by(rows, tables.board):
         sizes = " or ".join(tables.count(n) for n in dict.fromkeys(row["n"] for row in board))
-        notes = [f"{r['model']} / {r['defense']}: {r['note']}" for r in board if r["note"]]
+        notes = [f"{r['model']} / {r['defense']}: {note}" for r in board for note in _notes(r)]
         table = _fitted(_columns(board))
         parts.append("\n".join([f"{tables.board_title(board[0])}, n = {sizes}", "", table, *notes]))
     return "\n\n".join(parts)
+
+
+def _notes(row: Row) -> Iterable[str]:
+    """What a row has to say beside its numbers."""
+    told = row["audit"] if ":" in row["audit"] else ""
+    return filter(None, (row["note"], told))
 
 
 _SHOWN: Mapping[str, Callable[[Row], str]] = {
@@ -169,6 +182,7 @@ _SHOWN: Mapping[str, Callable[[Row], str]] = {
     "clean": lambda row: tables.percent(row["clean_accuracy"]),
     "oblivious": lambda row: tables.percent(row["oblivious_accuracy"]),
     "robust [95 %]": tables.robust_text,
+    "audit": lambda row: tables.level_of(row["audit"]),
     "attacks": lambda row: tables.count(row["attacks"]),
     "queries": lambda row: tables.count(_queries(row)),
     "seconds": lambda row: tables.seconds(row["wall_s"]),

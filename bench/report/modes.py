@@ -8,17 +8,20 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 from bench.plan import OBLIVIOUS
-from bench.report.curves import WORST, Curve, by, curves
+from bench.report.curves import WORST, Curve, curves
 from bench.report.derived import derived
-from bench.report.frames import Entry, pipelines, reading_point, row_of
+from bench.report.frames import Entry, reading_point, row_of
+from bench.report.groups import by, pipelines
 from bench.report.rows import FLOAT, INT, TEXT, Row, Rows
 from bench.report.tables import (
     Section,
     Table,
     board,
     board_title,
+    bounded,
     count,
     interval_text,
+    level_of,
     percent,
     seconds,
 )
@@ -48,6 +51,7 @@ MODES = {
     "cell": TEXT,
     "failure": TEXT,
     "query_budget": INT,
+    "audit": TEXT,
 }
 """Columns of modes in order, and their types."""
 ALL = "all"
@@ -130,7 +134,7 @@ def _rows(cells: list[Record], known: Mapping[str, Curve]) -> Iterable[dict[str,
     for cell in sorted(cells, key=lambda cell: _place(cell.mode)):
         yield _row(cell, known[cell.key])
     entry = Entry.of_cells(cells)
-    row = row_of(entry)
+    row = row_of(entry) | {"audit": known[cells[0].key].audit}
     yield {
         **{name: row[name] for name in MODES if name in row},
         "attack": WORST,
@@ -160,6 +164,7 @@ def _row(cell: Record, curve: Curve) -> dict[str, Any]:
         "cell": cell.key,
         "failure": cell.failure,
         "query_budget": cell.query_budget,
+        "audit": curve.audit,
     }
     if curve.clean is None or curve.cost is None:
         return row
@@ -200,7 +205,8 @@ def _table(rows: Sequence[Row]) -> Table:
         for row in rows
         if row["failure"]
     )
-    return Table((*names, *costs), tuple(map(_texts, rows)), "llll" + "r" * 8, bold, notes)
+    header, align = (*names, *costs, "audit"), "llll" + "r" * 8 + "l"
+    return Table(header, tuple(map(_texts, rows)), align, bold=bold, notes=notes)
 
 
 def _texts(row: Row) -> tuple[str, ...]:
@@ -214,10 +220,12 @@ def _texts(row: Row) -> tuple[str, ...]:
         count(row["forward_queries"]),
         count(row["backward_queries"]),
         seconds(row["wall_s"]),
+        level_of(row["audit"]),
     )
 
 
 def _accuracy(row: Row) -> str:
     if row["accuracy"] is None:
         return "failed"
-    return interval_text(Interval(row["accuracy"], row["ci_low"], row["ci_high"]))
+    accuracy = Interval(row["accuracy"], row["ci_low"], row["ci_high"])
+    return bounded(interval_text(accuracy), row["audit"])

@@ -7,8 +7,8 @@ import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from bench.report.curves import by
 from bench.report.figures import MOST, PALETTE, drawn, named
+from bench.report.groups import by
 from bench.report.rows import Row, Rows
 from bench.report.tables import board, board_title
 

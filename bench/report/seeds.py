@@ -8,11 +8,21 @@ from collections.abc import Hashable, Mapping, Sequence
 from statistics import mean
 from typing import Any
 
+from bench.audit.verdict import severity
 from bench.report import frames
-from bench.report.curves import by
 from bench.report.derived import derived
+from bench.report.groups import by
 from bench.report.rows import FLOAT, INT, TEXT, Row, Rows
-from bench.report.tables import Section, Table, board, board_title, count, interval_text, percent
+from bench.report.tables import (
+    Section,
+    Table,
+    board,
+    board_title,
+    count,
+    interval_text,
+    level_of,
+    percent,
+)
 from bench.report.tables import seconds as seconds_text
 from bench.stats import Interval, student
 from bench.store import Record
@@ -41,6 +51,7 @@ SEEDS = {
     "training_s": FLOAT,
     "note": TEXT,
     "query_budget": INT,
+    "audit": TEXT,
 }
 """Columns of seeds in order, and their types; model and defense stand without `seed=`."""
 LEGEND = (
@@ -49,7 +60,7 @@ One row per model and defense, their key seed= left out; seeds: how many trainin
 model, of the defense, or of both) it sums up. Robust: right under every attack at the eps above
 (the worst case of the leaderboard), clean: without attack; the mean over the seeds in percent with
 its 95 % interval (Student t over one accuracy per seed, cut to 0 and 100), and the least and the
-most accurate seed. Training s: the mean over the seeds.""",
+most accurate seed. Training s: the mean over the seeds. Audit: the worst of theirs.""",
     """\
 Three uncertainties are apart. Training seeds: the intervals here cover them and nothing else, on
 the same test images; they come from few trainings, so they are wide, and take the accuracies to
@@ -119,6 +130,7 @@ def _row(members: list[Row], trained: Mapping[Hashable, float]) -> dict[str, Any
         "seeds": len(complete),
         "n": of["n"],
         "query_budget": of["query_budget"],
+        "audit": min((row["audit"] for row in members), key=severity),
         "note": "; ".join(filter(None, (_failed(failed, len(trainings)), _attacks(complete)))),
     }
     if not complete:
@@ -157,10 +169,10 @@ def _spread(name: str, shares: Sequence[float]) -> dict[str, float]:
 def sections(table: Rows) -> list[Section]:
     """A table per dataset, norm, eps and query budget, from the rows of `seeds`."""
     names = ("model", "defense", "seeds", "n", "robust", "min", "max", "clean", "min", "max")
-    header = (*names, "training s", "note")
+    header = (*names, "training s", "audit", "note")
     return [
         Section(
-            board_title(rows[0]), "", Table(header, tuple(map(_line, rows)), "ll" + "r" * 9 + "l")
+            board_title(rows[0]), "", Table(header, tuple(map(_line, rows)), "ll" + "r" * 9 + "ll")
         )
         for rows in by(table, board)
     ]
@@ -175,6 +187,7 @@ def _line(row: Row) -> tuple[str, ...]:
         *_shares(row, "robust"),
         *_shares(row, "clean"),
         seconds_text(row["training_s"]),
+        level_of(row["audit"]),
         row["note"],
     )
 

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from bench.report.curves import Cost, attacked, by, median_distance, refused_share
+from bench.report.curves import Cost, median_distance, refused_share
 from bench.report.derived import derived
 from bench.report.frames import reading_point
+from bench.report.groups import attacked, by
 from bench.report.rows import FLOAT, INT, TEXT, Row, Rows
-from bench.report.tables import Section, Table, board, board_title, robust_text, seconds
+from bench.report.tables import Section, Table, board, board_title, level_of, robust_text, seconds
+from bench.report.verdicts import of_pipeline, verdicts
 from bench.stats import wilson
 from bench.store import Record
 
@@ -38,6 +40,7 @@ ATTACKS = {
     "backward_per_image": FLOAT,
     "wall_s": FLOAT,
     "query_budget": INT,
+    "audit": TEXT,
 }
 """Columns of attacks in order, and their types."""
 LEGEND = (
@@ -108,10 +111,11 @@ def attacks(records: Sequence[Record]) -> Rows:
         ),
     )
     found = [runs for cells in named for runs in _runs(cells)]
+    told = verdicts(records)
     rows: list[dict[str, Any]] = []
     for setting in by(found, lambda r: (r.of.dataset, r.of.norm, r.of.query_budget)):
         setting.sort(key=lambda runs: (runs.eps != runs.of.reference, runs.eps, runs.standing))
-        rows.extend(map(_row, setting))
+        rows.extend(_row(runs, of_pipeline(told, runs.of).text) for runs in setting)
     return Rows.of(rows, ATTACKS)
 
 
@@ -139,7 +143,7 @@ def _right(cell: Record, eps: Fraction) -> float:
     return 0.0 if cell.failure else float((cell.outcomes > float(eps)).mean(axis=1).sum())
 
 
-def _row(runs: _Runs) -> dict[str, Any]:
+def _row(runs: _Runs, audit: str) -> dict[str, Any]:
     of = runs.of
     row: dict[str, Any] = {
         "dataset": of.dataset,
@@ -153,6 +157,7 @@ def _row(runs: _Runs) -> dict[str, Any]:
         "seeds": len(runs.cells),
         "n": of.n,
         "query_budget": of.query_budget,
+        "audit": audit,
     }
     if of.failure:
         return row
@@ -176,8 +181,8 @@ def sections(table: Rows) -> list[Section]:
     boards = by(table, board)
     names = ("model", "defense", "attack (mode)", "kind", "seeds", "n", "robust", "spread")
     costs = ("forward / image", "backward / image", "seconds")
-    header = (*names, "median distance", "refused", *costs)
-    align = "llll" + "r" * (len(header) - 4)
+    header = (*names, "median distance", "refused", *costs, "audit")
+    align = "llll" + "r" * (len(header) - 5) + "l"
     return [
         Section(board_title(rows[0]), "", Table(header, tuple(map(_texts, rows)), align=align))
         for rows in boards
@@ -199,6 +204,7 @@ def _texts(row: Row) -> tuple[str, ...]:
         _number(row["forward_per_image"], 1, ",.1f"),
         _number(row["backward_per_image"], 1, ",.1f"),
         seconds(row["wall_s"]),
+        level_of(row["audit"]),
     )
 
 

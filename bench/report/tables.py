@@ -7,8 +7,10 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bench.report.curves import Curve, by
+from bench.audit.verdict import SUSPECT
+from bench.report.curves import Curve
 from bench.report.derived import derived
+from bench.report.groups import by
 from bench.report.rows import Row, Rows
 from bench.stats import Interval
 from bench.store import Record
@@ -36,13 +38,14 @@ Training s, parameters, passes: what the defense costs; passes is the number of 
 runs a net.""",
     """\
 Attacks: the complete cells behind the number. Queries: images through the model in all of them,
-forward and backward counted apart. Audit: the verdict on whether to believe the number; none: not
-audited.""",
+forward and backward counted apart. Audit: whether to believe the number (audit.md says why): pass,
+warn, or suspect, where robust is an upper bound (<=) and has no rank; none: not audited.""",
 )
 ACCURACY_LEGEND = (
     f"""\
 Worst case: right under every attack of the group, image by image, which is not the minimum of the
-column. {UPPER_BOUND}""",
+column. {UPPER_BOUND} Audit: whether to believe them (audit.md says why); of a suspect pipeline
+they are marked <=.""",
 )
 TIMING_LEGEND = (
     """\
@@ -158,9 +161,18 @@ def _accuracy(curves: list[Curve]) -> Section:
             notes.append(f"[{len(notes) + 1}] {_failure(curve)}")
         names = (curve.of.model, curve.of.defense, f"{curve.attack} ({curve.mode}){mark}")
         clean = () if 0.0 in grid else (_clean(curve),)
-        rows.append((*names, *(read(curve) for read in extras.values()), *clean, *_entries(curve)))
+        told = (*(read(curve) for read in extras.values()), level_of(curve.audit))
+        rows.append((*names, *told, *clean, *_entries(curve)))
     clean_header = () if 0.0 in grid else ("clean",)
-    header = ("model", "defense", "attack (mode)", *extras, *clean_header, *map(eps_text, grid))
+    header = (
+        "model",
+        "defense",
+        "attack (mode)",
+        *extras,
+        "audit",
+        *clean_header,
+        *map(eps_text, grid),
+    )
     text = (
         f"n = {of.n:,} test images. Columns: eps ({of.norm}, {unit(of.norm)}). "
         "Entries: percent of the images classified right, and the 95 % Wilson interval."
@@ -185,7 +197,17 @@ def _entries(curve: Curve) -> list[str]:
     if not curve.is_complete:
         return ["failed"] * len(curve.eps)
     percents = (100 * shares for shares in (curve.accuracy, curve.low, curve.high))
-    return list(map(_spread, *(shares.tolist() for shares in percents)))
+    entries = map(_spread, *(shares.tolist() for shares in percents))
+    bounds = [eps > 0 for eps in curve.eps]
+    return [
+        bounded(text, curve.audit) if is_bound else text
+        for text, is_bound in zip(entries, bounds, strict=True)
+    ]
+
+
+def level_of(audit: str) -> str:
+    """The first word of what an audit says."""
+    return audit.partition(":")[0]
 
 
 def leaderboard(table: Rows) -> list[Section]:
@@ -224,7 +246,13 @@ def robust_text(row: Row) -> str:
     """A leaderboard row's robust accuracy with its interval."""
     if row["robust_accuracy"] is None:
         return "failed"
-    return interval_text(Interval(row["robust_accuracy"], row["ci_low"], row["ci_high"]))
+    robust = Interval(row["robust_accuracy"], row["ci_low"], row["ci_high"])
+    return bounded(interval_text(robust), row["audit"])
+
+
+def bounded(text: str, audit: str) -> str:
+    """An accuracy under attack, marked as no more than an upper bound where its audit says so."""
+    return f"<= {text}" if audit.startswith(SUSPECT) else text
 
 
 _LEADERBOARD: Mapping[str, Callable[[Row], str]] = {

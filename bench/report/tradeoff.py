@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bench.report import labels as names
-from bench.report.curves import by
 from bench.report.figures import PALETTE, drawn, named, wrapped
+from bench.report.groups import by
 from bench.report.rows import Row, Rows
 from bench.report.seeds import seedless, seeds
 from bench.report.tables import board, board_title, eps_text

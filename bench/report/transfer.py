@@ -7,9 +7,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from bench.report.curves import by
+from bench.report.groups import by
 from bench.report.rows import FLOAT, INT, TEXT, Rows
-from bench.report.tables import Section, Table, count, eps_text, percent
+from bench.report.tables import Section, Table, count, eps_text, level_of, percent
+from bench.report.verdicts import of_pipeline, verdicts
 from bench.store import Record
 
 __all__ = ["LEGEND", "TRANSFER", "sections", "transfer"]
@@ -30,6 +31,7 @@ TRANSFER = {
     "transfer_rate": FLOAT,
     "probes": INT,
     "cell": TEXT,
+    "audit": TEXT,
 }
 """Columns of transfer in order, and their types."""
 LEGEND = (
@@ -48,10 +50,13 @@ trains on; the queries of measuring are not counted.""",
 
 def transfer(records: Iterable[Record]) -> Rows:
     """One row per cell made on a source and per round or source; empty where there is none."""
-    return Rows.of((row for record in records for row in _rows(record)), TRANSFER)
+    records = list(records)
+    told = verdicts(records)
+    made = ((record, of_pipeline(told, record).text) for record in records)
+    return Rows.of((row for record, audit in made for row in _rows(record, audit)), TRANSFER)
 
 
-def _rows(record: Record) -> Iterable[dict[str, Any]]:
+def _rows(record: Record, audit: str) -> Iterable[dict[str, Any]]:
     for fact in record.provenance.get("transfer", ()) if not record.failure else ():
         yield {
             "dataset": record.dataset,
@@ -69,6 +74,7 @@ def _rows(record: Record) -> Iterable[dict[str, Any]]:
             "transfer_rate": fact["transfer_rate"],
             "probes": fact["probes"],
             "cell": record.key,
+            "audit": audit,
         }
 
 
@@ -76,9 +82,9 @@ def sections(table: Rows) -> list[Section]:
     """A table per dataset, norm and eps, from the rows of `transfer`."""
     boards = by(table, lambda row: (row["dataset"], row["norm"], row["eps"]))
     names = ("model", "defense", "attack", "seed", "source", "round", "images", "target queries")
-    header = (*names, "agreement", "transfer rate", "held-out images")
+    header = (*names, "agreement", "transfer rate", "held-out images", "audit")
     return [
-        Section(_title(rows), "", Table(header, _texts(rows), "llllll" + "r" * 5))
+        Section(_title(rows), "", Table(header, _texts(rows), "llllll" + "r" * 5 + "l"))
         for rows in boards
     ]
 
@@ -95,6 +101,7 @@ def _texts(rows: Sequence[Any]) -> tuple[tuple[str, ...], ...]:
             percent(row["agreement"]),
             percent(row["transfer_rate"]),
             count(row["probes"]),
+            level_of(row["audit"]),
         )
         for row in rows
     )

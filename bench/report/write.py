@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from bench.errors import StoreError
 from bench.report import (
     anytime,
+    audit,
     certified,
     detection,
     figures,
@@ -94,6 +95,9 @@ def documents(records: Sequence[Record]) -> tuple[dict[str, str], dict[str, str]
     if len(proven):
         texts |= {"certified.csv": proven.csv(), "certified.md": markdown.certified(records)}
         drawn |= certified.figures(records)
+    looked = audit.audits(records)
+    if len(looked):
+        texts |= {"audit.csv": looked.csv(), "audit.md": markdown.audit(records)}
     spread = seeds.seeds(records)
     if seeds.several(spread):
         texts |= {"seeds.csv": spread.csv(), "seeds.md": markdown.seeds(records)}

@@ -1,0 +1,297 @@
+"""An audit carried out: what a pipeline is asked, within a budget of its own, and what is noted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from attacks import loop, norms
+from attacks.base import Attack, StepAttack, Task
+from attacks.draws import Draws
+from attacks.losses import CROSS_ENTROPY, MARGIN
+from attacks.oracles import DIFFERENTIATING, ModelError
+from attacks.pgd import Pgd
+from attacks.pipelines import evaluation_draws, is_random, refuses, said
+from attacks.verify import judge_of, look_like_probabilities
+from attacks.work import Samples, Setting
+from bench import gradients
+from bench.audit.probes import FAR, PROBES, Probe
+from bench.audit.recipe import DEAR, Audit
+from bench.outcomes import Images
+from bench.packing import Arrays
+from defenses.base import Defended
+
+LEAST = 20
+"""Images without which a probe is left out."""
+ROWS = 32
+"""Per call on a CPU: few images are left for most probes."""
+_NOISES, _RADIUS = 20, 8 / 255
+"""Random directions at an image, and twice their largest component (Pintor et al. 2022,
+arXiv:2106.09947, who take 100)."""
+_TRACE, _LAST = 40, 10
+"""Steps whose loss is followed, and those at the end in which it must not rise."""
+STOOD = "stood:"
+"""Before the name of a probe, the array of what stood after it."""
+
+
+class Asked(Protocol):
+    """Whom an attack of an audit asks."""
+
+    def __call__(self, recipe: Attack) -> tuple[Defended, Setting]:
+        """The pipeline as the attack may ask it, and how the loop runs it."""
+        ...
+
+
+@dataclass
+class _Ledger:
+    """What an audit may ask and has asked; each: answers that a query takes."""
+
+    budget: int
+    forward: int = 0
+    backward: int = 0
+    skipped: dict[str, str] = field(default_factory=dict)
+
+    def affords(self, name: str, each: int, wanted: int) -> int:
+        """How many images can be asked so many queries each; none, and a note, where that is too
+        few.
+        """
+        left = self.budget - self.forward - self.backward
+        count = min(wanted, left // max(1, each))
+        if count >= min(wanted, LEAST):
+            return count
+        self.skipped[name] = f"{left} of {self.budget} queries left"
+        return 0
+
+    def spend(self, forward: int, backward: int = 0) -> None:
+        """Notes queries."""
+        self.forward += forward
+        self.backward += backward
+
+
+class Auditor:
+    """One audit: the images, whether (n, draws) the pipeline gets them right, the radius."""
+
+    def __init__(
+        self,
+        audit: Audit,
+        images: Images,
+        right: NDArray[np.bool_],
+        defended: Defended,
+        asked: Asked,
+        norm: str,
+        radius: float,
+    ):
+        self.audit, self.images, self.right = audit, images, right
+        self.defended, self.asked, self.norm, self.radius = defended, asked, norm, radius
+        # The stand-in for what gradient attacks of the audit see.
+        self.handed, self.setting = asked(Pgd())
+        dear = defended.passes > DEAR
+        self.ledger = _Ledger(audit.share if dear else audit.budget)
+        count = len(right)
+        self.stands = right.copy()
+        self.least = np.where(right.all(1), np.inf, 0.0)
+        self.refused = np.zeros(count, np.int64)
+        self.verify = np.zeros(count, np.int64)
+        self.noted: Arrays = {}
+        self.facts: dict[str, Any] = {}
+
+    @property
+    def answers(self) -> int:
+        """Those averaged per query of a gradient."""
+        return self.setting.eot if is_random(self.handed.surrogate) else 1
+
+    def run(self, clean: Tensor) -> tuple[Arrays, dict[str, Any]]:
+        """Everything that the budget allows. clean (n, K): what the pipeline said before; returns
+        the arrays of the block and facts for provenance.
+        """
+        self.facts["probabilities"] = look_like_probabilities(clean)
+        self._look()
+        self._noises(clean)
+        for probe in PROBES:
+            self._probe(probe)
+        self._follow()
+        self._drift(clean)
+        ledger = self.ledger
+        self.facts |= {"skipped": ledger.skipped, "budget": ledger.budget}
+        self.facts |= {"forward": ledger.forward, "backward": ledger.backward}
+        if self.audit.again is not None:
+            self.facts["again"] = self.audit.again.to_spec()
+        return self.noted, self.facts
+
+    def _standing(self, most: int) -> NDArray[np.int64]:
+        return np.flatnonzero(self.stands.any(1))[:most]
+
+    def _look(self) -> None:
+        """Gradients at the images; whether recording them changes the answer."""
+        places = self._standing(10**9)
+        places = places[: self.ledger.affords("gradients", 4 * self.answers, len(places))]
+        if not len(places):
+            return
+        few = self.images.take(places)
+        try:
+            for name, loss in (("cross-entropy", CROSS_ENTROPY), ("margin", MARGIN)):
+                flat, broken = gradients.look(self.handed.surrogate, few, self.setting, loss)
+                self._note(f"zero:{name}", places, flat.astype(np.float32))
+                self._note(f"broken:{name}", places, broken.astype(np.float32))
+                self.ledger.spend(len(places) * self.answers, len(places) * self.answers)
+        except ModelError as err:
+            self.facts["path"] = str(err)
+        if self.handed.surrogate is self.defended.predict:
+            self._recorded(few)
+
+    def _recorded(self, few: Images) -> None:
+        """Whether the pipeline answers otherwise while gradients are recorded."""
+        predict, rows = self.defended.predict, self.setting.shape
+        x, draws = few.x[:rows], self._draws(few.ids[:rows])
+        with torch.no_grad():
+            plain = said(predict, x, draws).float()
+        with torch.enable_grad():
+            recorded = said(predict, x.clone().requires_grad_(), draws).detach().float()
+        self.facts["recorded"] = _apart(plain, recorded)
+        self.ledger.spend(2 * len(x))
+
+    def _draws(self, ids: Tensor) -> Draws | None:
+        return evaluation_draws(ids, 0) if is_random(self.defended.predict) else None
+
+    def _noises(self, clean: Tensor) -> None:
+        """Answers to random directions at the images that stand: whether they change at all, and
+        by how much the margin does.
+        """
+        places = self._standing(10**9)
+        name = "landscape"
+        places = places[: self.ledger.affords(name, _NOISES, len(places))]
+        if not len(places):
+            return
+        few, index = self.images.take(places), torch.from_numpy(places).to(clean.device)
+        before, draws = clean[index], Draws.of(self.images.take(places).x, self.setting.seed)
+        classes, own = self.setting.classes, MARGIN(before[:, : self.setting.classes], few.y)
+        change, same = torch.zeros_like(own), torch.zeros_like(own)
+        for number in range(_NOISES):
+            noise = draws.uniform(few.x.shape, "landscape", number) - 0.5
+            moved = replace(few, held=norms.to_box(few.x + noise.to(few.x.dtype) * _RADIUS))
+            logits = moved.answers(self.defended.predict, self.setting.shape)
+            now = MARGIN(logits[:, :classes], few.y)
+            change += ((now - own).abs() / own.abs().clamp(min=1e-12)).clamp(max=1) / _NOISES
+            same += (logits == before).all(1).float() / _NOISES
+        self._note("unstable", places, change.cpu().numpy())
+        self._note("constant", places, same.cpu().numpy())
+        self.ledger.spend(_NOISES * len(places))
+
+    def _probe(self, probe: Probe) -> None:
+        """Runs an attack on what stands, within the budget."""
+        recipe = probe.made(self.audit)
+        if recipe is None:
+            return
+        if self.norm not in recipe.norms:
+            self.ledger.skipped[probe.name] = f"not defined under {self.norm}"
+            return
+        is_gradient = recipe.access in DIFFERENTIATING
+        if is_gradient and "path" in self.facts:
+            self.ledger.skipped[probe.name] = "no gradient"
+            return
+        asked, setting = self.asked(recipe)
+        cost = recipe.cost([self.radius], self.norm, setting.classes) or 0
+        drawn = max(setting.eot, recipe.eot) if is_random(asked.surrogate) else recipe.eot
+        each = cost * drawn // recipe.eot * (1 + is_gradient)
+        places = self._standing(probe.most)
+        places = places[: self.ledger.affords(probe.name, each, len(places))]
+        if not len(places):
+            return
+        try:
+            self._run(probe, recipe, asked, setting, places)
+        except ModelError as err:
+            self.facts.setdefault("errors", {})[probe.name] = str(err)
+
+    def _run(
+        self,
+        probe: Probe,
+        recipe: Attack,
+        asked: Defended,
+        setting: Setting,
+        places: NDArray[np.int64],
+    ) -> None:
+        few = self.images.take(places)
+        radii = np.full((len(places), 1), self.radius)
+        if probe.name == FAR:
+            radii[:, 0] = norms.furthest(few.x, self.norm).double().cpu().numpy()
+        samples = Samples(few.x, few.y, few.ids, radii)
+        judge = judge_of(asked.predict, samples, setting)
+        stood = np.full(len(places), np.nan, np.float32)
+        for settled in loop.sweep(recipe, asked.surrogate, judge, samples, setting):
+            place = int(places[settled.sample])
+            still = self.stands[place] & ~settled.fell[0]
+            self.ledger.spend(settled.forward, settled.backward)
+            stood[settled.sample] = still.mean()
+            if probe.name == FAR:
+                continue
+            self.verify[place] += settled.verify
+            self.refused[place] += settled.refused
+            if settled.fell.any():
+                self.least[place] = min(self.least[place], self.radius)
+            self.stands[place] = still
+        self._note(STOOD + probe.name, places, stood)
+
+    def _follow(self) -> None:
+        """Whether the loss still rises in the last steps (Pintor et al., fourth indicator)."""
+        name = "loss"
+        places = self._standing(LEAST)
+        handed = self.handed.surrogate
+        if is_random(handed) or refuses(handed) or "path" in self.facts:
+            self.ledger.skipped[name] = "no one loss to follow"
+            return
+        if not self.ledger.affords(name, 2 * _TRACE, len(places)):
+            return
+        few = self.images.take(places)
+        radius = torch.full((len(places),), self.radius, device=few.x.device)
+        task = Task(
+            few.x,
+            few.y,
+            self.norm,
+            radius,
+            self.setting.classes,
+            Draws.of(few.x, self.setting.seed),
+        )
+        recipe: StepAttack = Pgd(steps=_TRACE, loss=MARGIN)
+        if self.norm not in recipe.norms:
+            return
+        losses: list[Tensor] = []
+
+        def watch(_: Tensor, logits: Tensor) -> bool:
+            losses.append(MARGIN(logits[:, : self.setting.classes], few.y))
+            return False
+
+        loop.craft(recipe, handed, task, steps=_TRACE, watch=watch)
+        self._note("rising", places, rising(torch.stack(losses, 1)).cpu().numpy())
+        self.ledger.spend(_TRACE * len(places), _TRACE * len(places))
+
+    def _drift(self, clean: Tensor) -> None:
+        """Whether the pipeline says of the first images what it said before."""
+        few = self.images.first(self.setting.shape)
+        again = few.answers(self.defended.predict, self.setting.shape)
+        self.facts["drift"] = _apart(again, clean[: len(again)])
+
+    def _note(self, name: str, places: NDArray[np.int64], values: NDArray[Any]) -> None:
+        """Values of these images; nan of the others."""
+        whole = np.full(len(self.right), np.nan, np.float32)
+        whole[places] = values
+        self.noted[name] = whole
+
+
+def rising(losses: Tensor) -> Tensor:
+    """By how much (n,) losses (n, steps) still rise in the last 10 steps, of their whole range: the
+    best so far, scaled to [0, 1] (Pintor et al. 2022; above 0.05 the search was not over).
+    """
+    best = losses.cummax(1).values
+    low, high = losses.amin(1), best[:, -1]
+    return (high - best[:, -1 - _LAST]) / (high - low).clamp(min=1e-12)
+
+
+def _apart(one: Tensor, other: Tensor) -> float:
+    """The largest difference of answers, over the largest answer (1 at least)."""
+    scale = max(1.0, float(other.abs().max())) if len(other) else 1.0
+    return float((one - other).abs().max()) / scale if len(one) else 0.0

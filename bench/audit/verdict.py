@@ -1,0 +1,385 @@
+"""What the stored cells of a pipeline say of its number: findings, and the verdict they come to.
+
+Values in, values out; free of torch. Thresholds stand here, so that a stored audit is read anew.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.plan import OBLIVIOUS, TRANSFER
+from bench.stats import ALPHA, mcnemar
+from bench.store import Record
+
+PASS, WARN, SUSPECT, SKIPPED = "pass", "warn", "suspect", "skipped"
+_ORDER = (SUSPECT, WARN, SKIPPED, PASS)
+NONE = "none"
+"""In place of a verdict where nothing was audited."""
+
+_FEW, _MANY = 0.02, 0.05
+"""Shares of the images from which on a finding is a warning, and makes a number suspect."""
+_SURE = 6
+"""Images at least behind a suspicion: that all of six fall one way has a p-value of 1/32."""
+_APART = 1e-3
+"""Difference of answers, over the largest of them, that rounding does not make."""
+_UNSTABLE, _RISING = 0.1, 0.05
+"""Thresholds of Pintor et al. 2022 (arXiv:2106.09947): the mean relative change of the loss at
+random points nearby; the rise of the scaled loss in the last steps."""
+_HALF = 0.5
+_LONG = 120
+"""Letters of a failure that a verdict quotes."""
+
+Shares = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A check and what came of it: level is pass, warn, suspect or skipped; text: in words."""
+
+    check: str
+    level: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What all findings come to: the worst of their levels but skipped; none where nothing was
+    looked at.
+    """
+
+    findings: tuple[Finding, ...]
+
+    @property
+    def level(self) -> str:
+        """pass, warn, suspect, or none."""
+        levels = {finding.level for finding in self.findings} - {SKIPPED}
+        return next((level for level in _ORDER if level in levels), NONE)
+
+    @property
+    def text(self) -> str:
+        """In a few words: `pass`, or the level and what was found at it."""
+        level = self.level
+        told = [one.text for one in self.findings if one.level == level]
+        if level in (PASS, NONE):
+            return level
+        more = f" (and {len(told) - 1} more)" if len(told) > 1 else ""
+        return f"{level}: {told[0]}{more}"
+
+
+NOT_AUDITED = Verdict(())
+
+
+@dataclass(frozen=True)
+class Case:
+    """A pipeline: the cells of its attacks, and its audits, the newest last.
+
+    All of the pipeline's attacked cells, complete or failed; empty audits: it was not looked at.
+    """
+
+    cells: Sequence[Record]
+    audits: Sequence[Record]
+
+    @functools.cached_property
+    def complete(self) -> list[Record]:
+        """The cells with numbers."""
+        return [cell for cell in self.cells if not cell.failure]
+
+    @functools.cached_property
+    def look(self) -> Record | None:
+        """The newest complete audit."""
+        done = [audit for audit in self.audits if not audit.failure]
+        return done[-1] if done else None
+
+
+@dataclass(frozen=True)
+class Seen:
+    """An audit beside the cells that it speaks of: eps, where both were read; stands (m,): the
+    share of the draws under which the rows left each audited image standing; facts: the audit's.
+    """
+
+    audit: Record
+    eps: float
+    stands: Shares
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """What the audit noted of the pipeline."""
+        facts: Mapping[str, Any] = self.audit.provenance.get("audit", {})
+        return facts
+
+    @property
+    def n(self) -> int:
+        """The audited images."""
+        return len(self.stands)
+
+    def values(self, name: str) -> Shares:
+        """What was noted of each image (m,), nan where it was not looked at."""
+        noted = self.audit.samples.get(name)
+        return np.full(self.n, np.nan) if noted is None else np.asarray(noted, np.float64)
+
+    def still(self, name: str, is_meant: Callable[[Shares], NDArray[np.bool_]]) -> int:
+        """How many of the images that the rows left standing are meant."""
+        with np.errstate(invalid="ignore"):
+            meant = is_meant(self.values(name))
+        return int(np.sum(meant & (self.stands > 0)))
+
+
+def severity(text: str) -> int:
+    """How bad what a verdict says is: 0 suspect, 1 warn, then pass and none."""
+    known = (*_ORDER, NONE)
+    return known.index(text.partition(":")[0])
+
+
+def verdict(case: Case) -> Verdict:
+    """The verdict on a pipeline's number; nothing is said of one that was not audited."""
+    if not case.audits:
+        return NOT_AUDITED
+    found, look = list(_of_cells(case)), case.look
+    if look is None:
+        found.append(Finding("audit", WARN, f"audit failed: {case.audits[-1].failure[:_LONG]}"))
+    elif (seen := _beside(look, case.complete)) is not None:
+        found += [finding for check in _CHECKS for finding in check(seen)]
+    return Verdict(tuple(sorted(found, key=lambda one: _ORDER.index(one.level))))
+
+
+def _beside(audit: Record, cells: Sequence[Record]) -> Seen | None:
+    """The audit beside the cells whose grids hold its eps, on its images."""
+    eps, ids = audit.eps[-1], audit.samples["id"]
+    stands: NDArray[np.bool_] | None = None
+    for cell in cells:
+        places = _places(cell.samples["id"], ids)
+        if eps not in cell.eps or places is None:
+            continue
+        own = cell.outcomes[places] > float(eps)
+        stands = own if stands is None else stands & own
+    return None if stands is None else Seen(audit, float(eps), stands.mean(1))
+
+
+def _places(have: NDArray[np.int64], wanted: NDArray[np.int64]) -> NDArray[np.int64] | None:
+    """Where the wanted ids stand; None where some do not."""
+    if len(have) >= len(wanted) and np.array_equal(have[: len(wanted)], wanted):
+        return np.arange(len(wanted))
+    order = np.argsort(have, kind="stable")
+    at = np.searchsorted(have, wanted, sorter=order).clip(max=len(have) - 1)
+    places: NDArray[np.int64] = order[at]
+    return places if np.array_equal(have[places], wanted) else None
+
+
+def _level(count: int, n: int) -> str:
+    """Of a contradiction in so many of n images."""
+    share = count / max(1, n)
+    if share >= _MANY and count >= min(_SURE, n):
+        return SUSPECT
+    return WARN if share >= _FEW else PASS
+
+
+def _counted(check: str, count: int, n: int, text: str) -> Finding:
+    return Finding(check, _level(count, n), f"{text} {count} of {n} images")
+
+
+_BEATEN = {
+    "cross-entropy": "PGD on the cross-entropy breaks what the rows left standing:",
+    "margin": "a margin loss breaks what the rows left standing:",
+    "one step": "one gradient step breaks what the rows left standing:",
+    "noise": "random noise breaks what the rows left standing:",
+    "restart": "one more restart breaks what the rows left standing:",
+    "longer": "twice the steps break what the rows left standing:",
+    "square": "Square (black-box) breaks what the rows left standing:",
+}
+"""By the probe that broke an image first."""
+
+
+def _beaten(seen: Seen) -> Iterator[Finding]:
+    """What each probe broke of the images that the rows left standing, and all of them together."""
+    total = np.zeros(seen.n, np.bool_)
+    for name, text in _BEATEN.items():
+        check = f"{name} beats the rows"
+        if name in seen.facts.get("skipped", {}):
+            yield Finding(check, SKIPPED, f"{name} skipped: {seen.facts['skipped'][name]}")
+            continue
+        after = seen.values(f"stood:{name}")
+        with np.errstate(invalid="ignore"):
+            broken = after < seen.stands - 1e-6
+        broken &= ~total
+        total |= broken
+        if not np.isnan(after).all() or name not in ("restart", "longer"):
+            yield _counted(check, int(broken.sum()), seen.n, text)
+    yield _counted(
+        "probes beat the rows",
+        int(total.sum()),
+        seen.n,
+        "cheap attacks break what the rows left standing:",
+    )
+
+
+def _gradients(seen: Seen) -> Iterator[Finding]:
+    """Whether gradients reach the images that stand."""
+    if path := seen.facts.get("path"):
+        yield Finding("gradient path", SUSPECT, f"no gradient: {path}")
+        return
+    yield Finding("gradient path", PASS, "gradients can be had")
+    if "gradients" in seen.facts.get("skipped", {}):
+        return
+    for name in ("cross-entropy", "margin"):
+        zero = seen.still(f"zero:{name}", lambda flat: flat > 0)
+        text = f"the gradient of the {name} is exactly zero at"
+        yield _counted(f"zero gradient ({name})", zero, seen.n, text)
+    broken = max(
+        seen.still(f"broken:{name}", lambda bad: bad > 0) for name in ("cross-entropy", "margin")
+    )
+    yield _counted("finite gradient", broken, seen.n, "the gradient is not finite at")
+
+
+def _answers(seen: Seen) -> Iterator[Finding]:
+    """How the pipeline answers."""
+    facts = seen.facts
+    is_share = bool(facts.get("probabilities"))
+    yield Finding(
+        "probabilities",
+        SUSPECT if is_share else PASS,
+        "answers are probabilities" if is_share else "answers are logits",
+    )
+    for check, name, what in (
+        ("recorded", "recorded", "answers differ while gradients are recorded"),
+        ("drift", "drift", "answers changed while it was attacked"),
+    ):
+        if name in facts:
+            is_far = facts[name] > _APART
+            text = f"{what} (by {facts[name]:.2g} of the largest)"
+            yield Finding(check, SUSPECT if is_far else PASS, text if is_far else f"not: {what}")
+    constant = seen.still("constant", lambda share: share >= _HALF)
+    text = "answers do not change at all at half of the random points near"
+    yield _counted("constant answers", constant, seen.n, text)
+
+
+def _landscape(seen: Seen) -> Iterator[Finding]:
+    """Pintor's indicators that are no contradiction by themselves: warnings at most."""
+    rows = (
+        ("unstable predictions", "unstable", _UNSTABLE, "the margin jumps at random points near"),
+        ("incomplete optimisation", "rising", _RISING, "the loss still rises after 40 steps at"),
+    )
+    for check, name, most, text in rows:
+        count = seen.still(name, lambda value, most=most: value > most)  # type: ignore[misc]
+        of = seen.still(name, lambda value: ~np.isnan(value))
+        if of:
+            level = WARN if count > _HALF * of and count >= _SURE else PASS
+            yield Finding(check, level, f"{text} {count} of {of} images")
+
+
+def _unbounded(seen: Seen) -> Iterator[Finding]:
+    """Whether an attack without bounds breaks everything (Pintor's sixth indicator)."""
+    if "unbounded" in seen.facts.get("skipped", {}):
+        yield Finding("unbounded", SKIPPED, f"unbounded: {seen.facts['skipped']['unbounded']}")
+        return
+    count = seen.still("stood:unbounded", lambda share: share > 0)
+    yield _counted("unbounded", count, seen.n, "an attack without bounds does not break")
+
+
+_CHECKS = (_answers, _gradients, _beaten, _unbounded, _landscape)
+
+
+def _of_cells(case: Case) -> Iterator[Finding]:
+    """What the cells of the attacks show by themselves."""
+    yield from _failures(case)
+    if case.complete:
+        yield from _lost(case)
+        yield from _blind(case)
+        yield from _monotone(case)
+
+
+def _failures(case: Case) -> Iterator[Finding]:
+    failed = [cell for cell in case.cells if cell.failure]
+    if not failed:
+        return
+    first = failed[0]
+    level = WARN if case.complete else SUSPECT
+    why = first.failure if len(first.failure) <= _LONG else f"{first.failure[:_LONG]}..."
+    yield Finding("failed attacks", level, f"{first.attack} failed: {why}")
+
+
+_BLIND = (OBLIVIOUS, TRANSFER, "black-box")
+"""Modes of attacks that see no gradient of the pipeline."""
+
+
+def _is_gradient(cell: Record) -> bool:
+    return cell.mode not in _BLIND
+
+
+def _lost(case: Case) -> Iterator[Finding]:
+    """Successes that the attack saw and the re-check did not: of attacks on the pipeline itself
+    they are lost on the way (silent failures, or images outside the ball or the box), of those on a
+    stand-in they do not transfer.
+    """
+    for check, is_meant, text in (
+        ("lost successes", True, "successes seen by the attack are none at the re-check of"),
+        ("stand-in", False, "what fools the stand-in does not fool the pipeline at"),
+    ):
+        cells = [c for c in case.complete if _is_exact(c) == is_meant and "refused" in c.samples]
+        if not cells:
+            continue
+        lost = [(c.samples["refused"] > 0) & np.isinf(c.samples["min_eps"]) for c in cells]
+        worst = max(range(len(cells)), key=lambda place: int(lost[place].sum()))
+        finding = _counted(check, int(lost[worst].sum()), cells[worst].n, text)
+        softened = finding.level == SUSPECT and not is_meant
+        yield Finding(check, WARN, finding.text) if softened else finding
+
+
+def _is_exact(cell: Record) -> bool:
+    """Whether the attack asked the very pipeline that decides, in its precision."""
+    drawn = "draws" in cell.samples
+    return cell.mode in ("white-box", "black-box") and not drawn and cell.precision == "fp32"
+
+
+def _blind(case: Case) -> Iterator[Finding]:
+    """Whether attacks without gradients beat those with them, on the same images at the eps where
+    the pipeline is read.
+    """
+    newest = max(case.complete, key=lambda cell: (cell.n, cell.samples_digest))
+    eps = newest.eps[-1] if newest.reference not in newest.eps else newest.reference
+    same = [
+        cell
+        for cell in case.complete
+        if cell.samples_digest == newest.samples_digest and eps in cell.eps
+    ]
+    seeing = [cell for cell in same if _is_gradient(cell)]
+    blind = [cell for cell in same if not _is_gradient(cell)]
+    if not seeing or not blind or eps is None:
+        return
+    with_gradient, without = (_right(cells, float(eps)) for cells in (seeing, blind))
+    more, fewer = int((without < with_gradient).sum()), int((with_gradient < without).sum())
+    names = ", ".join(dict.fromkeys(cell.attack for cell in blind))
+    text = f"{names} ({blind[0].mode}) breaks what gradient attacks do not at"
+    finding = _counted("black-box or transfer beats white-box", more, newest.n, text)
+    is_ahead = more > fewer and mcnemar(with_gradient, without) < ALPHA
+    softened = finding.level == SUSPECT and not is_ahead
+    yield Finding(finding.check, WARN, finding.text) if softened else finding
+
+
+def _right(cells: Sequence[Record], eps: float) -> Shares:
+    right = np.array([cell.outcomes > eps for cell in cells])
+    return np.asarray(right.all(axis=0).mean(axis=1), np.float64)
+
+
+def _monotone(case: Case) -> Iterator[Finding]:
+    """Whether a larger eps breaks fewer images in an independent sweep."""
+    worst, where = 0, None
+    for cell in case.complete:
+        fooled = cell.samples.get("fooled")
+        if fooled is None:
+            continue
+        held = [
+            int((fooled[:, at].astype(int) > fooled[:, at + 1]).sum())
+            - int((fooled[:, at].astype(int) < fooled[:, at + 1]).sum())
+            for at in range(fooled.shape[1] - 1)
+        ]
+        if held and max(held) >= worst:
+            worst, where = max(0, *held), cell
+    if where is not None:
+        text = f"a larger eps breaks fewer images under {where.attack}: by"
+        yield _counted("monotone in eps", worst, where.n, text)
