@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -47,6 +48,10 @@ GRADIENT = "its own: the same values, attacked with an honest gradient"
 DECLARED = "its own: the same pipeline, its draws declared"
 ITSELF = "its own: attacked as it is"
 """Rules of truths: whose worst case it is, and how it is found."""
+STRONG = ("multitargeted:steps=20", "pgd:loss=margin,steps=100")
+"""The attacks that truths are measured with."""
+OVER_DRAWS = ("pgd:loss=margin,steps=20",)
+"""Those of pipelines that draw, each query of which is the mean of ten."""
 
 
 @dataclass(frozen=True)
@@ -81,8 +86,8 @@ class Plant:
     """A defense whose truth is known.
 
     fakes: what it does, in a few words; make: it; bare: what its truth is measured on, where strong
-    attacks can be trusted; rule: why that is its truth; held_out: that it is not looked at while
-    checks are tuned; is_honest: that it fakes nothing.
+    attacks can be trusted; rule: why that is its truth; strong: the attacks; held_out: that it is
+    not looked at while checks are tuned; is_honest: that it fakes nothing.
     """
 
     name: str
@@ -91,17 +96,18 @@ class Plant:
     make: Make
     bare: Make
     rule: str
+    strong: tuple[str, ...] = STRONG
     held_out: bool = False
     is_honest: bool = False
 
 
-@dataclass(frozen=True)
-class _Pair:
-    """How a plant is made, and what its truth is measured on."""
+class _Pair(NamedTuple):
+    """How a plant is made, and what its truth is measured on; see Plant."""
 
     make: Make
     bare: Make
     rule: str
+    strong: tuple[str, ...] = STRONG
 
 
 def _net(ground: Ground) -> nn.Module:
@@ -139,6 +145,7 @@ def _undeclared(pipeline: Callable[[nn.Module], Randomised]) -> _Pair:
         lambda ground: Undeclared(pipeline(ground.net)).eval(),
         lambda ground: pipeline(ground.net).eval(),
         DECLARED,
+        OVER_DRAWS,
     )
 
 
@@ -172,20 +179,22 @@ def _distilled(temperature: float) -> _Pair:
     return _Pair(student, lambda ground: Cooled(student(ground), temperature).eval(), GRADIENT)
 
 
-def _honest(name: str, about: str, defense: str, model: str = "cnn_small") -> Plant:
+def _honest(
+    name: str, about: str, defense: str, model: str = "cnn_small", strong: tuple[str, ...] = STRONG
+) -> Plant:
     """A pipeline as `bench run` evaluates it; its truth is its own worst case."""
 
     def spec(ground: Ground) -> Spec:
         return Spec(model.format(epochs=ground.epochs), defense)
 
-    return Plant(name, "", about, spec, spec, ITSELF, is_honest=True)
+    return Plant(name, "", about, spec, spec, ITSELF, strong, is_honest=True)
 
 
 def _plants(name: str, *variants: tuple[str, str, _Pair]) -> list[Plant]:
     """The variants of a plant; the last is held out."""
     last = len(variants) - 1
     return [
-        Plant(name, variant, fakes, pair.make, pair.bare, pair.rule, held_out=place == last)
+        Plant(name, variant, fakes, *pair, held_out=place == last)
         for place, (variant, fakes, pair) in enumerate(variants)
     ]
 
@@ -319,6 +328,11 @@ PLANTS: tuple[Plant, ...] = (
     _honest(
         "adversarially trained", "trained on PGD's images", "madry", "cnn_small:epochs={epochs}"
     ),
-    _honest("smoothed", "votes on noisy copies, declared random", "smoothing"),
+    _honest(
+        "smoothed",
+        "32 votes on noisy copies, declared random",
+        "smoothing:samples=32",
+        strong=OVER_DRAWS,
+    ),
     _honest("softmax regression", "a linear model trained on clean images", "none", "logreg"),
 )

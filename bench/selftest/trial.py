@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import nn
 
 from bench import data
 from bench.api import CellFailed, Run, evaluate
+from bench.audit.verdict import SUSPECT, Finding, Verdict
 from bench.devices import numerics, threads
 from bench.errors import RequestError
 from bench.executors import LocalExecutor
@@ -31,42 +32,14 @@ from models.registry import models
 
 ORDINARY = ("pgd", "fgsm")
 """The attacks of a user who believes the numbers: 40 steps on the cross-entropy, and one."""
-STRONG = ("multitargeted", "pgd:loss=margin,steps=100,restarts=2")
-"""The attacks that truths are measured with, where gradients can be trusted."""
 CLOSE = 0.02
 """The difference from its truth up to which a plant counts as driven there."""
-CAUGHT = ("suspect", "refused")
+REFUSED, FAILED = "refused", "failed"
+"""Levels in place of a verdict where there is no number."""
+CAUGHT = (SUSPECT, REFUSED)
 """Levels that keep a number from being believed."""
 REFUSALS = ("answers differently each time", "returns probabilities", "changed itself")
 """What an evaluation says of a model that it refuses to measure; any other failure is one."""
-
-
-class Finding(Protocol):
-    """What a check says, see bench.audit."""
-
-    @property
-    def check(self) -> str:
-        """Its name."""
-
-    @property
-    def level(self) -> str:
-        """How bad it is."""
-
-    @property
-    def text(self) -> str:
-        """Why, in a few words."""
-
-
-class Verdict(Protocol):
-    """What an audit says of a run, see bench.audit."""
-
-    @property
-    def level(self) -> str:
-        """pass, warn or suspect."""
-
-    @property
-    def findings(self) -> Sequence[Finding]:
-        """Of every check."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +80,7 @@ class Result:
     truth: float
     level: str
     why: str = ""
-    findings: Sequence[Finding] = ()
+    findings: tuple[Finding, ...] = ()
 
     @property
     def is_driven(self) -> bool:
@@ -120,18 +93,18 @@ class Result:
     def is_right(self) -> bool:
         """Whether a reader is told the truth, or warned; of an honest one, not warned in vain."""
         if self.plant.is_honest:
-            return self.level not in (*CAUGHT, "failed")
-        return self.level in CAUGHT or (self.is_driven and self.level != "failed")
+            return self.level not in (*CAUGHT, FAILED)
+        return self.level in CAUGHT or self.is_driven
 
 
 @dataclass
 class Trials:
-    """Trials on one ground. verdict: what the audit says of a run; say hears of trainings."""
+    """Trials on one ground. verdict: of a run; say hears of trainings."""
 
     extent: Extent
     root: Path | None
-    verdict: Callable[[Run], Verdict]
     say: Callable[[str], None] = lambda _: None
+    verdict: Callable[[Run], Verdict] = lambda run: run.audit
     _truths: dict[int, tuple[Subject, float]] = field(default_factory=dict)
 
     def results(self, plants: Sequence[Plant]) -> Iterator[Result]:
@@ -164,26 +137,27 @@ class Trials:
         """A plant evaluated as anything else, beside its truth."""
         with numerics(threads()):
             subject, bare = plant.make(ground), plant.bare(ground)
-        truth = self._truth(bare)
+        truth = self._truth(bare, plant.strong)
         try:
-            run = self._run(subject, ORDINARY)
+            run = self._run(subject, ORDINARY, audit=True)
         except CellFailed as err:
-            level = "refused" if any(text in str(err) for text in REFUSALS) else "failed"
+            level = REFUSED if any(text in str(err) for text in REFUSALS) else FAILED
             return Result(plant, None, truth, level, str(err))
         verdict = self.verdict(run)
         reported = run.accuracy(float(self.extent.eps))
-        return Result(plant, reported, truth, verdict.level, findings=tuple(verdict.findings))
+        return Result(plant, reported, truth, verdict.level, findings=verdict.findings)
 
-    def _truth(self, bare: Subject) -> float:
+    def _truth(self, bare: Subject, strong: Sequence[str]) -> float:
         """The worst case of a pipeline, measured once."""
         if id(bare) not in self._truths:
-            run = self._run(bare, STRONG)
+            run = self._run(bare, strong, audit=False)
             self._truths[id(bare)] = bare, float(run.accuracy(float(self.extent.eps)))
         return self._truths[id(bare)][1]
 
-    def _run(self, subject: Subject, attacks: Sequence[str]) -> Run:
+    def _run(self, subject: Subject, attacks: Sequence[str], *, audit: bool) -> Run:
         eps, n = f"0,{self.extent.eps}", self.extent.n
-        asked: dict[str, Any] = {"eps": eps, "n": n, "precision": "fp32", "data_root": self.root}
+        asked: dict[str, Any] = {"eps": eps, "n": n, "precision": "fp32", "audit": audit}
+        asked["data_root"] = self.root
         if isinstance(subject, nn.Module):
             return evaluate(subject, self.extent.dataset, attacks, device="cpu", **asked)
         return _by_specs(
