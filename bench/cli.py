@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from bench import __version__, features_cli, gan_cli, listing_cli, time_cli
+from bench import __version__, features_cli, gan_cli, listing_cli, selftest_cli, time_cli
 from bench.errors import BenchError, RequestError
 from bench.features_cli import INTERRUPTED
 
@@ -39,6 +39,7 @@ app.command()(gan_cli.gan)
 app.command("list")(listing_cli.list_)
 app.command()(listing_cli.show)
 app.command()(time_cli.time)
+app.command()(selftest_cli.selftest)
 
 Out = Annotated[
     Path, typer.Option(help="Folder of the store, tables and figures.", show_default=True)
