@@ -339,17 +339,15 @@ def test_a_crash_is_no_refusal(ground, monkeypatch):
 
 def test_the_truth_of_a_linear_net_is_exact(monkeypatch):
     """Its images stand 0.02 from a boundary: all fall at twice that, none at half of it."""
-    problem = linear("linf", 10)
+    problem, evaluate = linear("linf", 10), trial.evaluate
+
+    def on_its_own(model, _, attacks, **settings):
+        return evaluate(model, (problem.x, problem.y), attacks, **settings)
+
+    monkeypatch.setattr(trial, "evaluate", on_its_own)
     for eps, truth in ((Fraction(4, 100), 0.0), (Fraction(1, 100), 1.0)):
         made = Trials(Extent("digits", eps, epochs=1, n=len(problem.x)), None)
-        evaluate = trial.evaluate
-        with monkeypatch.context() as patch:
-            patch.setattr(
-                trial,
-                "evaluate",
-                lambda m, _, *a, **k: evaluate(m, (problem.x, problem.y), *a, **k),
-            )
-            assert made._truth(problem.model, PLANTS[0].strong) == truth
+        assert made._truth(problem.model, PLANTS[0].strong) == truth
 
 
 # The command.
@@ -406,7 +404,6 @@ def test_nobody_is_deceived_on_digits():
 @pytest.mark.slow
 @pytest.mark.data
 def test_nobody_is_deceived_on_mnist():
-    fared = list(
-        Trials(trial.extent("mnist", None), Path(os.environ["BENCH_DATA"])).results(PLANTS)
-    )
+    root = Path(os.environ["BENCH_DATA"])
+    fared = list(Trials(trial.extent("mnist", None), root).results(PLANTS))
     assert [(one.plant.name, one.plant.variant) for one in fared if not one.is_right] == []
