@@ -18,6 +18,7 @@ from bench import (
     features_cli,
     gan_cli,
     listing_cli,
+    selftest_cli,
     time_cli,
     verify_cli,
 )
@@ -49,6 +50,7 @@ app.command()(listing_cli.show)
 app.command()(time_cli.time)
 app.command()(check_cli.check)
 app.command()(verify_cli.verify)
+app.command()(selftest_cli.selftest)
 
 Out = Annotated[
     Path, typer.Option(help="Folder of the store, tables and figures.", show_default=True)
