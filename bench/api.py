@@ -102,7 +102,7 @@ class Run:
         """A row per sample and attack: id, index, label, clean_prediction, min_eps, distance,
         queries.
         """
-        return samples_frame(attacked(self.records))
+        return samples_frame(self.records)
 
     @property
     def audit(self) -> Verdict:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from bench.plan import AUDIT
 from bench.report import anytime, frames, write
 from bench.report.rows import Rows
 from bench.store import Record
@@ -38,13 +39,13 @@ SAMPLES = {
 
 
 def samples(records: Iterable[Record]) -> pd.DataFrame:
-    """One row per complete cell and sample. id is the image's digest as 16 hex letters.
+    """One row per complete cell and sample, but audits. id is the digest as 16 hex letters.
 
     min_eps in input units, inf: never fooled, 0: wrong without attack; distance in the norm, nan:
     nothing fooled; queries: forward queries made at the reference eps (else the grid's largest)
     when the first success was seen, 0: wrong without attack, -1: never.
     """
-    parts = [_samples(record) for record in records if not record.failure]
+    parts = [_samples(record) for record in records if not record.failure and record.kind != AUDIT]
     if not parts:
         return Rows(SAMPLES, []).frame()
     return pd.concat(parts, ignore_index=True)

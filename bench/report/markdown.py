@@ -195,6 +195,8 @@ _SHOWN: Mapping[str, Callable[[Row], str]] = {
     "queries": lambda row: tables.count(_queries(row)),
     "seconds": lambda row: tables.seconds(row["wall_s"]),
 }
+_WORDS = ("model", "defense", "audit")
+"""Those of words, which begin at the left."""
 
 
 def _queries(row: Row) -> Any:
@@ -222,7 +224,7 @@ def _fitted(table: list[list[str]]) -> str:
         model = min(widths[0], max(room // 2, room - widths[1]))
         widths[:2] = model, room - model
     lines = [header, ["-" * width for width in widths], *rows]
-    aligns = "ll" + "r" * (len(header) - 2)
+    aligns = ["l" if name in _WORDS else "r" for name in header]
     return "\n".join(f"| {' | '.join(map(_padded, line, widths, aligns))} |" for line in lines)
 
 

@@ -82,6 +82,8 @@ def test_a_run_writes_its_tables(whole):
         "attacks.md",
         "anytime.csv",
         "anytime.md",
+        "audit.csv",
+        "audit.md",
         "timing.csv",
         "timing.md",
         "report.html",
@@ -117,6 +119,7 @@ def test_a_run_writes_its_tables(whole):
     assert sorted(table.eps.unique()) == [0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3]
     by_attack = table.groupby("attack").accuracy.apply(list)
     assert all(curve == sorted(curve, reverse=True) for curve in by_attack)
+    assert "audit" not in by_attack
     worst = by_attack["worst-case"]
     assert all(
         w <= min(f, p)
@@ -171,11 +174,15 @@ def test_a_dry_run_shows_the_plan_and_makes_nothing(bench, whole, tmp_path):
     done = bench("run", *SMALL, "--dry-run", "--out", tmp_path / "new")
     assert done.status == 0
     assert not (tmp_path / "new").exists()
-    # Two looks at each of 6 radii above 0 for 300 images; 6 looks for PGD with 5 steps.
+    # Two looks at each of 6 radii above 0 for 300 images; 6 looks for PGD with 5 steps; 500
+    # queries for each of the audit's 100 images.
     assert "3,600" in done.out
     assert "10,800" in done.out
-    assert "2 cells, 0 stored, 2 to run" in done.out
-    assert "2 cells, 2 stored, 0 to run" in bench("run", *SMALL, "--dry-run", "--out", whole).out
+    assert "50,000" in done.out
+    assert "3 cells, 0 stored, 3 to run" in done.out
+    assert "3 cells, 3 stored, 0 to run" in bench("run", *SMALL, "--dry-run", "--out", whole).out
+    without = bench("run", *SMALL, "--no-audit", "--dry-run", "--out", whole).out
+    assert "2 cells, 2 stored, 0 to run" in without
 
 
 @pytest.mark.parametrize("kills", [pytest.param(2), pytest.param(12, marks=pytest.mark.slow)])
@@ -268,7 +275,7 @@ def test_a_file_that_brings_its_own_models_package_gets_it(bench, tmp_path):
         "def net():\n    return nn.Sequential(nn.Flatten(), Head(64, 10))\n"
     )
     for folder, file in ((tmp_path, "net.py"), (tmp_path.parent, tmp_path / "net.py")):
-        words = ["run", "--model", f"{file}:net", "--attack", "fgsm", "--n", 10]
+        words = ["run", "--model", f"{file}:net", "--attack", "fgsm", "--n", 10, "--no-audit"]
         done = bench(*words, "--out", tmp_path / "out", cwd=folder)
         assert done.status == 0, done.err
 

@@ -10,6 +10,7 @@ import pandas as pd
 from bench.report import frames, markdown
 from bench.report.anytime import ANYTIME, anytime, seen_at
 from bench.report.queries import figure, figures
+from bench.stats import wilson
 from bench.store import Record
 
 MakeRecord = Callable[..., Record]
@@ -28,6 +29,10 @@ def test_the_curve_is_read_at_the_reference(record: MakeRecord) -> None:
         **dict.fromkeys((10, 20, 50, 100), 0.5),
         130: 0.25,
     }
+    bounds = zip(table["ci_low"], table["ci_high"], strict=True)
+    three, two, one = (wilson(right, 4) for right in (3, 2, 1))
+    expected = [*[three] * 4, *[two] * 4, one]
+    assert list(bounds) == [(interval.low, interval.high) for interval in expected]
     assert seen_at(cell, cell.eps[3]).tolist() == [0, 7, 20, 4]
 
 
@@ -54,7 +59,7 @@ def test_the_document(record: MakeRecord) -> None:
     text = markdown.anytime(cells)
     lines = [line for line in text.splitlines() if line.startswith("|")]
     header, _, *rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
-    assert header[3:] == ["seed", "n", "0", "1", "10", "100", "last", "queries"]
+    assert header[3:] == ["seed", "n", "0", "1", "10", "100", "last", "queries", "audit"]
     assert rows[0][2:] == [
         "pgd (white-box)",
         "0",
@@ -63,10 +68,12 @@ def test_the_document(record: MakeRecord) -> None:
         "75.0",
         "50.0",
         "50.0",
-        "25.0",
+        "25.0 [4.6, 69.9]",  # Wilson 95 % of 1/4
         "130",
+        "none",
     ]
-    assert rows[1][2:] == ["square (black-box)", "0", "4", *["75.0"] * 2, *["50.0"] * 3, "3"]
+    names, values = ["square (black-box)", "0", "4"], [*["75.0"] * 2, *["50.0"] * 2]
+    assert rows[1][2:] == [*names, *values, "50.0 [15.0, 85.0]", "3", "none"]
 
 
 def test_a_figure_per_heading_that_moves(record: MakeRecord) -> None:

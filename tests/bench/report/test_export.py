@@ -39,6 +39,11 @@ def test_samples_have_a_row_each(record: MakeRecord) -> None:
     assert costs.tolist() == [10, 4, 2]
 
 
+def test_what_an_audit_found_is_no_attack_s(record: MakeRecord) -> None:
+    look = record([0, 0.1], attack="audit", kind="audit")
+    assert samples([record([0, inf]), look])["attack"].tolist() == ["pgd"] * 2
+
+
 def test_no_complete_cell_gives_the_columns(record: MakeRecord) -> None:
     for cells in ([], [record(None)]):
         assert ",".join(samples(cells).columns) == COLUMNS

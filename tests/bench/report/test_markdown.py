@@ -38,15 +38,16 @@ def test_accuracy_table(record: MakeRecord) -> None:
     ]
     text = markdown.accuracy(cells)
     header, _, *rows = rows_of(text)
-    assert header == ["model", "defense", "attack (mode)", "0", "0.1"]
+    assert header == ["model", "defense", "attack (mode)", "audit", "0", "0.1"]
     # Wilson 95 % of 3/4 and 2/4
     assert rows == [
-        ["cnn", "none", "pgd (white-box)", "75.0 [30.1, 95.4]", "50.0 [15.0, 85.0]"],
-        ["cnn", "none", "cw (white-box) [1]", "failed", "failed"],
+        ["cnn", "none", "pgd (white-box)", "none", "75.0 [30.1, 95.4]", "50.0 [15.0, 85.0]"],
+        ["cnn", "none", "cw (white-box) [1]", "none", "failed", "failed"],
         [
             "**cnn**",
             "**none**",
             "**worst-case (white-box) [2]**",
+            "**none**",
             "**75.0 [30.1, 95.4]**",
             "**50.0 [15.0, 85.0]**",
         ],
@@ -61,9 +62,9 @@ def test_a_grid_without_0_gets_a_column_for_clean(record: MakeRecord) -> None:
     grid = (Fraction(8, 255),)
     cells = [record([0, inf], eps=grid), record(None, n=2, eps=grid)]
     header, _, first, failed, _ = rows_of(markdown.accuracy(cells))
-    assert header[3:] == ["clean", "8/255 (0.03137)"]
-    assert first[3:] == ["50.0 [9.5, 90.5]"] * 2
-    assert failed[3:] == ["failed"] * 2
+    assert header[3:] == ["audit", "clean", "8/255 (0.03137)"]
+    assert first[3:] == ["none", *["50.0 [9.5, 90.5]"] * 2]
+    assert failed[3:] == ["none", "failed", "failed"]
 
 
 def test_each_sample_set_and_grid_has_its_table(record: MakeRecord) -> None:
@@ -192,10 +193,10 @@ def test_summary(record: MakeRecord) -> None:
     assert markdown.summary(cells).splitlines() == [
         "digits, linf, eps = 0.2, n = 1,000",
         "",
-        "| model | defense  | clean |     robust [95 %] | attacks | queries | seconds |",
-        "| ----- | -------- | ----- | ----------------- | ------- | ------- | ------- |",
-        "| cnn   | advtrain | 100.0 | 50.0 [46.9, 53.1] |       1 |  14,000 |     3.0 |",
-        "| cnn   | none     | 100.0 |    0.0 [0.0, 0.4] |       1 |  14,000 |    12.0 |",
+        "| model | defense  | clean |     robust [95 %] | audit | attacks | queries | seconds |",
+        "| ----- | -------- | ----- | ----------------- | ----- | ------- | ------- | ------- |",
+        "| cnn   | advtrain | 100.0 | 50.0 [46.9, 53.1] | none  |       1 |  14,000 |     3.0 |",
+        "| cnn   | none     | 100.0 |    0.0 [0.0, 0.4] | none  |       1 |  14,000 |    12.0 |",
         "cnn / advtrain: 1 of 2 attacks failed",
     ]
     assert markdown.summary([]) == "No results yet."
@@ -210,5 +211,5 @@ def test_summary_fits_a_terminal(record: MakeRecord, model: str) -> None:
     ]
     table = [line for line in markdown.summary(cells).splitlines() if line.startswith("|")]
     assert {len(line) for line in table} == {100}
-    assert "| advtrain" in table[2]
-    assert "pochs=5 |" in table[2]
+    assert "| advtra" in table[2]
+    assert "chs=5 |" in table[2]

@@ -19,7 +19,7 @@ MakeRecord = Callable[..., Record]
 PURIFY = {"defense": "purify"}
 COLUMNS = (
     "dataset,norm,eps,model,defense,attack,mode,seed,n,clean_accuracy,accuracy,ci_low,ci_high,"
-    "zero_gradient,forward_queries,backward_queries,wall_s,cell,failure,query_budget"
+    "zero_gradient,forward_queries,backward_queries,wall_s,cell,failure,query_budget,audit"
 )
 
 
@@ -67,11 +67,11 @@ def test_values_of_a_row_and_of_the_worst_case(cells: list[Record]) -> None:
     key = cells[3].key
     assert lines[5] == (
         f"digits,linf,0.2,cnn,purify,pgd,bpda+eot,0,4,0.75,0.5,{half.low!r},{half.high!r},"
-        f"0.0,40,16,1.235,{key},,"
+        f"0.0,40,16,1.235,{key},,,none"
     )
     assert lines[8] == (
         f"digits,linf,0.2,cnn,purify,worst-case,all,,4,0.75,0.25,{quarter.low!r},{quarter.high!r},"
-        ",200,80,6.173,,,"
+        ",200,80,6.173,,,,none"
     )
 
 
@@ -167,7 +167,7 @@ def test_the_table_for_people(cells: list[Record]) -> None:
     assert len(shown.header) == len(shown.align) == len(shown.rows[0])
     assert shown.rows[6] == (
         *("cnn", "purify", "pgd", "released", "0", "4", "75.0", "75.0 [30.1, 95.4]"),
-        *("100.0", "40", "16", "1.2"),
+        *("100.0", "40", "16", "1.2", "none"),
     )
     assert shown.bold == {1, 7}
 

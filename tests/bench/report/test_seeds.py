@@ -138,8 +138,21 @@ def test_the_document(cells: list[Record]) -> None:
     (line,) = (line for line in lines if line[: len(shown)] == shown)
     low, high = (seeds.seeds(cells).column(f"robust_both_{end}")[0] for end in ("low", "high"))
     assert line[len(shown)] == f"[{100 * low:.1f}, {100 * high:.1f}]"
-    assert line[len(shown) + 1 :] == ["93.3 [79.0, 100.0]", "90.0", "100.0", "2.5", ""]
-    assert ["cnn", "none", "1", "10", "0.0", "0.0", "0.0", "", *["100.0"] * 3, "", ""] in lines
+    assert line[len(shown) + 1 :] == ["93.3 [79.0, 100.0]", "90.0", "100.0", "2.5", "none", ""]
+    assert [
+        "cnn",
+        "none",
+        "1",
+        "10",
+        "0.0",
+        "0.0",
+        "0.0",
+        "",
+        *["100.0"] * 3,
+        "",
+        "none",
+        "",
+    ] in lines
     assert "Student t" in text
     assert "Wilson" in text
 

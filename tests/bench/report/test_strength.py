@@ -16,7 +16,7 @@ from bench.store import Record
 MakeRecord = Callable[..., Record]
 COLUMNS = (
     "dataset,norm,eps,model,defense,attack,mode,kind,seeds,n,robust_accuracy,ci_low,ci_high,"
-    "spread,median_distance,refused,forward_per_image,backward_per_image,wall_s,query_budget,"
+    "spread,median_distance,refused,forward_per_image,backward_per_image,wall_s,query_budget,audit,"
     "median_low,median_high"
 )
 
@@ -135,7 +135,8 @@ def test_failed_seeds_are_a_row_of_their_own(record: MakeRecord) -> None:
     done, failed = attacks(cells).frame().to_dict("records")
     assert (done["seeds"], done["robust_accuracy"]) == (1, 0.5)
     assert (failed["seeds"], failed["n"], failed["eps"], failed["kind"]) == (2, 2, 0.2, "budget")
-    assert all(pd.isna(failed[name]) for name in COLUMNS.split(",")[10:])
+    assert all(pd.isna(failed[name]) for name in COLUMNS.split(",")[10:-1])
+    assert failed["audit"] == "none"
 
 
 def test_no_records_give_the_columns() -> None:
@@ -192,6 +193,7 @@ def test_the_document_shows_percent_points_and_costs(record: MakeRecord) -> None
         "forward / image": "1,234.0",
         "backward / image": "4.0",
         "seconds": "0.012",
+        "audit": "none",
     }
     assert (several["seeds"], several["robust"], several["spread"]) == (
         "2",
@@ -201,4 +203,5 @@ def test_the_document_shows_percent_points_and_costs(record: MakeRecord) -> None
     assert (several["median distance"], several["refused"]) == ("", "")
     assert weak["median distance"] == "inf [inf, inf]"
     assert (failed["kind"], failed["robust"]) == ("ensemble", "failed")
-    assert set(list(failed.values())[7:]) == {""}
+    assert set(list(failed.values())[7:-1]) == {""}
+    assert failed["audit"] == "none"
