@@ -28,6 +28,8 @@ _FEW, _MANY = 0.02, 0.05
 """Shares of the images from which on a finding is a warning, and makes a number suspect."""
 _SURE = 6
 """Images at least behind a suspicion: that all of six fall one way has a p-value of 1/32."""
+_SOME = 3
+"""The same where half of what stood falls."""
 _APART = 1e-3
 """Difference of answers, over the largest of them, that rounding does not make."""
 _UNSTABLE, _RISING = 0.1, 0.05
@@ -191,6 +193,10 @@ def _counted(check: str, count: int, n: int, text: str) -> Finding:
     return Finding(check, _level(count, count / max(1, n)), f"{text} {count} of {n} images")
 
 
+def _skipped(check: str, seen: Seen, name: str) -> Finding:
+    return Finding(check, SKIPPED, f"skipped: {seen.facts['skipped'][name]}")
+
+
 _BEATEN = {
     "cross-entropy": "PGD on the cross-entropy breaks",
     "margin": "PGD on a margin loss breaks",
@@ -215,7 +221,7 @@ def _beaten(seen: Seen) -> Iterator[Finding]:
     for name, text in _BEATEN.items():
         check, array = f"{name} beats the rows", f"{STOOD}{name}"
         if name in seen.facts.get("skipped", {}):
-            yield Finding(check, SKIPPED, f"{name} skipped: {seen.facts['skipped'][name]}")
+            yield _skipped(check, seen, name)
             continue
         if name in _RETRIED and array not in seen.audit.samples:
             continue
@@ -233,10 +239,13 @@ def _beaten(seen: Seen) -> Iterator[Finding]:
 
 
 def _broken(check: str, gained: float, of: int, share: float, text: str) -> Finding:
+    """Of images that the rows left standing: that half of those tried fall, three at least, is no
+    less bad than that many do.
+    """
     count = max(0, round(float(gained)))
-    return Finding(
-        check, _level(count, share), f"{text} {count} of {of} images that the rows left standing"
-    )
+    is_most = count >= _SOME and share > _FEW and count >= _HALF * of
+    level = SUSPECT if is_most else _level(count, share)
+    return Finding(check, level, f"{text} {count} of {of} images that the rows left standing")
 
 
 def _gradients(seen: Seen) -> Iterator[Finding]:
@@ -246,6 +255,7 @@ def _gradients(seen: Seen) -> Iterator[Finding]:
         return
     yield Finding("gradient path", PASS, "gradients can be had")
     if "gradients" in seen.facts.get("skipped", {}):
+        yield _skipped("zero gradient", seen, "gradients")
         return
     for name in ("cross-entropy", "margin"):
         zero = seen.still(f"zero:{name}", lambda flat: flat > 0)
@@ -282,10 +292,19 @@ def _answers(seen: Seen) -> Iterator[Finding]:
 def _landscape(seen: Seen) -> Iterator[Finding]:
     """Pintor's indicators that are no contradiction by themselves: warnings at most."""
     rows = (
-        ("unstable predictions", "unstable", _UNSTABLE, "the margin jumps at random points near"),
-        ("incomplete optimisation", "rising", _RISING, "the loss still rises after 40 steps at"),
+        (
+            *("unstable predictions", "landscape", "unstable", _UNSTABLE),
+            "the margin jumps at random points near",
+        ),
+        (
+            *("incomplete optimisation", "loss", "rising", _RISING),
+            "the loss still rises after 40 steps at",
+        ),
     )
-    for check, name, most, text in rows:
+    for check, asked, name, most, text in rows:
+        if asked in seen.facts.get("skipped", {}):
+            yield _skipped(check, seen, asked)
+            continue
         count = seen.still(name, lambda value, most=most: value > most)  # type: ignore[misc]
         of = seen.still(name, lambda value: ~np.isnan(value))
         if of:
@@ -296,7 +315,7 @@ def _landscape(seen: Seen) -> Iterator[Finding]:
 def _unbounded(seen: Seen) -> Iterator[Finding]:
     """Whether an attack without bounds breaks everything (Pintor's sixth indicator)."""
     if "unbounded" in seen.facts.get("skipped", {}):
-        yield Finding("unbounded", SKIPPED, f"unbounded: {seen.facts['skipped']['unbounded']}")
+        yield _skipped("unbounded", seen, "unbounded")
         return
     count = seen.still(f"{STOOD}unbounded", lambda share: share > 0)
     yield _counted("unbounded", count, seen.n, "an attack without bounds does not break")

@@ -97,14 +97,24 @@ def test_a_success_counts_for_the_first_probe_that_had_it():
 
 
 def test_the_images_that_were_tried_stand_for_those_that_were_not():
-    # 4 of the 8 tried of 20: half of what stands, but fewer than six images.
-    assert level_of("longer beats the rows", noted={"stood:longer": tried(4, 8)}) == "warn"
+    # 4 of the 9 tried of 20: much of what stands, but fewer than six images.
+    assert level_of("longer beats the rows", noted={"stood:longer": tried(4, 9)}) == "warn"
     assert level_of("longer beats the rows", noted={"stood:longer": tried(6, 12)}) == "suspect"
     # 6 of 12 that stand of 200 are 3 %.
     few = make([INF] * 12 + [0.1] * 188)
     look = looked_of(200, {"stood:longer": tried(6, 12, of=200)})
     told = verdict(Case([few], [look]))
     assert next(f.level for f in told.findings if f.check == "longer beats the rows") == "warn"
+
+
+def test_half_of_what_stood_is_as_bad_as_many():
+    few = make([INF] * 6 + [0.1] * 94)
+    for fell, level in ((3, "suspect"), (2, "warn")):
+        look = looked_of(100, {"stood:square": tried(fell, 6, of=100)})
+        told = verdict(Case([few], [look]))
+        assert next(f.level for f in told.findings if f.check == "square beats the rows") == level
+    # 3 of 20 that stand are not most of them.
+    assert level_of("square beats the rows", noted={"stood:square": tried(3, 20)}) == "warn"
 
 
 def test_of_a_pipeline_that_draws_images_are_counted_by_their_draws():
@@ -186,7 +196,7 @@ def test_failures():
 def test_skipped_checks_are_named_and_do_not_decide():
     told = verdict(Case([standing()], [looked(skipped={"square": "0 of 10 queries left"})]))
     skipped = [one for one in told.findings if one.level == "skipped"]
-    assert [one.text for one in skipped] == ["square skipped: 0 of 10 queries left"]
+    assert [one.text for one in skipped] == ["skipped: 0 of 10 queries left"]
     assert (told.level, told.text) == ("pass", "pass (1 check skipped)")
 
 
