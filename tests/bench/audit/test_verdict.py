@@ -100,9 +100,9 @@ def test_the_images_that_were_tried_stand_for_those_that_were_not():
     # 4 of the 9 tried of 20: much of what stands, but fewer than six images.
     assert level_of("longer beats the rows", noted={"stood:longer": tried(4, 9)}) == "warn"
     assert level_of("longer beats the rows", noted={"stood:longer": tried(6, 12)}) == "suspect"
-    # 6 of 12 that stand of 200 are 3 %.
+    # 5 of 12 that stand of 200 are 2.5 %.
     few = make([INF] * 12 + [0.1] * 188)
-    look = looked_of(200, {"stood:longer": tried(6, 12, of=200)})
+    look = looked_of(200, {"stood:longer": tried(5, 12, of=200)})
     told = verdict(Case([few], [look]))
     assert next(f.level for f in told.findings if f.check == "longer beats the rows") == "warn"
 
