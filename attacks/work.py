@@ -196,9 +196,11 @@ class Tally:
         """A success at a distance, inside these rungs (R,) and under these draws, after `seen` (R,)
         queries (NEVER: by now); the nearest image is kept.
         """
-        if distance < self.distance:
+        before = np.asarray(self.fell.any(1))
+        # Of an image that was moved on to a radius (see stretch) the distance is not known.
+        if distance < self.distance and _first(rungs) <= _first(before):
             self.x_adv, self.distance = point, distance
-        new = rungs & ~self.fell.any(1)
+        new = rungs & ~before
         self.first[new] = np.where(seen == NEVER, self.spent, seen)[new]
         self.fell |= rungs[:, None] & draws
         self.found = True

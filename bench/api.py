@@ -128,6 +128,7 @@ def evaluate(  # noqa: PLR0913  one keyword per setting
     query_budget: int | None = None,
     data_root: str | Path | None = None,
     out: str | Path | None = None,
+    save_adversarial: bool = False,
 ) -> Run:
     """Robust accuracy of a module against attacks, at every eps of a grid.
 
@@ -141,13 +142,16 @@ def evaluate(  # noqa: PLR0913  one keyword per setting
     the model's parameters are. precision: of the search alone, fp32, bf16 (fp32 with a warning
     where the hardware has none), or auto (bf16 where a step of the model, timed once and kept in
     the cache, pays). out: a folder whose store is used and added to; by default nothing
-    is written. Raises BenchError for a request that cannot be run, and for an attack that failed.
+    is written; save_adversarial keeps the adversarial images there (see bench.evidence). Raises
+    BenchError for a request that cannot be run, and for an attack that failed.
     """
     if not isinstance(model, nn.Module):
         raise RequestError(f"model must be a torch.nn.Module, got {type(model).__name__}")
     named = [attacks] if isinstance(attacks, str) or callable(attacks) else list(attacks)
     if not named:
         raise RequestError("at least one attack is needed")
+    if save_adversarial and out is None:
+        raise RequestError("save_adversarial needs out=, a folder to keep the images in")
     # What every request is checked for.
     Request(
         attacks=tuple(a for a in named if isinstance(a, str)),
@@ -202,7 +206,16 @@ def evaluate(  # noqa: PLR0913  one keyword per setting
         cells[cell.key] = cell
         sources[cell.key] = Sources(chosen, given, defense, recipe)
     _check_told_apart([cell.attack.text for cell in cells.values()])
-    job = Job(tuple(cells.values()), sources, root, where, batch_size, None, shapes)
+    job = Job(
+        cells=tuple(cells.values()),
+        sources=sources,
+        data_root=root,
+        device=where,
+        batch_size=batch_size,
+        cache=None,
+        shapes=shapes,
+        save_adversarial=save_adversarial,
+    )
     with Store.in_memory() if out is None else Store.open(Path(out)) as store:
         job = runner.execute(job, store, LocalExecutor(), _Warning())
         records = store.records(cell.key for cell in job.cells)

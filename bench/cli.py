@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from bench import __version__, features_cli, gan_cli, listing_cli, time_cli
+from bench import __version__, features_cli, gan_cli, listing_cli, time_cli, verify_cli
 from bench.errors import BenchError, RequestError
 from bench.features_cli import INTERRUPTED
 
@@ -39,6 +39,7 @@ app.command()(gan_cli.gan)
 app.command("list")(listing_cli.list_)
 app.command()(listing_cli.show)
 app.command()(time_cli.time)
+app.command()(verify_cli.verify)
 
 Out = Annotated[
     Path, typer.Option(help="Folder of the store, tables and figures.", show_default=True)
@@ -153,6 +154,14 @@ def run(  # noqa: PLR0913  one parameter per flag
             help="Answers of a random defense averaged per query. [default: 10; purify: 4]"
         ),
     ] = None,
+    save_adversarial: Annotated[
+        bool | None,
+        typer.Option(
+            "--save-adversarial",
+            help="Keep the adversarial images, for bench verify; stored blocks without them are "
+            "run again.",
+        ),
+    ] = None,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Forget the stored cells of this request first.")
     ] = False,
@@ -185,6 +194,7 @@ def run(  # noqa: PLR0913  one parameter per flag
         "baseline": baseline,
         "oblivious": oblivious,
         "eot": eot,
+        "save_adversarial": save_adversarial,
     }
     request = _request(flags, config)
     job = _resolved(request, out)
@@ -275,8 +285,9 @@ def _failures(job: Job, store: Store) -> list[str]:
 
 def _show_plan(job: Job, store: Store) -> None:
     from bench.listing import planned
+    from bench.runner import stored
 
-    print(planned(job.cells, store.blocks(cell.key for cell in job.cells)))
+    print(planned(job.cells, stored(job, store, job.cells)))
 
 
 def _write_tables(records: list[Record], out: Path) -> None:

@@ -116,8 +116,19 @@ def span(number: int, n: int) -> tuple[int, int]:
 class Block:
     """The arrays of one block while its samples are being settled."""
 
-    def __init__(self, images: Images, clean: Tensor, draws: int, cell: Cell, number: int):
+    def __init__(
+        self,
+        images: Images,
+        clean: Tensor,
+        draws: int,
+        cell: Cell,
+        number: int,
+        *,
+        keeps_images: bool = False,
+    ):
         first, last = span(number, cell.data.n)
+        self.found: dict[int, NDArray[np.float32]] | None = {} if keeps_images else None
+        self.shape = tuple(images.source.x.shape[1:])
         self.first, self.norm, self.eps = first, cell.norm, [e for e in cell.eps if e > 0]
         size = last - first
         self.open = size
@@ -151,6 +162,21 @@ class Block:
         """How many samples are settled."""
         return len(self.arrays["index"]) - self.open
 
+    @property
+    def images(self) -> Arrays | None:
+        """The images that fooled the lowest radius, as bench.evidence keeps them; None where none
+        are kept.
+        """
+        if self.found is None:
+            return None
+        rows = np.array(sorted(self.found), dtype=np.int64)
+        made = [self.found[row] for row in rows.tolist()]
+        return {
+            "x_adv": np.stack(made) if made else np.zeros((0, *self.shape), dtype=np.float32),
+            "index": self.arrays["index"][rows],
+            "id": self.arrays["id"][rows],
+        }
+
     def settle_wrong(self, right: NDArray[np.bool_]) -> None:
         """Misclassified without attack: fooled at 0, and where every draw does no query is
         spent.
@@ -179,6 +205,9 @@ class Block:
             fell = [np.append(self.radii[each], np.inf).min() for each in settled.fell.T]
             self.arrays["draws"][row] = np.minimum(self.arrays["draws"][row], fell)
         lowest = np.append(self.radii[settled.fell.any(1)], np.inf).min()
+        # One that is wrong without attack under some draw needs no image.
+        if self.found is not None and lowest < self.arrays["min_eps"][row]:
+            self.found[row] = settled.x_adv.float().cpu().numpy().copy()
         self.arrays["min_eps"][row] = min(self.arrays["min_eps"][row], lowest)
         if settled.found:
             delta = settled.x_adv.double() - x.double()

@@ -57,7 +57,7 @@ class Pipeline:
 
     clean (n, K): logits without attack, under the first evaluation draw; right (n, draws): whether
     each draw gets it right; facts: of its training, for provenance; stock: what attacks are handed
-    beyond it; workshop: where the undefended model comes from.
+    beyond it; workshop: where the undefended model comes from; keeps_images: see bench.units.
     """
 
     images: Images
@@ -68,6 +68,7 @@ class Pipeline:
     facts: dict[str, Any]
     stock: Stock
     workshop: Workshop
+    keeps_images: bool = False
 
     @classmethod
     def deployed(cls, unit: Unit, say: Callable[[str], None]) -> Pipeline:
@@ -101,7 +102,7 @@ class Pipeline:
         facts |= (
             workshop.noted
             | defended.facts()
-            | {"training_seconds": round(sum(workshop.seconds), 3)}
+            | {"training_seconds": round(sum(workshop.seconds), 3), "asked": asked(unit, dataset)}
         )
         predict, shape, classes = defended.predict, cell.numerics.shape, dataset.classes
         patient = Patient(predict)
@@ -119,7 +120,8 @@ class Pipeline:
             dataset, unit.data_root, device, workshop.numerics, workshop.cache, workshop.say
         )
         right = torch.stack([one.argmax(1) == images.y for one in said], 1).cpu().numpy()
-        return cls(images, classes, defended, logits, right, facts, stock, workshop)
+        keeps = unit.keeps_images
+        return cls(images, classes, defended, logits, right, facts, stock, workshop, keeps)
 
     def attacked(
         self, item: Todo, named: str | Attack, in_flight: int | None
@@ -136,7 +138,7 @@ class Pipeline:
         for number, block in blocks.items():
             block.settle_wrong(self.right)
             if block.is_complete:
-                yield Done(key, number, block.arrays, 0.0)
+                yield Done(key, number, block.arrays, 0.0, block.images)
         is_free = cell.attack.mode in (OBLIVIOUS, TRANSFER)
         with memory.no_lever("training"):
             asked = self._asked(recipe, cell.attack.mode)
@@ -218,7 +220,7 @@ class Pipeline:
             if block.is_complete:
                 check()
                 now = time.perf_counter()
-                yield Done(key, place // BLOCK, block.arrays, now - start)
+                yield Done(key, place // BLOCK, block.arrays, now - start, block.images)
                 start = now
             if block.is_complete or moved >= _MOST_UNTOLD:
                 yield Moved(key, moved)
@@ -226,7 +228,8 @@ class Pipeline:
         yield Moved(key, moved)
 
     def _block(self, cell: Cell, number: int) -> Block:
-        return Block(self.images, self.clean.argmax(1), self.right.shape[1], cell, number)
+        draws, keeps = self.right.shape[1], self.keeps_images
+        return Block(self.images, self.clean.argmax(1), draws, cell, number, keeps_images=keeps)
 
     def _asked(self, recipe: Attack, mode: str) -> Defended:
         """The pipeline as an attack may ask it: oblivious ones see the undefended classifier, a
@@ -332,6 +335,13 @@ class Pipeline:
             eot=cell.eot,
             draws=self.right.shape[1],
         )
+
+
+def asked(unit: Unit, dataset: data.Dataset) -> dict[str, str]:
+    """The specs by which dataset, model and defense can be had again; empty for a live object."""
+    specs = {"model": unit.model, "defense": unit.defense}
+    texts = {name: spec if isinstance(spec, str) else "" for name, spec in specs.items()}
+    return {"dataset": dataset.spec, **texts}
 
 
 def _searched(model: Predict, how: Numerics) -> Predict:

@@ -63,7 +63,8 @@ class Sources:
 @dataclass(frozen=True)
 class Job:
     """A request resolved: its cells, what stands behind each (by key), how they are run, where
-    compute shapes are kept, and notes: what was chosen that a user may not expect, a line each.
+    compute shapes are kept, notes: what was chosen that a user may not expect, a line each, and
+    whether adversarial images are kept.
     """
 
     cells: tuple[Cell, ...]
@@ -74,6 +75,7 @@ class Job:
     cache: Path | None
     shapes: Shapes
     notes: tuple[str, ...] = ()
+    save_adversarial: bool = False
 
     def halved(self, keys: Collection[str]) -> Job:
         """The same with these cells under half their compute shape."""
@@ -100,6 +102,7 @@ class Job:
                     device=self.device,
                     batch_size=self.batch_size,
                     cache=self.cache,
+                    keeps_images=self.save_adversarial,
                 )
             )
         return made
@@ -128,6 +131,7 @@ def resolve(request: Request) -> Job:
         cache=checkpoint.cache_folder(),
         shapes=shapes,
         notes=tuple(dict.fromkeys(notes)),
+        save_adversarial=request.save_adversarial,
     )
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import platform
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
 
-from bench import plan
+from bench import evidence, plan
 from bench.devices import name_of, processor, threads
 from bench.executors import Executor
 from bench.plan import Cell, Todo
@@ -93,8 +93,8 @@ def execute(
     of their own: returns the job as it was carried out.
     """
     if fresh:
-        store.drop(cell.key for cell in job.cells)
-    todo = plan.missing(job.cells, store.blocks(cell.key for cell in job.cells))
+        _drop(store, [cell.key for cell in job.cells])
+    todo = plan.missing(job.cells, stored(job, store, job.cells))
     watcher.begin(todo)
     sweep = _Sweep(job, store, watcher, fresh=fresh)
     try:
@@ -110,6 +110,31 @@ def execute(
     return sweep.job
 
 
+def stored(job: Job, store: Store, cells: Iterable[Cell]) -> dict[str, list[int]]:
+    """The stored block numbers of each cell that need not be run; where adversarial images are
+    kept, a block without them is run again.
+    """
+    wanted = {cell.key: cell for cell in cells}
+    have = store.blocks(wanted)
+    if not job.save_adversarial or store.folder is None:
+        return have
+    return {
+        key: [
+            number
+            for number in numbers
+            if evidence.is_kept(store.folder, wanted[key], number, store.block(key, number))
+        ]
+        for key, numbers in have.items()
+    }
+
+
+def _drop(store: Store, keys: Sequence[str]) -> None:
+    """Forgets cells and their images."""
+    if store.folder is not None:
+        evidence.drop(store.folder, keys)
+    store.drop(keys)
+
+
 class _Sweep:
     """A job while it is carried out: smaller holds its cells that came out of a restart, kept those
     of them whose shape is kept, waiting the work of restarted ones.
@@ -121,6 +146,7 @@ class _Sweep:
         self.smaller: set[str] = set()
         self.kept: set[str] = set()
         self.waiting: list[Todo] = []
+        self.weights: dict[str, str] = {}
 
     def note(self, event: Event) -> None:
         """Puts an event into the store, and tells the watcher."""
@@ -129,11 +155,11 @@ class _Sweep:
             case Prepared(keys, facts):
                 for key in keys:
                     store.annotate(key, facts)
+                    self.weights[key] = str(facts.get("weights", ""))
             case Moved(key, samples):
                 watcher.moved(cells[key], samples)
-            case Done(key, number, arrays, seconds):
-                store.put(key, number, arrays, seconds)
-                self._keep(key)
+            case Done():
+                self._done(event)
             case Noted(key, facts):
                 store.annotate(key, facts)
             case Failed(key, reason, trace):
@@ -142,6 +168,15 @@ class _Sweep:
                 watcher.failed(cells[key], reason)
             case Shrunk(keys):
                 self._restart(keys)
+
+    def _done(self, done: Done) -> None:
+        """Puts a block into the store, after its images: what is stored with them has them."""
+        store, key, images = self.store, done.key, done.images
+        if images is not None and store.folder is not None:
+            cell, weights = self.cells[key], self.weights.get(key, "")
+            evidence.write(store.folder, cell, done.number, done.arrays, images, weights)
+        store.put(key, done.number, done.arrays, done.seconds, anew=images is not None)
+        self._keep(key)
 
     def again(self) -> list[Todo]:
         """What restarted cells still need, handed out once."""
@@ -168,10 +203,10 @@ class _Sweep:
         for cell in given_up:
             half = cell.under(cell.numerics.shape // 2)
             if self.fresh:
-                self.store.drop([half.key])
+                _drop(self.store, [half.key])
             self.cells[half.key] = half
             self.smaller.add(half.key)
-            missing = plan.missing([half], self.store.blocks([half.key]))
+            missing = plan.missing([half], stored(self.job, self.store, [half]))
             self.waiting += missing
             self.watcher.restarted(cell, missing[0] if missing else Todo(half, ()))
             if not missing:

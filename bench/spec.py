@@ -96,6 +96,7 @@ class Request:
     oblivious: bool = True
     eot: int | None = None
     data_root: Path | None = None
+    save_adversarial: bool = False
 
     def __post_init__(self) -> None:
         words = {"norm": NORMS, "sweep": SWEEPS, "precision": PRECISIONS}
@@ -181,9 +182,11 @@ def request_of(settings: Mapping[str, Any]) -> Request:
         elif key == "batch_size":
             values[key] = _batch_size(name, value)
         else:
-            counts = dict.fromkeys(("n", "query_budget", "eot"), int)
-            kinds: dict[str, type] = counts | dict.fromkeys(("baseline", "oblivious"), bool)
-            values[key] = _of_kind(name, value, kinds.get(key, str))
+            counts: dict[str, type] = dict.fromkeys(("n", "query_budget", "eot"), int)
+            flags: dict[str, type] = dict.fromkeys(
+                ("baseline", "oblivious", "save_adversarial"), bool
+            )
+            values[key] = _of_kind(name, value, (counts | flags).get(key, str))
     return Request(**values)
 
 

@@ -22,12 +22,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bench import evidence
 from bench.errors import StoreError
 from bench.packing import Arrays, digest, joined, packed, unpacked
 from bench.plan import Cell
 
 SCHEMA = 3
 NAME = "bench.sqlite"
+_MEMORY = ":memory:"
 _WAIT_S, _RETRY_S = 60.0, 0.01
 _MAPPED = 2**31
 """Bytes of the file, at most, that are read through a mapping of it."""
@@ -59,7 +61,8 @@ class Record:
     failure is the one-line reason where the cell failed, else empty. reference is None where no eps
     was named. kind is the attack's: budget, minimal or ensemble. pipeline is a digest of the
     defended model: texts may agree where weights do not. identity: what model, defense and attack
-    are, every key of each with its value, those left out of the texts, too.
+    are, every key of each with its value, those left out of the texts, too. evidence: what is known
+    of its adversarial images, see bench.evidence.state.
     """
 
     key: str
@@ -88,6 +91,7 @@ class Record:
     seconds: float
     samples: Arrays
     identity: Mapping[str, Any] = field(default_factory=dict)
+    evidence: str = evidence.NONE
 
     @property
     def outcomes(self) -> NDArray[np.float64]:
@@ -116,6 +120,11 @@ class Store:
 
     def __init__(self, connection: sqlite3.Connection, path: str):
         self._db, self.path = connection, path
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder that it lies in; None for one in memory."""
+        return None if self.path == _MEMORY else Path(self.path).parent
 
     @classmethod
     def open(cls, folder: Path) -> Store:
@@ -150,7 +159,7 @@ class Store:
     @classmethod
     def in_memory(cls) -> Store:
         """A store that goes with the process."""
-        return cls._connect(":memory:")
+        return cls._connect(_MEMORY)
 
     @classmethod
     def _connect(cls, path: str) -> Store:
@@ -238,12 +247,32 @@ class Store:
                 row,
             )
 
-    def put(self, key: str, number: int, arrays: Arrays, seconds: float) -> None:
-        """Commits one block; one that is there already stays (its outcomes are the same)."""
+    def put(
+        self, key: str, number: int, arrays: Arrays, seconds: float, *, anew: bool = False
+    ) -> None:
+        """Commits one block; one that is there already stays (its outcomes are the same), unless it
+        is put anew, with images of its own, that nobody has verified.
+        """
         blob = packed(arrays)
         row = (key, number, len(arrays["index"]), seconds, blob, digest(blob))
         with self._write():
+            if anew:
+                self._db.execute("DELETE FROM blocks WHERE cell = ? AND number = ?", row[:2])
+                self._note(key, {"verified": None}, over=True)
             self._db.execute("INSERT OR IGNORE INTO blocks VALUES (?, ?, ?, ?, ?, ?)", row)
+
+    def block(self, key: str, number: int) -> Arrays:
+        """The arrays of a stored block."""
+        query = "SELECT arrays, digest FROM blocks WHERE cell = ? AND number = ?"
+        blob, known = self._db.execute(query, (key, number)).fetchone()
+        self._check(key, number, blob, known)
+        return unpacked(blob)
+
+    def _check(self, key: str, number: int, blob: bytes, known: str) -> None:
+        if digest(blob) != known:
+            raise StoreError(
+                f"block {number} of cell {key} in {self.path} is damaged; run with --fresh"
+            )
 
     def fail(self, key: str, reason: str) -> None:
         """Notes why a cell could not be finished."""
@@ -255,11 +284,20 @@ class Store:
         stay.
         """
         with self._write():
-            (text,) = self._db.execute(
-                "SELECT provenance FROM cells WHERE key = ?", (key,)
-            ).fetchone()
-            merged = json.dumps({**facts, **json.loads(text)}, sort_keys=True)
-            self._db.execute("UPDATE cells SET provenance = ? WHERE key = ?", (merged, key))
+            self._note(key, facts, over=False)
+
+    def verified(self, key: str, facts: Mapping[str, Any]) -> None:
+        """Notes the result of the last check of a cell's adversarial images."""
+        with self._write():
+            self._note(key, {"verified": facts}, over=True)
+
+    def _note(self, key: str, facts: Mapping[str, Any], *, over: bool) -> None:
+        """Facts into a cell's provenance; over: those already there give way."""
+        (text,) = self._db.execute("SELECT provenance FROM cells WHERE key = ?", (key,)).fetchone()
+        known = json.loads(text)
+        merged = {**known, **facts} if over else {**facts, **known}
+        kept = json.dumps(merged, sort_keys=True)
+        self._db.execute("UPDATE cells SET provenance = ? WHERE key = ?", (kept, key))
 
     def drop(self, keys: Iterable[str]) -> None:
         """Forgets cells and their blocks."""
@@ -310,11 +348,9 @@ class Store:
         if not complete and row["failure"] is None:
             return None
         for number, _, _, blob, known in blocks:
-            if digest(blob) != known:
-                raise StoreError(
-                    f"block {number} of cell {row['key']} in {self.path} is damaged; "
-                    "run with --fresh"
-                )
+            self._check(row["key"], number, blob, known)
+        provenance = json.loads(row["provenance"])
+        numbers = [number for number, *_ in blocks] if complete else []
         parts = [unpacked(blob) for _, _, _, blob, _ in blocks] if complete else []
         return Record(
             key=row["key"],
@@ -338,11 +374,12 @@ class Store:
             shape=row["shape"],
             threads=row["threads"],
             query_budget=row["query_budget"],
-            provenance=json.loads(row["provenance"]),
+            provenance=provenance,
             failure="" if complete else row["failure"],
             seconds=sum(seconds for _, _, seconds, *_ in blocks),
             samples=joined(parts),
             identity=json.loads(row["identity"]),
+            evidence=evidence.state(self.folder, row["key"], numbers, provenance.get("verified")),
         )
 
 

@@ -23,7 +23,7 @@ class Unit:
     themselves.
 
     attacks maps a cell's key to its attack; batch_size bounds the rows in flight; cache None trains
-    anew.
+    anew; keeps_images: adversarial images are told, too.
     """
 
     data: str | data.Dataset
@@ -35,6 +35,7 @@ class Unit:
     device: str = "cpu"
     batch_size: int | None = None
     cache: Path | None = None
+    keeps_images: bool = False
 
 
 @dataclass(frozen=True)
@@ -57,12 +58,15 @@ class Moved:
 
 @dataclass(frozen=True)
 class Done:
-    """A block of a cell is complete: its arrays, and the seconds of attack since the last block."""
+    """A block of a cell is complete: its arrays, the seconds of attack since the last block, and
+    its adversarial images where they are kept (see bench.evidence).
+    """
 
     key: str
     number: int
     arrays: Arrays
     seconds: float
+    images: Arrays | None = None
 
 
 @dataclass(frozen=True)

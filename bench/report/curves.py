@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from bench import evidence
 from bench.plan import CERTIFICATE
 from bench.report.derived import derived
 from bench.stats import Interval, wilson, wilson_bounds
@@ -86,9 +87,10 @@ class Curve:
     of: the record itself, or the first of the group: model, defense, grid, seed, device are the
     same in all of it. precision: of the search, those of a group joined by +. accuracy, low, high
     (number of eps,) as fractions, empty where the cell failed; clean at eps 0; attacks: how many
-    complete cells are behind it; failure: why numbers are missing, else empty. refused and
-    median_distance: see frames.tidy; None for a worst case. draws: evaluation draws that accuracy
-    is the mean over; worst_draw: the share of samples right under all of them.
+    complete cells are behind it; failure: why numbers are missing, else empty. evidence: see
+    bench.evidence.state, of a worst case the least of any. refused and median_distance: see
+    frames.tidy; None for a worst case. draws: evaluation draws that accuracy is the mean over;
+    worst_draw: the share of samples right under all of them.
     """
 
     of: Record
@@ -105,6 +107,7 @@ class Curve:
     failure: str
     refused: float | None = None
     median_distance: float | None = None
+    evidence: str = evidence.NONE
     draws: int = 1
     worst_draw: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
 
@@ -214,6 +217,7 @@ def _single(cell: Record, points: Mapping[str, Any]) -> Curve:
         failure="",
         refused=refused_share(cell),
         median_distance=median_distance(cell),
+        evidence=cell.evidence,
         **points,
     )
 
@@ -228,6 +232,7 @@ def _worst(cells: Sequence[Record], points: Mapping[str, Any], failure: str) -> 
         cell="",
         attacks=len(cells),
         failure=failure,
+        evidence=evidence.least(cell.evidence for cell in cells),
         **points,
     )
 

@@ -50,6 +50,7 @@ TIDY = {
     "draws": INT,
     "worst_draw_accuracy": FLOAT,
     "peak_memory_mb": FLOAT,
+    "evidence": TEXT,
 }
 """Columns of accuracy_vs_eps in order, and their types; later ones are appended."""
 LEADERBOARD = {
@@ -112,7 +113,8 @@ def tidy(records: Iterable[Record]) -> Rows:
     without attack; inf where no more than half were fooled at all). Of a pipeline that draws
     accuracy is the mean over its evaluation draws (draws), and worst_draw_accuracy the share of
     samples right under all of them. peak_memory_mb: the most memory held while the cell was
-    attacked, in megabytes (see memory.watched), of a worst case the most of any.
+    attacked, in megabytes (see memory.watched), of a worst case the most of any. evidence: none,
+    saved, verified or refuted (see bench.evidence), of a worst case the least of any.
     """
     return Rows.of((row for curve in curves(records) for row in _tidy(curve)), TIDY)
 
@@ -134,6 +136,7 @@ def _tidy(curve: Curve) -> Iterable[dict[str, Any]]:
         "cell": curve.cell,
         "failure": curve.failure,
         "query_budget": of.query_budget,
+        "evidence": curve.evidence,
     }
     if curve.clean is None or curve.cost is None:
         return [shared | {"eps": eps} for eps in curve.eps]

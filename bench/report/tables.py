@@ -7,6 +7,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from bench import evidence
 from bench.report.curves import Curve, by
 from bench.report.derived import derived
 from bench.report.rows import Row, Rows
@@ -149,6 +150,8 @@ def _of_setting(curves: Sequence[Curve]) -> list[Section]:
 def _accuracy(curves: list[Curve]) -> Section:
     of, grid = curves[0].of, curves[0].eps
     extras = varying(curves)
+    if any(curve.evidence != evidence.NONE for curve in curves):
+        extras |= {"evidence": _evidence}
     notes: list[str] = []
     rows = []
     for curve in curves:
@@ -169,6 +172,11 @@ def _accuracy(curves: list[Curve]) -> Section:
     bold = frozenset(place for place, curve in enumerate(curves) if curve.is_worst)
     table = Table(header, tuple(rows), align=align, bold=bold, notes=tuple(notes))
     return Section(f"{of.dataset}, {of.norm}", text, table)
+
+
+def _evidence(curve: Curve) -> str:
+    """What stands behind a row: without images it is claimed."""
+    return "claimed" if curve.evidence == evidence.NONE else curve.evidence
 
 
 def _failure(curve: Curve) -> str:

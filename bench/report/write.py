@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import secrets
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.errors import StoreError
+from bench.files import place
 from bench.report import (
     anytime,
     certified,
@@ -107,21 +107,6 @@ def documents(records: Sequence[Record]) -> tuple[dict[str, str], dict[str, str]
 def csv(frame: pd.DataFrame) -> str:
     """A frame as CSV: shortest floats, missing values empty, lines end in a line feed."""
     return str(frame.to_csv(index=False, lineterminator="\n"))
-
-
-def place(path: Path, content: bytes) -> Path:
-    """Writes a file whole or not at all, whoever else writes the same; makes its folder."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            temporary.write_bytes(content)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as err:
-        raise StoreError(f"{path} cannot be written ({err.strerror})") from err
-    return path
 
 
 def _remove_stale(folder: Path, made: set[str]) -> None:

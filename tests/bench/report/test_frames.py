@@ -18,7 +18,7 @@ COLUMNS = (
     "dataset,model,defense,attack,mode,norm,eps,seed,n,accuracy,ci_low,ci_high,"
     "clean_accuracy,forward_queries,backward_queries,wall_s,device,precision,audit,cell,"
     "failure,refused,median_distance,query_budget,draws,worst_draw_accuracy,"
-    "peak_memory_mb"
+    "peak_memory_mb,evidence"
 )
 OF_LEADERBOARD = (
     "rank,tie,dataset,norm,eps,model,defense,n,robust_accuracy,ci_low,ci_high,"
@@ -361,3 +361,14 @@ def test_timing_counts_every_query(record: MakeRecord) -> None:
 def test_a_cell_that_took_no_time_has_no_rate(record: MakeRecord) -> None:
     table = frames.timing([record([inf], seconds=0.0)]).frame()
     assert np.isnan(table["queries_per_s"][0])
+
+
+def test_a_worst_case_has_the_least_evidence_of_its_cells(record: MakeRecord) -> None:
+    cells = [
+        record([0.1], attack="fgsm", evidence="verified"),
+        record([0.1], attack="pgd", evidence="saved"),
+    ]
+    found = frames.tidy(cells).frame().groupby("attack")["evidence"].first()
+    assert found.to_dict() == {"fgsm": "verified", "pgd": "saved", "worst-case": "saved"}
+    mixed = frames.tidy([*cells, record([0.1], attack="noise")]).frame()
+    assert set(mixed[mixed["attack"] == "worst-case"]["evidence"]) == {"none"}

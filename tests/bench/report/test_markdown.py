@@ -20,6 +20,16 @@ def rows_of(text: str) -> list[list[str]]:
     return [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
 
 
+def test_a_row_without_images_is_claimed_where_others_have_them(record: MakeRecord) -> None:
+    cells = [
+        record([0, inf], eps=GRID, attack="fgsm", evidence="verified"),
+        record([0, inf], eps=GRID),
+    ]
+    header, _, *rows = rows_of(markdown.accuracy(cells))
+    assert header[3] == "evidence"
+    assert [row[3] for row in rows] == ["verified", "claimed", "**claimed**"]
+
+
 def test_accuracy_table(record: MakeRecord) -> None:
     cells = [
         record([0, 0.1, inf, inf], eps=GRID),

@@ -74,13 +74,13 @@ def test_csv_gives_the_table_back(cells: list[Record], tmp_path: Path) -> None:
     clean = wilson(3, 4)
     assert first == (
         f"digits,cnn,none,pgd,white-box,linf,0.0,0,4,0.75,{clean.low!r},{clean.high!r},"
-        f"0.75,40,16,1.235,cpu,fp32,none,{key},,0.0,,,1,0.75,"
+        f"0.75,40,16,1.235,cpu,fp32,none,{key},,0.0,,,1,0.75,,none"
     )
     failed = text.splitlines()[17]
     key = cells[3].key
     assert failed == (
         'digits,cnn,"advtrain:lam=1.0,eps=0.3",cw,white-box,linf,0.0,0,4,,,,,,,,'
-        f"cpu,fp32,none,{key},no gradient,,,,,,"
+        f"cpu,fp32,none,{key},no gradient,,,,,,,none"
     )
     read = pd.read_csv(tmp_path / "accuracy_vs_eps.csv", keep_default_na=False, na_values=[""])
     again = frames.tidy(cells).frame()
