@@ -558,6 +558,24 @@ def test_a_finished_row_stays_finished_however_seldom_the_host_looks(
         assert (one.forward, one.found) == (other.forward, other.found)
 
 
+@pytest.mark.parametrize(
+    ("spec", "budget"),
+    [("pgd:steps=20,restarts=3", 23), ("fmn:restarts=2,steps=8", 14), ("square:queries=20", 13)],
+)
+def test_a_budget_is_kept_however_seldom_the_host_looks(
+    spec: str, budget: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ends between two looks of the host: the row must stop by itself."""
+    problem = linear("linf", 10, count=4)
+    work = problem.model, problem.x, problem.y, [0.001]
+    often = swept(spec, *work, budget=budget)
+    monkeypatch.setattr(stream, "_STEPS_PER_SYNC", {"cpu": 4})
+    for one, other in zip(often, swept(spec, *work, budget=budget), strict=True):
+        assert one.forward == budget
+        assert (one.forward, one.backward) == (other.forward, other.backward)
+        assert torch.equal(one.x_adv, other.x_adv)
+
+
 def test_hopskipjump_finds_its_way_among_many_pixels() -> None:
     """Under linf in 3,072 components, where the paper's probes would be below float32's grain."""
     generator = torch.Generator().manual_seed(1)

@@ -87,6 +87,33 @@ def test_a_later_stage_sees_only_what_still_stands(policy: str) -> None:
             assert getattr(settled, count) == getattr(before, count) + own
 
 
+@dataclass(frozen=True)
+class Twice(Ensemble):
+    """The same attack again."""
+
+    access: ClassVar[str] = "logits"
+
+    def stages(self, norm: str, classes: int) -> tuple[Attack, ...]:
+        return (attacks.get("noise:samples=3"),) * 2
+
+
+def test_no_stage_begins_where_another_did() -> None:
+    """All six points of an image differ: the second stage's seed is its own."""
+    model, x, y = curved(4)
+    asked: list[Tensor] = []
+
+    def seen(logits: Tensor, points: Tensor) -> Tensor:
+        asked.append(points[:4].clone())
+        return torch.nn.functional.one_hot(y, 10).float()[torch.arange(len(points)) % 4]
+
+    work, setting = work_of(x, y, [0.1]), Setting("linf", 10, 0, 4)
+    judge = verify.judge_of(model, work, setting)
+    settled = list(loop.sweep(Twice(), Mapped(model, seen), judge, work, setting))
+    assert [each.forward for each in settled] == [6] * 4
+    for row in range(4):
+        assert len(torch.stack(asked)[:, row].flatten(1).unique(dim=0)) == 6
+
+
 def test_an_ensemble_is_at_least_as_strong_as_each_of_its_attacks() -> None:
     model, x, y = curved()
     for norm, radii in (("linf", RADII), ("l2", [0.1, 0.2, 0.4]), ("l1", [0.5, 1.0, 2.0])):

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 import attacks
 from attacks import ThreatModel, norms, substitute
 from attacks.draws import Draws, sample_ids
-from attacks.losses import CROSS_ENTROPY
+from attacks.losses import CROSS_ENTROPY, MARGIN
 from attacks.noise import gaussian
 from attacks.oracles import Aim, GradientOracle, OnlyLabels
 from attacks.sourced import Labels, Source, Supplies, check_source
@@ -441,6 +441,21 @@ def test_the_points_on_a_source_do_not_stop_at_its_border() -> None:
     assert norms.inside(points, x, torch.full((20,), 0.2), "linf").all()
     assert (deep >= shallow - 1e-5).float().mean() > 0.9
     assert deep.mean() > shallow.mean() + 0.1
+
+
+def test_the_points_on_a_source_are_those_of_the_highest_loss() -> None:
+    """Of eight random points, several of which fool the source: neither the first nor the last."""
+    net, x = Curved(), images(20)
+    y, radius = predicted(net, x), torch.full((20,), 0.5)
+    draws = Draws.of(x, 0)
+    drawn = [norms.random_point(x, radius, "linf", draws, "noise", k) for k in range(8)]
+    with torch.no_grad():
+        values = torch.stack([MARGIN(net(point), y) for point in drawn])
+    assert ((values > 0).sum(0) > 1).sum() > 10
+    points = points_on(attacks.get("noise:samples=8"), net, x, y, 0.5, Setting("linf", 10, 0, 32))
+    best = values.argmax(0).tolist()
+    expected = torch.stack([drawn[number][row] for row, number in enumerate(best)])
+    assert torch.equal(points, expected)
 
 
 @pytest.mark.parametrize("inner", ["fmn", "ddn", "lbfgs:search=3"])

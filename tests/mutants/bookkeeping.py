@@ -86,7 +86,7 @@ KEPT = [
         "seed=setting.seed + number * _APART",
         "seed=setting.seed",
         "every stage of an ensemble begins at the same points",
-        ("kinds::a_later_stage_sees_only_what_still_stands[ladder]",),
+        ("kinds::no_stage_begins_where_another_did",),
     ),
     Mutant(
         "stages-see-all",
@@ -145,7 +145,7 @@ COUNTED = [
         "active = active & (rows.forward + self.each <= rows.limit)",
         "active = active & (rows.forward <= rows.limit)",
         "a row asks once beyond its budget",
-        ("black_box::a_budget_is_never_exceeded_and_all_but_used[pgd:steps=20,restarts=3-25]",),
+        ("black_box::a_budget_is_kept_however_seldom_the_host_looks",),
     ),
     Mutant(
         "budget-per-restart",

@@ -227,7 +227,7 @@ BLACK_BOX = [
         "better = asked & (value > state.value)",
         "better = asked & ((value < state.value) | (state.step == 0))",
         "a step is kept where the margin falls",
-        ("black_box::simba_uses_every_pixel_once_before_any_twice",),
+        (oracle("simba:queries=300", "linf"),),
     ),
     Mutant(
         "estimate-sign",
@@ -264,12 +264,12 @@ BLACK_BOX = [
         ("loop::the_best_point_on_the_way_is_kept",),
     ),
     Mutant(
-        "transfer-stops-at-border",
+        "transfer-last-not-best",
         "transfer.py",
         "setting = replace(setting, exact=False, draws=1)",
         "setting = replace(setting, exact=True, draws=1)",
-        "points stop where they fool the source",
-        ("transfer::the_points_on_a_source_do_not_stop_at_its_border",),
+        "of the points that fool the source the last is kept, not that of the highest loss",
+        ("transfer::the_points_on_a_source_are_those_of_the_highest_loss",),
     ),
     Mutant(
         "transfer-stretch",
