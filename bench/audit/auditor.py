@@ -22,11 +22,12 @@ from attacks.work import Samples, Setting
 from bench import gradients
 from bench.audit.probes import FAR, PROBES, Probe
 from bench.audit.recipe import DEAR, Audit
+from bench.audit.verdict import STOOD
 from bench.outcomes import Images
 from bench.packing import Arrays
 from defenses.base import Defended
 
-LEAST = 20
+LEAST = 10
 """Images without which a probe is left out."""
 ROWS = 32
 """Per call on a CPU: few images are left for most probes."""
@@ -35,8 +36,6 @@ _NOISES, _RADIUS = 20, 8 / 255
 arXiv:2106.09947, who take 100)."""
 _TRACE, _LAST = 40, 10
 """Steps whose loss is followed, and those at the end in which it must not rise."""
-STOOD = "stood:"
-"""Before the name of a probe, the array of what stood after it."""
 
 
 class Asked(Protocol):
@@ -56,15 +55,15 @@ class _Ledger:
     backward: int = 0
     skipped: dict[str, str] = field(default_factory=dict)
 
-    def affords(self, name: str, each: int, wanted: int) -> int:
-        """How many images can be asked so many queries each; none, and a note, where that is too
-        few.
+    def affords(self, name: str, each: int, wanted: int, until: float = 1.0) -> int:
+        """How many images can be asked so many queries each, of the budget up to a share of it;
+        none, and a note, where that is too few.
         """
-        left = self.budget - self.forward - self.backward
+        left = max(0, int(until * self.budget) - self.forward - self.backward)
         count = min(wanted, left // max(1, each))
         if count >= min(wanted, LEAST):
             return count
-        self.skipped[name] = f"{left} of {self.budget} queries left"
+        self.skipped[name] = f"{left} queries left for {wanted} images, {each} each"
         return 0
 
     def spend(self, forward: int, backward: int = 0) -> None:
@@ -111,9 +110,9 @@ class Auditor:
         """
         self.facts["probabilities"] = look_like_probabilities(clean)
         self._look()
-        self._noises(clean)
         for probe in PROBES:
             self._probe(probe)
+        self._noises(clean)
         self._follow()
         self._drift(clean)
         ledger = self.ledger
@@ -160,12 +159,11 @@ class Auditor:
 
     def _noises(self, clean: Tensor) -> None:
         """Answers to random directions at the images that stand: whether they change at all, and
-        by how much the margin does.
+        by how much the margin does. One that draws may well answer with a count of votes.
         """
         places = self._standing(10**9)
-        name = "landscape"
-        places = places[: self.ledger.affords(name, _NOISES, len(places))]
-        if not len(places):
+        places = places[: self.ledger.affords("landscape", _NOISES, len(places))]
+        if not len(places) or is_random(self.defended.predict):
             return
         few, index = self.images.take(places), torch.from_numpy(places).to(clean.device)
         before, draws = clean[index], Draws.of(self.images.take(places).x, self.setting.seed)
@@ -199,7 +197,8 @@ class Auditor:
         drawn = max(setting.eot, recipe.eot) if is_random(asked.surrogate) else recipe.eot
         each = cost * drawn // recipe.eot * (1 + is_gradient)
         places = self._standing(probe.most)
-        places = places[: self.ledger.affords(probe.name, each, len(places))]
+        count = self.ledger.affords(probe.name, each, len(places), probe.until)
+        places = places[:count]
         if not len(places):
             return
         try:
@@ -239,7 +238,7 @@ class Auditor:
     def _follow(self) -> None:
         """Whether the loss still rises in the last steps (Pintor et al., fourth indicator)."""
         name = "loss"
-        places = self._standing(LEAST)
+        places = self._standing(2 * LEAST)
         handed = self.handed.surrogate
         if is_random(handed) or refuses(handed) or "path" in self.facts:
             self.ledger.skipped[name] = "no one loss to follow"

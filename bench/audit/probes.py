@@ -19,12 +19,13 @@ RETRIED = ("restart", "longer")
 
 @dataclass(frozen=True)
 class Probe:
-    """name: in tables; made: the attack of an audit, None where the audit has none; most: images
-    at most.
+    """name: in tables; made: the attack of an audit, None where the audit has none; until: the
+    share of the budget that is spent after it, at most; most: images at most.
     """
 
     name: str
     made: Callable[[Audit], Attack | None]
+    until: float
     most: int = 10**9
 
 
@@ -37,14 +38,14 @@ def _again(change: Callable[..., Attack | None]) -> Callable[[Audit], Attack | N
 
 
 PROBES = (
-    Probe("cross-entropy", _named("pgd:steps=20")),
-    Probe("margin", _named("pgd:steps=20,loss=margin")),
-    Probe("one step", _named("fgsm")),
-    Probe("noise", _named("noise:samples=20")),
-    Probe("restart", _again(once_more), 40),
-    Probe("longer", _again(longer), 40),
-    Probe("square", _named("square:queries=150")),
-    Probe(FAR, _named("pgd:steps=20,loss=margin,random=false")),
+    Probe("cross-entropy", _named("pgd:steps=20"), 0.2),
+    Probe("margin", _named("pgd:steps=20,loss=margin"), 0.35),
+    Probe("one step", _named("fgsm"), 0.4),
+    Probe("noise", _named("noise:samples=20"), 0.45),
+    Probe("restart", _again(once_more), 0.55, 40),
+    Probe("longer", _again(longer), 0.7, 40),
+    Probe("square", _named("square:queries=150"), 0.9),
+    Probe(FAR, _named("pgd:steps=20,loss=margin,random=false"), 1.0),
 )
 """In the order in which they run. Square's queries: of the images of a net whose gradients are
 masked that can be broken, it finds most of them by then."""

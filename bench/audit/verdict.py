@@ -21,6 +21,8 @@ PASS, WARN, SUSPECT, SKIPPED = "pass", "warn", "suspect", "skipped"
 _ORDER = (SUSPECT, WARN, SKIPPED, PASS)
 NONE = "none"
 """In place of a verdict where nothing was audited."""
+STOOD = "stood:"
+"""Before the name of a probe, the array of what stood after it: the share of the draws."""
 
 _FEW, _MANY = 0.02, 0.05
 """Shares of the images from which on a finding is a warning, and makes a number suspect."""
@@ -66,6 +68,9 @@ class Verdict:
         """In a few words: `pass`, or the level and what was found at it."""
         level = self.level
         told = [one.text for one in self.findings if one.level == level]
+        skipped = sum(one.level == SKIPPED for one in self.findings)
+        if level == PASS and skipped:
+            return f"{level} ({skipped} check{'s' * (skipped > 1)} skipped)"
         if level in (PASS, NONE):
             return level
         more = f" (and {len(told) - 1} more)" if len(told) > 1 else ""
@@ -77,7 +82,7 @@ NOT_AUDITED = Verdict(())
 
 @dataclass(frozen=True)
 class Case:
-    """A pipeline: the cells of its attacks, and its audits, the newest last.
+    """A pipeline: the cells of its attacks, and its audits.
 
     All of the pipeline's attacked cells, complete or failed; empty audits: it was not looked at.
     """
@@ -92,9 +97,9 @@ class Case:
 
     @functools.cached_property
     def look(self) -> Record | None:
-        """The newest complete audit."""
+        """The complete audit of the most images, of these the newest."""
         done = [audit for audit in self.audits if not audit.failure]
-        return done[-1] if done else None
+        return max(done, key=lambda a: (a.n, str(a.provenance.get("start", ""))), default=None)
 
 
 @dataclass(frozen=True)
@@ -132,8 +137,12 @@ class Seen:
 
 def severity(text: str) -> int:
     """How bad what a verdict says is: 0 suspect, 1 warn, then pass and none."""
-    known = (*_ORDER, NONE)
-    return known.index(text.partition(":")[0])
+    return (*_ORDER, NONE).index(level_of(text))
+
+
+def level_of(text: str) -> str:
+    """The level that what a verdict says begins with."""
+    return text.partition(" ")[0].rstrip(":")
 
 
 def verdict(case: Case) -> Verdict:
@@ -171,50 +180,62 @@ def _places(have: NDArray[np.int64], wanted: NDArray[np.int64]) -> NDArray[np.in
     return places if np.array_equal(have[places], wanted) else None
 
 
-def _level(count: int, n: int) -> str:
-    """Of a contradiction in so many of n images."""
-    share = count / max(1, n)
-    if share >= _MANY and count >= min(_SURE, n):
+def _level(count: int, share: float) -> str:
+    """Of a contradiction in so many images, and the share of all images that they stand for."""
+    if share >= _MANY and count >= _SURE:
         return SUSPECT
     return WARN if share >= _FEW else PASS
 
 
 def _counted(check: str, count: int, n: int, text: str) -> Finding:
-    return Finding(check, _level(count, n), f"{text} {count} of {n} images")
+    return Finding(check, _level(count, count / max(1, n)), f"{text} {count} of {n} images")
 
 
 _BEATEN = {
-    "cross-entropy": "PGD on the cross-entropy breaks what the rows left standing:",
-    "margin": "a margin loss breaks what the rows left standing:",
-    "one step": "one gradient step breaks what the rows left standing:",
-    "noise": "random noise breaks what the rows left standing:",
-    "restart": "one more restart breaks what the rows left standing:",
-    "longer": "twice the steps break what the rows left standing:",
-    "square": "Square (black-box) breaks what the rows left standing:",
+    "cross-entropy": "PGD on the cross-entropy breaks",
+    "margin": "PGD on a margin loss breaks",
+    "one step": "one gradient step breaks",
+    "noise": "random noise breaks",
+    "restart": "one more restart breaks",
+    "longer": "twice the steps break",
+    "square": "Square (black-box) breaks",
 }
 """By the probe that broke an image first."""
+_RETRIED = ("restart", "longer")
+"""Probes that an audit may have none of."""
 
 
 def _beaten(seen: Seen) -> Iterator[Finding]:
-    """What each probe broke of the images that the rows left standing, and all of them together."""
-    total = np.zeros(seen.n, np.bool_)
+    """What each probe broke of the images that the rows left standing, and all of them together.
+
+    Of a pipeline that draws, images are counted by the draws under which they fell, less those
+    under which they fell to the rows alone.
+    """
+    left, lowest = seen.stands > 0, seen.stands.copy()
     for name, text in _BEATEN.items():
-        check = f"{name} beats the rows"
+        check, array = f"{name} beats the rows", f"{STOOD}{name}"
         if name in seen.facts.get("skipped", {}):
             yield Finding(check, SKIPPED, f"{name} skipped: {seen.facts['skipped'][name]}")
             continue
-        after = seen.values(f"stood:{name}")
-        with np.errstate(invalid="ignore"):
-            broken = after < seen.stands - 1e-6
-        broken &= ~total
-        total |= broken
-        if not np.isnan(after).all() or name not in ("restart", "longer"):
-            yield _counted(check, int(broken.sum()), seen.n, text)
-    yield _counted(
-        "probes beat the rows",
-        int(total.sum()),
-        seen.n,
-        "cheap attacks break what the rows left standing:",
+        if name in _RETRIED and array not in seen.audit.samples:
+            continue
+        after = seen.values(array)
+        standing = left & (lowest > seen.stands - _HALF)
+        tried = standing & ~np.isnan(after)
+        gained = (seen.stands - after)[tried].sum()
+        lowest = np.fmin(lowest, after)
+        # Where not all that stand were tried, those that were stand for the others.
+        weight = standing.sum() / max(1, tried.sum())
+        yield _broken(check, gained, int(tried.sum()), gained * weight / seen.n, text)
+    gained = (seen.stands - lowest)[left].sum()
+    text = "cheap attacks break"
+    yield _broken("probes beat the rows", gained, int(left.sum()), gained / seen.n, text)
+
+
+def _broken(check: str, gained: float, of: int, share: float, text: str) -> Finding:
+    count = max(0, round(float(gained)))
+    return Finding(
+        check, _level(count, share), f"{text} {count} of {of} images that the rows left standing"
     )
 
 
@@ -277,7 +298,7 @@ def _unbounded(seen: Seen) -> Iterator[Finding]:
     if "unbounded" in seen.facts.get("skipped", {}):
         yield Finding("unbounded", SKIPPED, f"unbounded: {seen.facts['skipped']['unbounded']}")
         return
-    count = seen.still("stood:unbounded", lambda share: share > 0)
+    count = seen.still(f"{STOOD}unbounded", lambda share: share > 0)
     yield _counted("unbounded", count, seen.n, "an attack without bounds does not break")
 
 

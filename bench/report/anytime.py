@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.audit.verdict import level_of
 from bench.report.derived import derived
 from bench.report.frames import reading_point
 from bench.report.groups import attacked, by
@@ -21,7 +22,6 @@ from bench.report.tables import (
     board_title,
     bounded,
     interval_text,
-    level_of,
     percent,
 )
 from bench.report.verdicts import of_pipeline, verdicts

@@ -6,10 +6,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from bench.audit.verdict import level_of
 from bench.report import figures
 from bench.report.groups import by
 from bench.report.rows import FLOAT, INT, TEXT, Rows
-from bench.report.tables import Section, Table, count, eps_text, level_of, percent
+from bench.report.tables import Section, Table, count, eps_text, percent
 from bench.report.verdicts import of_pipeline, verdicts
 from bench.store import Record
 

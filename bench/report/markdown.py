@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from bench.audit.verdict import level_of
 from bench.grids import github
 from bench.report import anytime as curves_by_queries
 from bench.report import audit as looks
@@ -172,7 +173,7 @@ def summary(records: Sequence[Record]) -> str:
 
 def _notes(row: Row) -> Iterable[str]:
     """What a row has to say beside its numbers."""
-    told = row["audit"] if ":" in row["audit"] else ""
+    told = row["audit"] if level_of(row["audit"]) != row["audit"] else ""
     return filter(None, (row["note"], told))
 
 
@@ -182,7 +183,7 @@ _SHOWN: Mapping[str, Callable[[Row], str]] = {
     "clean": lambda row: tables.percent(row["clean_accuracy"]),
     "oblivious": lambda row: tables.percent(row["oblivious_accuracy"]),
     "robust [95 %]": tables.robust_text,
-    "audit": lambda row: tables.level_of(row["audit"]),
+    "audit": lambda row: level_of(row["audit"]),
     "attacks": lambda row: tables.count(row["attacks"]),
     "queries": lambda row: tables.count(_queries(row)),
     "seconds": lambda row: tables.seconds(row["wall_s"]),

@@ -8,7 +8,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from statistics import mean
 from typing import Any
 
-from bench.audit.verdict import severity
+from bench.audit.verdict import level_of, severity
 from bench.report import frames
 from bench.report.derived import derived
 from bench.report.groups import by
@@ -20,7 +20,6 @@ from bench.report.tables import (
     board_title,
     count,
     interval_text,
-    level_of,
     percent,
 )
 from bench.report.tables import seconds as seconds_text

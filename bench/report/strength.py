@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
+from bench.audit.verdict import level_of
 from bench.report.curves import Cost, median_distance, refused_share
 from bench.report.derived import derived
 from bench.report.frames import reading_point
 from bench.report.groups import attacked, by
 from bench.report.rows import FLOAT, INT, TEXT, Row, Rows
-from bench.report.tables import Section, Table, board, board_title, level_of, robust_text, seconds
+from bench.report.tables import Section, Table, board, board_title, robust_text, seconds
 from bench.report.verdicts import of_pipeline, verdicts
 from bench.stats import wilson
 from bench.store import Record

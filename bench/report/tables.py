@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bench.audit.verdict import SUSPECT
+from bench.audit.verdict import SUSPECT, level_of
 from bench.report.curves import Curve
 from bench.report.derived import derived
 from bench.report.groups import by
@@ -203,11 +203,6 @@ def _entries(curve: Curve) -> list[str]:
         bounded(text, curve.audit) if is_bound else text
         for text, is_bound in zip(entries, bounds, strict=True)
     ]
-
-
-def level_of(audit: str) -> str:
-    """The first word of what an audit says."""
-    return audit.partition(":")[0]
 
 
 def leaderboard(table: Rows) -> list[Section]:

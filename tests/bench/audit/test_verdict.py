@@ -21,13 +21,17 @@ EPS = Fraction(2, 10)
 
 def looked(noted=None, **facts):
     """An audit of N images: what it noted of each (a list is filled up with its last value)."""
+    return looked_of(N, noted, **facts)
+
+
+def looked_of(count, noted=None, **facts):
     arrays = {
-        name: np.array([*values, *[values[-1]] * (N - len(values))], np.float32)
+        name: np.array([*values, *[values[-1]] * (count - len(values))], np.float32)
         for name, values in (noted or {}).items()
     }
     known = {"skipped": {}, "forward": 100, "backward": 50, "budget": 50000, **facts}
     return make(
-        [INF] * N,
+        [INF] * count,
         attack="audit",
         kind=AUDIT,
         eps=(Fraction(0), EPS),
@@ -85,10 +89,37 @@ def test_images_that_fell_anyway_count_for_nothing(check, name, bad, good):
 def test_a_success_counts_for_the_first_probe_that_had_it():
     noted = {"stood:margin": [0.0, 1.0], "stood:noise": [0.0, 0.0, 1.0]}
     told = verdict(Case([standing()], [looked(noted)]))
-    counts = {one.check: one.text.split(":")[-1].split()[0] for one in told.findings}
-    assert counts["margin beats the rows"] == "1"
-    assert counts["noise beats the rows"] == "1"
-    assert counts["probes beat the rows"] == "2"
+    texts = {one.check: one.text for one in told.findings}
+    left = "that the rows left standing"
+    assert texts["margin beats the rows"] == f"PGD on a margin loss breaks 1 of 20 images {left}"
+    assert texts["noise beats the rows"] == f"random noise breaks 1 of 19 images {left}"
+    assert texts["probes beat the rows"] == f"cheap attacks break 2 of 20 images {left}"
+
+
+def test_the_images_that_were_tried_stand_for_those_that_were_not():
+    # 4 of the 8 tried of 20: half of what stands, but fewer than six images.
+    assert level_of("longer beats the rows", noted={"stood:longer": tried(4, 8)}) == "warn"
+    assert level_of("longer beats the rows", noted={"stood:longer": tried(6, 12)}) == "suspect"
+    # 6 of 12 that stand of 200 are 3 %.
+    few = make([INF] * 12 + [0.1] * 188)
+    look = looked_of(200, {"stood:longer": tried(6, 12, of=200)})
+    told = verdict(Case([few], [look]))
+    assert next(f.level for f in told.findings if f.check == "longer beats the rows") == "warn"
+
+
+def test_of_a_pipeline_that_draws_images_are_counted_by_their_draws():
+    draws = np.array([[INF] * 7 + [0.1] * 3] * N)
+    cell = make([0.1] * N, samples={"draws": draws})
+    # 3 draws fewer of each image are 6 images, as many as 6 that fell under all of them.
+    assert level_of("noise beats the rows", cell, noted={"stood:noise": [0.4]}) == "suspect"
+    # Some more here and some fewer there come to nothing.
+    mixed = [0.6, 0.8] * (N // 2)
+    assert level_of("noise beats the rows", cell, noted={"stood:noise": mixed}) == "pass"
+
+
+def tried(fell, of_tried, of=N):
+    """The first fell, of so many tried; the others were not."""
+    return [0.0] * fell + [1.0] * (of_tried - fell) + [np.nan] * (of - of_tried)
 
 
 FACTS = [
@@ -156,7 +187,7 @@ def test_skipped_checks_are_named_and_do_not_decide():
     told = verdict(Case([standing()], [looked(skipped={"square": "0 of 10 queries left"})]))
     skipped = [one for one in told.findings if one.level == "skipped"]
     assert [one.text for one in skipped] == ["square skipped: 0 of 10 queries left"]
-    assert told.level == "pass"
+    assert (told.level, told.text) == ("pass", "pass (1 check skipped)")
 
 
 def test_the_text_names_the_first_of_the_worst():
@@ -215,7 +246,7 @@ def test_a_suspect_number_is_printed_as_an_upper_bound_everywhere():
     line = next(line for line in accuracy(records).splitlines() if "| fake" in line)
     assert line.count("&lt;=") == 3, "at each eps above 0"
     assert "<= 100.0 [" in summary(records)
-    assert "cnn / fake: suspect: a margin loss breaks" in summary(records)
+    assert "cnn / fake: suspect: PGD on a margin loss breaks 10 of 20" in summary(records)
     assert "&lt;= 60.0" not in leaderboard_text(records)
 
 
@@ -234,5 +265,5 @@ def test_the_table_of_findings():
     assert {row["check"] for row in found} == {"margin beats the rows", "probes beat the rows"}
     assert (found[0]["forward_queries"], found[0]["budget"], found[0]["n"]) == (100, 50000, N)
     text = audit(board())
-    assert "a margin loss breaks what the rows left standing: 10 of 20 images" in text
+    assert "PGD on a margin loss breaks 10 of 20 images that the rows left standing" in text
     assert audits([standing()]).rows == []
