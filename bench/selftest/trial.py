@@ -147,10 +147,10 @@ class Trials:
         reported = run.accuracy(float(self.extent.eps))
         return Result(plant, reported, truth, verdict.level, findings=verdict.findings)
 
-    def _truth(self, bare: Subject, strong: Sequence[str]) -> float:
+    def _truth(self, bare: Subject, strong: str) -> float:
         """The worst case of a pipeline, measured once."""
         if id(bare) not in self._truths:
-            run = self._run(bare, strong, audit=False)
+            run = self._run(bare, [strong], audit=False)
             self._truths[id(bare)] = bare, float(run.accuracy(float(self.extent.eps)))
         return self._truths[id(bare)][1]
 
