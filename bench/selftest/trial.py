@@ -105,7 +105,7 @@ class Trials:
     root: Path | None
     say: Callable[[str], None] = lambda _: None
     verdict: Callable[[Run], Verdict] = lambda run: run.audit
-    _truths: dict[int, tuple[Subject, float]] = field(default_factory=dict)
+    _truths: dict[int, tuple[Subject, float]] = field(default_factory=dict, init=False)
 
     def results(self, plants: Sequence[Plant]) -> Iterator[Result]:
         """Every plant in its turn."""
