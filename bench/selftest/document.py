@@ -109,7 +109,7 @@ def _plants(results: Sequence[Result]) -> str:
             escape(_name(one)),
             escape(one.plant.fakes),
             escape(one.plant.rule),
-            ", ".join(f"`{attack}`" for attack in one.plant.strong),
+            f"`{one.plant.strong}`",
         )
         for one in results
     ]

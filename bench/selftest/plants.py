@@ -48,10 +48,10 @@ GRADIENT = "its own: the same values, attacked with an honest gradient"
 DECLARED = "its own: the same pipeline, its draws declared"
 ITSELF = "its own: attacked as it is"
 """Rules of truths: whose worst case it is, and how it is found."""
-STRONG = ("multitargeted:steps=20", "pgd:loss=margin,steps=100")
-"""The attacks that truths are measured with."""
-OVER_DRAWS = ("pgd:loss=margin,steps=20",)
-"""Those of pipelines that draw, each query of which is the mean of ten."""
+STRONG = "cascade:attacks=[pgd:loss=margin]+[multitargeted:steps=20]"
+"""The attack that truths are measured with."""
+OVER_DRAWS = "pgd:loss=margin,steps=20"
+"""That of pipelines that draw, each query of which is the mean of ten."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class Plant:
     """A defense whose truth is known.
 
     fakes: what it does, in a few words; make: it; bare: what its truth is measured on, where strong
-    attacks can be trusted; rule: why that is its truth; strong: the attacks; held_out: that it is
+    attacks can be trusted; rule: why that is its truth; strong: the attack; held_out: that it is
     not looked at while checks are tuned; is_honest: that it fakes nothing.
     """
 
@@ -96,7 +96,7 @@ class Plant:
     make: Make
     bare: Make
     rule: str
-    strong: tuple[str, ...] = STRONG
+    strong: str = STRONG
     held_out: bool = False
     is_honest: bool = False
 
@@ -107,7 +107,7 @@ class _Pair(NamedTuple):
     make: Make
     bare: Make
     rule: str
-    strong: tuple[str, ...] = STRONG
+    strong: str = STRONG
 
 
 def _net(ground: Ground) -> nn.Module:
@@ -180,7 +180,7 @@ def _distilled(temperature: float) -> _Pair:
 
 
 def _honest(
-    name: str, about: str, defense: str, model: str = "cnn_small", strong: tuple[str, ...] = STRONG
+    name: str, about: str, defense: str, model: str = "cnn_small", strong: str = STRONG
 ) -> Plant:
     """A pipeline as `bench run` evaluates it; its truth is its own worst case."""
 

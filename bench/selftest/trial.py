@@ -105,7 +105,7 @@ class Trials:
     root: Path | None
     say: Callable[[str], None] = lambda _: None
     verdict: Callable[[Run], Verdict] = lambda run: run.audit
-    _truths: dict[int, tuple[Subject, float]] = field(default_factory=dict)
+    _truths: dict[int, tuple[Subject, float]] = field(default_factory=dict, init=False)
 
     def results(self, plants: Sequence[Plant]) -> Iterator[Result]:
         """Every plant in its turn."""
@@ -147,10 +147,10 @@ class Trials:
         reported = run.accuracy(float(self.extent.eps))
         return Result(plant, reported, truth, verdict.level, findings=verdict.findings)
 
-    def _truth(self, bare: Subject, strong: Sequence[str]) -> float:
+    def _truth(self, bare: Subject, strong: str) -> float:
         """The worst case of a pipeline, measured once."""
         if id(bare) not in self._truths:
-            run = self._run(bare, strong, audit=False)
+            run = self._run(bare, [strong], audit=False)
             self._truths[id(bare)] = bare, float(run.accuracy(float(self.extent.eps)))
         return self._truths[id(bare)][1]
 
