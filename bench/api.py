@@ -231,7 +231,7 @@ def evaluate(  # noqa: PLR0913  one keyword per setting
     with Store.in_memory() if out is None else Store.open(Path(out)) as store:
         job = runner.execute(job, store, LocalExecutor(), _Warning())
         records = store.records(cell.key for cell in job.cells)
-    for record in records:
+    for record in attacked(records):
         if record.failure:
             raise CellFailed(f"{record.attack}: {record.failure}")
     return Run(records)
