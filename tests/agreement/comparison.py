@@ -212,6 +212,7 @@ def _under(pair: Pair, place: Place, seeds: int) -> Comparison:
                 eps=repr(pair.eps),
                 n=pair.n,
                 device="cpu",
+                audit=False,
                 data_root=place.root,
             )
         )

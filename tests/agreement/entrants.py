@@ -157,6 +157,7 @@ def _ours(task: Task, sweep: str) -> bench.Run:
         eps=list(task.radii),
         seed=task.seed,
         sweep=sweep,
+        audit=False,
     )
 
 

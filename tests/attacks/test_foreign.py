@@ -6,6 +6,7 @@ import random
 import sys
 import textwrap
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -483,15 +484,13 @@ def test_parts_keep_groups_whole() -> None:
 
 def test_evaluate_takes_functions_and_the_batch_size_moves_nothing() -> None:
     model, x, y = curved(40)
-    runs = [
-        bench.evaluate(model.net, (x, y), ["fgsm", descent], eps=[0.01, 0.02], batch_size=size)
-        for size in (None, 3)
-    ]
+    evaluate = partial(bench.evaluate, model.net, (x, y), eps=[0.01, 0.02], audit=False)
+    runs = [evaluate(["fgsm", descent], batch_size=size) for size in (None, 3)]
     for run in runs:
         assert set(run.table.attack) == {"fgsm", "test_foreign:descent", "worst-case"}
     columns = ["id", "attack", "min_eps", "distance"]
     assert runs[0].samples[columns].equals(runs[1].samples[columns])
-    alone = bench.evaluate(model.net, (x, y), descent, eps=[0.01, 0.02])
+    alone = evaluate(descent)
     assert len(alone.records) == 1
     assert alone.records[0].mode == "white-box"
 
@@ -576,7 +575,7 @@ def test_black_boxes_of_a_library_get_no_gradient(torchattacks: ModuleType) -> N
     recipe = attacks.get("torchattacks:Square")
     assert recipe.access == "logits"
     recipe(BlackBox(Curved()), images(3), torch.zeros(3).long(), ThreatModel("linf", 0.2))
-    run = bench.evaluate(Bright(), (GREY, DARK), ["torchattacks:Square"], eps=[0.1])
+    run = bench.evaluate(Bright(), (GREY, DARK), ["torchattacks:Square"], eps=[0.1], audit=False)
     assert run.records[0].mode == "black-box"
 
 

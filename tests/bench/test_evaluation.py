@@ -12,6 +12,7 @@ import bench
 from attacks.registry import attacks
 from bench import data, devices
 from bench.api import CellFailed
+from bench.audit.auditor import Auditor
 from bench.errors import RequestError
 from bench.executors import LocalExecutor
 from bench.report.frames import tidy
@@ -79,7 +80,7 @@ def test_the_curve_of_a_linear_model_is_the_closed_form():
 
 def test_counts_are_those_of_the_attack():
     model, x, y, distance = linear_problem()
-    run = bench.evaluate(model, (x, y), ["pgd:steps=5"], eps=[0.0001])
+    run = bench.evaluate(model, (x, y), ["pgd:steps=5"], eps=[0.0001], audit=False)
     rows = run.samples
     assert (distance > 0.0001).all()
     assert (rows.forward == 6).all()
@@ -89,7 +90,7 @@ def test_counts_are_those_of_the_attack():
 
 def test_worst_case_is_per_sample():
     model, x, y, distance = linear_problem()
-    run = bench.evaluate(model, (x, y), ["noise:samples=3", "fgsm"], eps=[0.02, 0.05])
+    run = bench.evaluate(model, (x, y), ["noise:samples=3", "fgsm"], eps=[0.02, 0.05], audit=False)
     by_attack = run.samples.pivot_table(index="index", columns="attack", values="min_eps")
     worst = by_attack.replace(np.inf, 9).min(axis=1).to_numpy()
     table = run.table
@@ -102,7 +103,7 @@ def test_misclassified_images_are_fooled_at_0_and_never_attacked():
     model, x, y, _ = linear_problem()
     y = y.clone()
     y[:7] = 1 - y[:7]
-    rows = bench.evaluate(model, (x, y), ["pgd:steps=5"], eps=[0, 0.1]).samples
+    rows = bench.evaluate(model, (x, y), ["pgd:steps=5"], eps=[0, 0.1], audit=False).samples
     wrong = rows[rows["label"] != rows.clean_prediction]
     assert len(wrong) == 7
     assert (wrong[["min_eps", "distance", "forward", "backward"]] == 0).all(axis=None)
@@ -116,9 +117,8 @@ def test_outcomes_do_not_depend_on_what_is_in_flight_nor_on_neighbours(digits, s
     names = ["pgd:steps=4,restarts=2", "noise:samples=2", "pgd:steps=9,restarts=2"]
 
     def outcome(positions, batch_size):
-        run = bench.evaluate(
-            model, (x[positions], y[positions]), names, eps=eps, batch_size=batch_size, sweep=sweep
-        )
+        settings = {"eps": eps, "batch_size": batch_size, "sweep": sweep, "audit": False}
+        run = bench.evaluate(model, (x[positions], y[positions]), names, **settings)
         columns = ["attack", "id", "min_eps", "distance", "forward", "backward", "verify"]
         return run.samples[columns].sort_values(["attack", "id"]).reset_index(drop=True)
 
@@ -138,8 +138,9 @@ def test_sweeps_that_infer_leave_no_more_standing_for_less(digits):
     """
     model = trained(digits)
     eps = [0.02 * number for number in range(1, 16)]
+    settings = {"eps": eps, "n": 100, "audit": False}
     tables = {
-        sweep: bench.evaluate(model, "digits", ["pgd:steps=40"], eps=eps, n=100, sweep=sweep).table
+        sweep: bench.evaluate(model, "digits", ["pgd:steps=40"], sweep=sweep, **settings).table
         for sweep in ("independent", "ladder", "bisect")
     }
     full = tables["independent"]
@@ -153,9 +154,8 @@ def test_sweeps_that_infer_leave_no_more_standing_for_less(digits):
 
 def test_independent_runs_every_eps_and_stores_a_bit_for_each(digits, tmp_path):
     model = trained(digits)
-    bench.evaluate(
-        model, "digits", ["fgsm"], eps=[0, 0.1, 0.3], n=50, sweep="independent", out=tmp_path
-    )
+    settings = {"eps": [0, 0.1, 0.3], "n": 50, "sweep": "independent", "audit": False}
+    bench.evaluate(model, "digits", ["fgsm"], out=tmp_path, **settings)
     with Store.read(tmp_path) as store:
         (record,) = store.records()
     bits = record.samples["fooled"].astype(bool)
@@ -239,6 +239,7 @@ def test_a_bad_model_fails_its_cells_visibly_and_the_others_go_on(kind, tmp_path
         attacks=("pgd:steps=2",),
         n=20,
         eps="0,0.1",
+        audit=False,
     )
     with Store.in_memory() as store:
         execute(resolve(request), store, LocalExecutor(), Silent())
@@ -257,7 +258,18 @@ def test_a_bad_model_fails_its_cells_visibly_and_the_others_go_on(kind, tmp_path
 def test_evaluate_says_why_an_attack_failed():
     model = net_of(ten, lambda: nn.Softmax(1))
     with pytest.raises(CellFailed, match="returns probabilities"):
-        bench.evaluate(model, "digits", ["pgd:steps=2"], n=10)
+        bench.evaluate(model, "digits", ["pgd:steps=2"], n=10, audit=False)
+
+
+def test_an_audit_that_fails_is_told_and_takes_no_number_away(monkeypatch):
+    def fails(self, clean):
+        raise RuntimeError("the planted fault")
+
+    monkeypatch.setattr(Auditor, "run", fails)
+    run = bench.evaluate(net_of(ten), "digits", ["fgsm"], eps=0.1, n=20)
+    assert run.audit.text == "warn: audit failed: the planted fault"
+    assert run.table.accuracy.notna().all()
+    assert 0 <= float(run.accuracy(0.1)) <= 1
 
 
 def test_evaluate_leaves_the_model_and_the_random_state_as_found(digits):
@@ -301,7 +313,7 @@ def test_evaluate_refuses_before_any_work(arguments, says):
 
 def test_accuracy_is_read_from_the_curve():
     model, x, y, distance = linear_problem()
-    run = bench.evaluate(model, (x, y), ["fgsm"], eps="0,0.02,8/255")
+    run = bench.evaluate(model, (x, y), ["fgsm"], eps="0,0.02,8/255", audit=False)
     assert float(run.accuracy("8/255")) == (distance >= 8 / 255).mean()
     assert float(run.accuracy(8 / 255)) == float(run.accuracy("8/255"))
     interval = run.accuracy(0)
@@ -313,7 +325,7 @@ def test_accuracy_is_read_from_the_curve():
 
 def test_a_number_is_taken_for_the_fraction_it_was_meant_as(tmp_path):
     model, x, y, _ = linear_problem(5)
-    bench.evaluate(model, (x, y), ["fgsm"], eps=[0.1, 8 / 255], out=tmp_path)
+    bench.evaluate(model, (x, y), ["fgsm"], eps=[0.1, 8 / 255], out=tmp_path, audit=False)
     with Store.read(tmp_path) as store:
         assert store.records()[0].eps == (Fraction(8, 255), Fraction(1, 10))
 
@@ -365,8 +377,9 @@ def timeless(store):
 
 
 def test_fresh_forgets_only_its_own_cells(tmp_path):
-    one = resolve(Request(models=(TINY,), attacks=("fgsm",), n=20, eps="0.1"))
-    two = resolve(Request(models=(TINY,), attacks=("noise",), n=20, eps="0.1"))
+    settings = {"models": (TINY,), "n": 20, "eps": "0.1", "audit": False}
+    one = resolve(Request(attacks=("fgsm",), **settings))
+    two = resolve(Request(attacks=("noise",), **settings))
     with Store.open(tmp_path) as store:
         for job in (one, two):
             execute(job, store, LocalExecutor(), Silent())
@@ -407,7 +420,7 @@ def test_a_recipe_of_the_user_is_an_attack_like_any_other(tmp_path):
         "    steps: int = 8\n"
     )
     assert attacks.get(f"{file}:Twice:restarts=2").to_spec() == "mine:Twice:restarts=2"
-    job = resolve(Request(models=(TINY,), attacks=(f"{file}:Twice",), n=20, eps="0.1"))
+    job = resolve(Request(models=(TINY,), attacks=(f"{file}:Twice",), n=20, eps="0.1", audit=False))
     with Store.in_memory() as store:
         execute(job, store, LocalExecutor(), Silent())
         (record,) = store.records()
@@ -427,7 +440,7 @@ def test_other_shapes_and_threads_move_few_outcomes(change, digits, monkeypatch)
     model, eps = trained(digits), [i / 50 for i in range(1, 8)]
 
     def outcome():
-        run = bench.evaluate(model, "digits", ["pgd:steps=10"], eps=eps, n=400)
+        run = bench.evaluate(model, "digits", ["pgd:steps=10"], eps=eps, n=400, audit=False)
         return run.samples.set_index("index").min_eps
 
     before = outcome()
@@ -448,6 +461,7 @@ def test_other_shapes_and_threads_move_few_outcomes(change, digits, monkeypatch)
 def test_a_gpu_agrees_with_the_processor(digits):
     model = trained(digits)
     settings = {"attacks": ["pgd:steps=10", "noise"], "eps": [0.05, 0.1, 0.15], "n": 400}
+    settings["audit"] = False
     here = bench.evaluate(model, "digits", **settings).samples
     there = bench.evaluate(model.cuda(), "digits", **settings).samples
     assert (here.min_eps.to_numpy() != there.min_eps.to_numpy()).mean() <= 0.005
@@ -464,7 +478,7 @@ def test_what_decides_the_weights_is_in_the_key(what, tmp_path, monkeypatch):
     layer = "\ndef layer():\n    made = torch.nn.Linear(64, 10)\n    made.bias.data.fill_({})\n"
     file.write_text(text + layer.format(0))
     model = f"{file}:net" if what == "weights" else TINY
-    request = Request(models=(model,), attacks=("fgsm",), n=20)
+    request = Request(models=(model,), attacks=("fgsm",), n=20, audit=False)
     (before,) = resolve(request).cells
     assert resolve(request).cells == (before,)
     if what == "revision of training":
@@ -491,7 +505,7 @@ class Scaled(nn.Module):
 
 
 def test_stored_outcomes_of_another_model_are_not_reused(tmp_path):
-    settings = {"attacks": ["fgsm"], "eps": [0.01, 0.05], "n": 60, "out": tmp_path}
+    settings = {"attacks": ["fgsm"], "eps": [0.01, 0.05], "n": 60, "out": tmp_path, "audit": False}
     for factor in (1, -1, 1):
         here = bench.evaluate(Scaled(factor), "digits", **settings).samples.min_eps
         fresh = bench.evaluate(Scaled(factor), "digits", **(settings | {"out": None}))
@@ -513,7 +527,8 @@ def test_models_of_one_name_and_other_weights_are_rows_of_their_own(tmp_path):
         texts.append(f"logreg:weights={path}")
     with Store.in_memory() as store:
         for text, attack in zip(texts, ("fgsm", "noise"), strict=True):
-            job = resolve(Request(models=(text,), attacks=(attack,), n=40, eps="0,0.1"))
+            settings = {"n": 40, "eps": "0,0.1", "audit": False}
+            job = resolve(Request(models=(text,), attacks=(attack,), **settings))
             execute(job, store, LocalExecutor(), Silent())
         board = leaderboard(store.records()).frame()
     assert board.model.tolist() == ["logreg:weights=net"] * 2
@@ -526,7 +541,7 @@ def test_a_random_model_is_refused_and_the_random_state_stays(digits):
             return x.flatten(1)[:, :10] + torch.randn(len(x), 10)
 
     with pytest.raises(CellFailed, match="answers differently each time"):
-        bench.evaluate(Noisy(), "digits", ["fgsm"], n=20)
+        bench.evaluate(Noisy(), "digits", ["fgsm"], n=20, audit=False)
 
 
 def test_a_model_that_edits_its_weights_is_refused():
@@ -543,7 +558,7 @@ def test_a_model_that_edits_its_weights_is_refused():
     model = Learns()
     before = model.layer.weight.clone()
     with pytest.raises(CellFailed, match="changed itself while it was evaluated"):
-        bench.evaluate(model, "digits", ["fgsm"], n=20)
+        bench.evaluate(model, "digits", ["fgsm"], n=20, audit=False)
     assert torch.equal(model.layer.weight, before)
 
 
@@ -564,7 +579,7 @@ def test_no_success_is_lost_to_rounding_at_the_size_of_photographs(norm):
     # The l1 boundary lies within 1.5 times the distance without a box: one pixel moves 0.3 at most.
     distance = side / weight.double().abs().max() if norm == "l1" else side / weight.double().norm()
     eps = float(distance.max()) * 1.5
-    run = bench.evaluate(Flat(), (x, y), ["pgd:steps=20"], norm=norm, eps=[eps])
+    run = bench.evaluate(Flat(), (x, y), ["pgd:steps=20"], norm=norm, eps=[eps], audit=False)
     assert float(run.accuracy(eps)) == 0
     with Store.in_memory() as store:
         assert store.records() == []
@@ -590,14 +605,15 @@ def test_own_tensors_are_checked(dataset, says):
 def test_own_tensors_of_other_types_are_converted(kind, digits):
     x, y = digits.test.x[:5], digits.test.y[:5]
     given = (x, y.to(kind)) if kind == torch.int32 else (x.to(kind), y)
-    run = bench.evaluate(net_of(ten), given, "fgsm", eps=[0.1])
+    run = bench.evaluate(net_of(ten), given, "fgsm", eps=[0.1], audit=False)
     assert len(run.samples) == 5
 
 
 def test_a_query_budget_holds_per_sample_and_radius():
     """PGD on a linear model falls at once or never: the budget cuts what stands."""
     model, x, y, _ = linear_problem()
-    run = bench.evaluate(model, (x, y), ["pgd:steps=20"], eps=[0.001, 0.002, 0.05], query_budget=7)
+    settings = {"eps": [0.001, 0.002, 0.05], "query_budget": 7, "audit": False}
+    run = bench.evaluate(model, (x, y), ["pgd:steps=20"], **settings)
     rows = run.samples
     assert rows.forward.max() <= 21
     assert (rows[rows.min_eps == np.inf].forward == 21).all()
@@ -617,7 +633,8 @@ def test_a_budget_below_the_attack_s_minimum_is_refused(attack, least):
 
 def test_the_queries_of_the_first_success_are_stored(digits):
     net = net_of(ten)
-    run = bench.evaluate(net, "digits", ["square:queries=40"], eps=[0.05, 0.1], n=60)
+    settings = {"eps": [0.05, 0.1], "n": 60, "audit": False}
+    run = bench.evaluate(net, "digits", ["square:queries=40"], **settings)
     rows = run.samples
     fooled = rows.min_eps <= 0.1
     assert (rows[~fooled].queries == -1).all()
@@ -642,8 +659,9 @@ class Flaky(nn.Module):
 
 def test_a_black_box_that_raises_now_and_then_is_asked_again_and_the_count_is_kept(tmp_path):
     model, x, y, _ = linear_problem()
-    sound = bench.evaluate(model, (x, y), ["square:queries=30"], eps=[0.02])
-    flaky = bench.evaluate(Flaky(), (x, y), ["square:queries=30"], eps=[0.02], out=tmp_path)
+    settings = {"attacks": ["square:queries=30"], "eps": [0.02], "audit": False}
+    sound = bench.evaluate(model, (x, y), **settings)
+    flaky = bench.evaluate(Flaky(), (x, y), out=tmp_path, **settings)
     assert flaky.samples.min_eps.tolist() == sound.samples.min_eps.tolist()
     assert flaky.samples.forward.tolist() == sound.samples.forward.tolist()
     (record,) = flaky.records
@@ -655,7 +673,9 @@ def test_a_black_box_that_raises_now_and_then_is_asked_again_and_the_count_is_ke
 def test_a_black_box_that_stays_down_fails_its_cell():
     _, x, y, _ = linear_problem()
     with pytest.raises(CellFailed, match="raised 3 times in a row, last ConnectionError: timed"):
-        bench.evaluate(Flaky(stays_down=True), (x, y), ["square:queries=30"], eps=[0.02])
+        bench.evaluate(
+            Flaky(stays_down=True), (x, y), ["square:queries=30"], eps=[0.02], audit=False
+        )
 
 
 class Sure(nn.Module):
@@ -674,6 +694,7 @@ def test_probabilities_are_refused_where_scores_or_gradients_are_seen():
     _, x, y, _ = linear_problem()
     for attack in ("square", "pgd"):
         with pytest.raises(CellFailed, match="the model returns probabilities"):
-            bench.evaluate(Sure(), (x, y), [attack], eps=[0.02])
-    run = bench.evaluate(Sure(), (x, y), ["hopskipjump:queries=120,first=9"], eps=[0.1])
+            bench.evaluate(Sure(), (x, y), [attack], eps=[0.02], audit=False)
+    names = ["hopskipjump:queries=120,first=9"]
+    run = bench.evaluate(Sure(), (x, y), names, eps=[0.1], audit=False)
     assert float(run.accuracy(0.1)) < 1

@@ -203,7 +203,17 @@ def test_it_is_trained_on_and_judged_on_the_original_images(bench, folder, tmp_p
     assert (made.order == digits.order).all()
     assert torch.equal(made.validation.x, digits.validation.x)
     spec = ["--dataset", f"constructed:path={folder}", "--dataset", "digits"]
-    small = ["--model", "logreg:epochs=1", "--attack", "fgsm", "--n", 60, "--norm", "l2"]
+    small = [
+        "--model",
+        "logreg:epochs=1",
+        "--attack",
+        "fgsm",
+        "--n",
+        60,
+        "--norm",
+        "l2",
+        "--no-audit",
+    ]
     status, _, err = bench("run", *spec, *small, "--eps", "0.5", "--out", tmp_path / "o")
     assert status == 0, err
     table = pd.read_csv(tmp_path / "o" / "accuracy_vs_eps.csv")

@@ -58,7 +58,7 @@ def run(capsys, monkeypatch, tmp_path):
     def carried_out(when, *arguments, error=f'RuntimeError("{ON_CPU}")'):
         (tmp_path / "planted.py").write_text(PLANTED.format(when=when, error=error))
         words = ["bench", "run", "--model", f"{tmp_path}/planted.py:net", "--n", "20"]
-        words += ["--eps", "0,0.1", "--out", str(tmp_path / "out"), *arguments]
+        words += ["--eps", "0,0.1", "--no-audit", "--out", str(tmp_path / "out"), *arguments]
         with monkeypatch.context() as patch:
             patch.setattr(sys, "argv", words)
             with pytest.raises(SystemExit) as ended:
@@ -108,7 +108,8 @@ def test_a_cell_without_memory_starts_again_under_half_the_shape(run, error, cle
 
 def test_a_restarted_cell_is_the_one_of_its_shape(tmp_path, monkeypatch):
     """Its key and its outcomes are those of a run that had the smaller shape from the start."""
-    request = Request(models=("cnn_small:epochs=1",), attacks=("pgd:steps=3",), n=300)
+    names = {"models": ("cnn_small:epochs=1",), "attacks": ("pgd:steps=3",)}
+    request = Request(**names, n=300, audit=False)
 
     def ran(least, store):
         with Store.open(tmp_path / store) as opened:
@@ -158,7 +159,8 @@ def test_without_memory_for_one_image_a_cell_fails_by_name(run, when, tmp_path):
 
 def test_a_cell_that_failed_for_memory_is_done_once_there_is_some(tmp_path, monkeypatch):
     """The failure stands under another shape, and so under another key."""
-    job = resolve(Request(models=("logreg:epochs=1",), attacks=("fgsm",), n=20, eps="0.1"))
+    names = {"models": ("logreg:epochs=1",), "attacks": ("fgsm",)}
+    job = resolve(Request(**names, n=20, eps="0.1", audit=False))
     with Store.open(tmp_path) as store:
         with monkeypatch.context() as patch:
             patch.setattr(nn.Flatten, "forward", short_of(0, nn.Flatten.forward))
@@ -174,7 +176,8 @@ def test_a_training_without_memory_is_a_plain_failure(monkeypatch):
     def short(self, x):
         raise RuntimeError(ON_CPU)
 
-    job = resolve(Request(models=("logreg:epochs=2",), attacks=("fgsm",), n=20, eps="0.1"))
+    names = {"models": ("logreg:epochs=2",), "attacks": ("fgsm",)}
+    job = resolve(Request(**names, n=20, eps="0.1", audit=False))
     monkeypatch.setattr(nn.Linear, "forward", short)
     with Store.in_memory() as store:
         job = execute(job, store, LocalExecutor(), Silent())
@@ -195,7 +198,7 @@ def test_from_python_it_is_a_warning():
     with pytest.warns(UserWarning, match="out of memory with 128 images at once") as told:
         first = bench.evaluate(model, "digits", ["fgsm"], eps=[0.1], n=20)
     assert len(told) == 1
-    assert [record.shape for record in first.records] == [64]
+    assert [record.shape for record in first.records] == [64, 64], "its audit's, too"
     again = bench.evaluate(model, "digits", ["fgsm"], eps=[0.1], n=20)
     assert [record.key for record in again.records] == [record.key for record in first.records]
 
@@ -215,7 +218,7 @@ def test_only_words_of_memory_are_taken_for_it():
 def test_every_row_has_its_peak():
     with seeded(0):
         model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
-    run = bench.evaluate(model, "digits", ["fgsm", "noise"], eps=[0, 0.1], n=20)
+    run = bench.evaluate(model, "digits", ["fgsm", "noise"], eps=[0, 0.1], n=20, audit=False)
     peaks = {record.attack: record.provenance["peak_memory_mb"] for record in run.records}
     table = run.table.set_index("attack")["peak_memory_mb"]
     assert (table > 0).all()
@@ -272,7 +275,7 @@ def test_images_that_do_not_fit_are_attacked_in_parts(attack, live, monkeypatch)
     x, y = tensors()
     with seeded(0):
         model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
-    settings = {"eps": [0, 0.02, 0.05], "n": len(x), "norm": "l2"}
+    settings = {"eps": [0, 0.02, 0.05], "n": len(x), "norm": "l2", "audit": False}
     whole = bench.evaluate(model, (x, y), [attack], **settings).records
     assert live[0] >= len(x)
     live[0] = 0
@@ -289,7 +292,7 @@ def test_images_that_do_not_fit_are_attacked_in_parts(attack, live, monkeypatch)
 def test_parts_move_no_outcome_of_a_pipeline_that_draws(monkeypatch):
     """Attacked obliviously and adaptively, on 300 images: a whole block, and the rest of one."""
     names = {"models": ("logreg:epochs=2",), "defenses": ("noisy_input",), "attacks": ("fgsm",)}
-    job = resolve(Request(**names, n=300, eps="0,0.1", eot=2))
+    job = resolve(Request(**names, n=300, eps="0,0.1", eot=2, audit=False))
 
     def samples():
         with Store.in_memory() as store:
@@ -369,7 +372,7 @@ def test_throughput_is_of_images_and_none_where_memory_is_short():
 def test_on_a_gpu_a_shape_is_measured_and_the_peak_is_torchs(tmp_path):
     with seeded(0):
         model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).cuda()
-    (record,) = bench.evaluate(model, "digits", ["fgsm"], eps=[0.1], n=20).records
+    (record,) = bench.evaluate(model, "digits", ["fgsm"], eps=[0.1], n=20, audit=False).records
     assert record.shape in {128 << k for k in range(6)}
     assert len(list((tmp_path / "cache" / "adversarial-bench" / "shapes").iterdir())) == 1
     assert 0 < record.provenance["peak_memory_mb"] < 1000

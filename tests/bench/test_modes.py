@@ -137,7 +137,8 @@ def file(tmp_path_factory):
 
 
 def run(**settings):
-    request = Request(**({"models": (MODEL,), "n": 60, "eps": "0,0.05,0.15"} | settings))
+    usual = {"models": (MODEL,), "n": 60, "eps": "0,0.05,0.15", "audit": False}
+    request = Request(**(usual | settings))
     with Store.in_memory() as store:
         job = resolve(request)
         execute(job, store, LocalExecutor(), Silent())
@@ -237,6 +238,7 @@ def test_accuracy_of_a_random_defense_is_the_mean_over_its_draws(file):
 
 def test_answers_averaged_are_part_of_the_cell(file):
     settings = {"attacks": ("pgd:steps=2",), "defenses": (f"{file}:Shaky",), "baseline": False}
+    settings["audit"] = False
     few, many = (
         resolve(Request(models=(MODEL,), n=20, eps="0,0.1", eot=eot, **settings)).cells
         for eot in (2, 10)

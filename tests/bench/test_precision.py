@@ -51,7 +51,7 @@ def bare(monkeypatch):
 
 
 def planned(wanted, **asked):
-    job = resolve(Request(**asked, precision=wanted, device="cpu", n=20))
+    job = resolve(Request(**asked, precision=wanted, device="cpu", n=20, audit=False))
     return job.cells, job.notes
 
 
@@ -206,26 +206,27 @@ def test_the_search_alone_is_bfloat16(native, cache):
     net, x, y = problem()
     before = checkpoint.digest(net.state_dict())
     grid = [0.02, 0.05, 0.1]
-    run = bench.evaluate(net, (x, y), "pgd:steps=4", eps=grid, precision="bf16")
+    settings = {"attacks": "pgd:steps=4", "eps": grid, "audit": False}
+    run = bench.evaluate(net, (x, y), precision="bf16", **settings)
     # The judge and the clean pass record no gradients; the share of zero gradients is float32, too.
     assert net.calls == {(False, False), (True, True), (True, False)}
     assert set(run.table.precision) == {"bf16"}
     assert checkpoint.digest(net.state_dict()) == before
     assert not torch.is_autocast_enabled("cpu")
-    exact = bench.evaluate(net, (x, y), "pgd:steps=4", eps=grid, precision="fp32")
+    exact = bench.evaluate(net, (x, y), precision="fp32", **settings)
     assert (run.samples.clean_prediction == exact.samples.clean_prediction).all()
     assert set(run.table.cell) != set(exact.table.cell)
 
 
 def test_channels_last_where_it_pays_and_never_in_the_verdict(native, cache):
     net, x, y = problem()
-    first = bench.evaluate(net, (x, y), "fgsm", eps=0.1, precision="bf16")
+    first = bench.evaluate(net, (x, y), "fgsm", eps=0.1, precision="bf16", audit=False)
     by_rows, by_channels = (64, 8, 1), (1, 8, 1)
     assert net.strides == {(False, by_rows), (True, by_rows)}
     for kept in cache.iterdir():
         kept.unlink()
     native.append(FASTER | {"bf16+channels_last": 0.05})
-    second = bench.evaluate(net, (x, y), "fgsm", eps=0.1, precision="bf16")
+    second = bench.evaluate(net, (x, y), "fgsm", eps=0.1, precision="bf16", audit=False)
     assert net.strides == {(False, by_rows), (True, by_rows), (True, by_channels)}
     assert set(first.table.cell) != set(second.table.cell)
 
@@ -233,7 +234,7 @@ def test_channels_last_where_it_pays_and_never_in_the_verdict(native, cache):
 def test_evaluate_warns_where_it_falls_back(bare, cache):
     net, x, y = problem()
     with pytest.warns(UserWarning, match="no native bfloat16 on cpu"):
-        run = bench.evaluate(net, (x, y), "fgsm", eps=0.1, precision="bf16")
+        run = bench.evaluate(net, (x, y), "fgsm", eps=0.1, precision="bf16", audit=False)
     assert set(run.table.precision) == {"fp32"}
     assert (True, True) not in net.calls
 

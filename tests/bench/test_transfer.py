@@ -40,6 +40,7 @@ def run(*specs, **changes):
         "n": 60,
         "eps": "0.1,0.3",
         "attacks": specs,
+        "audit": False,
     } | changes
     with Store.in_memory() as store:
         execute(resolve(Request(**settings)), store, LocalExecutor(), Silent())
@@ -199,21 +200,21 @@ def test_the_other_half_and_foreign_data_are_trained_on(tmp_path):
 
 
 def test_what_a_cell_takes_at_most_holds_the_shared_queries():
-    (cell,) = resolve(Request(attacks=(QUICK,), n=50, eps="0.1")).cells
+    (cell,) = resolve(Request(attacks=(QUICK,), n=50, eps="0.1", audit=False)).cells
     assert cell.most_queries == 50 * 2 + 40
 
 
 def test_every_part_of_a_transfer_is_in_the_key():
     specs = [QUICK, f"{QUICK},lam=0.2", f"{QUICK},model=logreg", "transfer:source=logreg"]
     specs += ["transfer:source=[logreg:seed=1]", "transfer:source=logreg,data=half"]
-    request = Request(
-        datasets=("digits:half=1",), models=("logreg:epochs=2",), attacks=tuple(specs)
-    )
+    settings = {"datasets": ("digits:half=1",), "models": ("logreg:epochs=2",), "audit": False}
+    request = Request(attacks=tuple(specs), **settings)
     assert len({cell.key for cell in resolve(request).cells}) == len(specs)
 
 
 def test_an_interrupted_cell_goes_on_to_the_same_outcomes(tmp_path, monkeypatch):
-    request = Request(models=("logreg:epochs=2",), attacks=(QUICK,), n=400, eps="0.1")
+    settings = {"models": ("logreg:epochs=2",), "n": 400, "eps": "0.1", "audit": False}
+    request = Request(attacks=(QUICK,), **settings)
     job = resolve(request)
     (cell,) = job.cells
     with Store.in_memory() as whole, Store.in_memory() as parts:
@@ -230,7 +231,7 @@ def test_an_interrupted_cell_goes_on_to_the_same_outcomes(tmp_path, monkeypatch)
 
 
 def test_from_python_on_a_named_dataset():
-    result = bench.evaluate(net(), "digits", [QUICK, "fgsm"], eps=[0.1], n=40)
+    result = bench.evaluate(net(), "digits", [QUICK, "fgsm"], eps=[0.1], n=40, audit=False)
     assert set(result.table["mode"]) == {"transfer", "white-box", "transfer+white-box"}
 
 

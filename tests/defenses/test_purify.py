@@ -54,7 +54,7 @@ def planted(tmp_path_factory):
 
 
 def run(**settings):
-    request = Request(**({"models": ("logreg:epochs=3",), "n": 40} | settings))
+    request = Request(**({"models": ("logreg:epochs=3",), "n": 40, "audit": False} | settings))
     with Store.in_memory() as store:
         execute(resolve(request), store, LocalExecutor(), Silent())
         records = store.records()
