@@ -225,6 +225,9 @@ def test_it_is_a_setting_of_a_file():
 
 def test_the_command_says_why_it_goes_on_and_why_it_stops(tmp_path, capsys):
     words = ["run", "--model", "logreg", "--attack", "fgsm", "--eps", "0.02"]
+    dry = [*words, "--until-ci", "0.01", "--out", str(tmp_path), "--dry-run"]
+    app(dry, standalone_mode=False)
+    assert capsys.readouterr().out.endswith("more images follow where --until-ci asks for them\n")
     app([*words, "--until-ci", "0.01", "--out", str(tmp_path)], standalone_mode=False)
     shown = capsys.readouterr()
     assert "on n = 256, not 0.01: going on with n = 500" in shown.err
