@@ -227,6 +227,8 @@ def run(  # noqa: PLR0913  one parameter per flag
     with _opened(out, dry_run=dry_run) as store:
         if dry_run:
             _show_plan(job, store)
+            if request.until_ci is not None:
+                print("more images follow where --until-ci asks for them")
             return
         for note in () if quiet else job.notes:
             print(note, file=sys.stderr)

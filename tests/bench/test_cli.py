@@ -290,6 +290,8 @@ def test_a_file_that_brings_its_own_models_package_gets_it(bench, tmp_path):
         (["run", "--eps=-0.1"], "eps must be at least 0"),
         (["run", "--eps", ""], "the eps grid is empty"),
         (["run", "--n", "501"], "n must be from 1 to 500"),
+        (["run", "--n", "501", "--until-ci", "0.1"], "n must be from 1 to 500"),
+        (["run", "--until-ci", "0.5"], "until-ci must lie between 0 and 0.5"),
         (["run", "--dataset", "mnist", "--data-root", "nowhere"], "MNIST/raw"),
         (["run", "--dataset", "npz:test=nowhere.npz"], "nowhere.npz"),
         (["run", "--dataset", "imagefolder:path=nowhere"], "nowhere"),

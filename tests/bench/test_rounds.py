@@ -8,7 +8,9 @@ import torch
 from torch import nn
 
 import bench
+import bench.progress  # its import draws from random, which no test may move
 from bench import data
+from bench.cli import app
 from bench.errors import RequestError
 from bench.executors import LocalExecutor
 from bench.lending import lend
@@ -52,6 +54,15 @@ class Counting(LocalExecutor):
                 self.blocks.append((event.number, len(event.arrays["index"])))
             assert not isinstance(event, Failed), event.reason
             yield event
+
+
+class Failing(LocalExecutor):
+    """Fails at every cell."""
+
+    def run(self, units, say):
+        for unit in units:
+            for item in unit.todo:
+                yield Failed(item.cell.key, "no gradient", "")
 
 
 @pytest.fixture
@@ -210,3 +221,28 @@ def test_it_is_a_setting_of_a_file():
     assert request_of({"until-ci": 0.02}).until_ci == 0.02
     with pytest.raises(RequestError, match="until_ci must be of type float, got 'narrow'"):
         request_of({"until_ci": "narrow"})
+
+
+def test_the_command_says_why_it_goes_on_and_why_it_stops(tmp_path, capsys):
+    words = ["run", "--model", "logreg", "--attack", "fgsm", "--eps", "0.02"]
+    dry = [*words, "--until-ci", "0.01", "--out", str(tmp_path), "--dry-run"]
+    app(dry, standalone_mode=False)
+    assert capsys.readouterr().out.endswith("more images follow where --until-ci asks for them\n")
+    app([*words, "--until-ci", "0.01", "--out", str(tmp_path)], standalone_mode=False)
+    shown = capsys.readouterr()
+    assert "on n = 256, not 0.01: going on with n = 500" in shown.err
+    assert "not 0.01: the test set is used up" in shown.err
+    assert "digits, linf, eps = 0.02, n = 500" in shown.out
+    with Store.read(tmp_path) as opened:
+        assert [record.n for record in opened.records()] == [SIZE]
+    assert "n = 500 cannot see a drop below" in (tmp_path / "leaderboard.md").read_text()
+
+
+def test_what_failed_ends_it(store):
+    """A row without a number has no interval to wait for."""
+    asked = dataclasses.replace(ASKED, attacks=("fgsm",))
+    executor, told = Failing(), Told()
+    job = resolve(dataclasses.replace(asked, until_ci=0.01))
+    (job,) = rounds(job, store, executor, told, 0.01)
+    assert [record.failure for record in store.records()] == ["no gradient"]
+    assert told.warned == []
