@@ -80,9 +80,16 @@ def certified(records: Sequence[Record]) -> str:
     made = [
         record for bracket in proofs.brackets(records) for record in (bracket.of, *bracket.attacks)
     ]
-    return _document(
-        "Certified accuracy", proofs.sections(proofs.certified(records)), proofs.LEGEND, made
-    )
+    sections = proofs.sections(proofs.certified(records))
+    return _document("Certified accuracy", [*crossings(records), *sections], proofs.LEGEND, made)
+
+
+def crossings(records: Sequence[Record]) -> list[Section]:
+    """The brackets that are crossed, if any."""
+    lines = tuple((line,) for line in proofs.crossed(records))
+    text = "These attacks and bounds cannot both be right: do not believe their numbers."
+    table = Table(("inside a proven radius",), lines, align="l")
+    return [Section("Crossed brackets", text, table)] if lines else []
 
 
 def seeds(records: Sequence[Record]) -> str:
