@@ -263,10 +263,12 @@ def _opened(out: Path, *, dry_run: bool) -> Store:
 
 
 def _resolved(request: Request, out: Path) -> Job:
+    from bench.report import claims
     from bench.store import Store
 
     # Before torch is imported, and before anything is written.
     Store.probe(out)
+    claims.kept(out)
     from bench.resolution import resolve
 
     return resolve(request)
@@ -331,14 +333,57 @@ def export(
     to: Annotated[
         Path | None, typer.Option(help="Folder to write into. [default: OUT/export]")
     ] = None,
+    form: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            help="tables, or robustbench: a model_info file for each row of the leaderboard.",
+        ),
+    ] = "tables",
 ) -> None:
-    """Write per-sample outcomes and tables as Parquet and CSV."""
-    from bench.report.export import export as write_export
+    """Write per-sample outcomes and tables as Parquet and CSV, or rows as RobustBench has them."""
+    from bench.report import export as as_tables
+    from bench.report import robustbench
     from bench.store import Store
 
+    folder = to or out / "export"
+    forms = {
+        "tables": lambda records: as_tables.export(records, folder),
+        "robustbench": lambda records: robustbench.export(records, folder / "robustbench"),
+    }
+    if form not in forms:
+        raise RequestError(f"format must be one of {', '.join(forms)}, got {form!r}")
     with Store.read(out) as store:
-        for path in write_export(store.records(), to or out / "export"):
+        for path in forms[form](store.records()):
             print(path)
+
+
+@app.command("import")
+def import_(
+    files: Annotated[list[Path], typer.Argument(help="Files in RobustBench's shape.")],
+    *,
+    norm: Annotated[
+        str | None,
+        typer.Option(help="linf, l2, l1 or l0. [default: by the folder of the file, Linf or L2]"),
+    ] = None,
+    out: Out = Path("results"),
+) -> None:
+    """Keep claims of others; they stand in leaderboard.md apart from what was measured."""
+    from bench.report import claims, robustbench
+    from bench.report.write import place, write
+    from bench.store import NAME, Store
+
+    if norm is not None and norm not in robustbench.THREATS:
+        raise RequestError(f"norm must be one of {', '.join(robustbench.THREATS)}, got {norm!r}")
+    made = {claim.place: claim for claim in (claims.read(file, norm) for file in files)}
+    if len(made) < len(files):
+        raise RequestError("two of the files would be kept under the same name")
+    for where, claim in made.items():
+        content = robustbench.text(dict(claim.fields)).encode("utf-8")
+        print(place(out / claims.FOLDER / where, content))
+    if (out / NAME).is_file():
+        with Store.read(out) as store:
+            write(store.records(), out)
 
 
 @app.command()

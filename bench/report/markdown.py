@@ -9,13 +9,14 @@ from typing import Any
 from bench.grids import github
 from bench.report import anytime as curves_by_queries
 from bench.report import certified as proofs
+from bench.report import claims as others
 from bench.report import detection as detectors
 from bench.report import frames, strength, tables
 from bench.report import modes as handed
 from bench.report import seeds as trainings
 from bench.report import transfer as sources
 from bench.report.curves import by
-from bench.report.rows import Row
+from bench.report.rows import Row, Rows
 from bench.report.tables import Section, Table
 from bench.store import Record
 
@@ -33,10 +34,12 @@ def accuracy(records: Sequence[Record]) -> str:
     return _document("Accuracy vs eps", sections, tables.ACCURACY_LEGEND, records)
 
 
-def leaderboard(records: Sequence[Record]) -> str:
-    """The document leaderboard.md."""
-    sections = tables.leaderboard(frames.leaderboard(records))
-    return _document("Leaderboard", sections, tables.LEADERBOARD_LEGEND, records)
+def leaderboard(records: Sequence[Record], claimed: Rows | None = None) -> str:
+    """The document leaderboard.md, the claims of others in tables of their own."""
+    sections, legend = tables.leaderboard(frames.leaderboard(records)), tables.LEADERBOARD_LEGEND
+    if claimed:
+        sections, legend = [*sections, *others.sections(claimed)], (*legend, *others.LEGEND)
+    return _document("Leaderboard", sections, legend, records)
 
 
 def attacks(records: Sequence[Record]) -> str:

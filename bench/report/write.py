@@ -13,6 +13,7 @@ from bench.errors import StoreError
 from bench.report import (
     anytime,
     certified,
+    claims,
     detection,
     figures,
     frames,
@@ -27,6 +28,7 @@ from bench.report import (
     tradeoff,
     transfer,
 )
+from bench.report.claims import Claim
 from bench.report.derived import remembered
 from bench.report.markdown import summary
 from bench.store import Record
@@ -41,8 +43,9 @@ FIGURES = "figures"
 
 def write(records: Sequence[Record], folder: Path) -> list[Path]:
     """Writes every derived file, removes figures that are no longer made; returns the files."""
+    claimed = claims.kept(folder)
     with remembered(), _uncollected():
-        texts, drawn = documents(records)
+        texts, drawn = documents(records, claimed)
     texts |= {f"{FIGURES}/{name}": text for name, text in drawn.items()}
     written = [place(folder / name, text.encode("utf-8")) for name, text in texts.items()]
     _remove_stale(folder / FIGURES, set(drawn))
@@ -61,8 +64,10 @@ def _uncollected() -> Iterator[None]:
             gc.enable()
 
 
-def documents(records: Sequence[Record]) -> tuple[dict[str, str], dict[str, str]]:
-    """Every derived text and every figure, by file name."""
+def documents(
+    records: Sequence[Record], claimed: Sequence[Claim] = ()
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Every derived text and every figure, by file name. claimed: what others say they measured."""
     curves = frames.curves(records)
     drawn = figures.figures(curves) | tradeoff.figures(records) | learning.drawn(records)
     drawn |= gallery.drawn(records)
@@ -71,7 +76,7 @@ def documents(records: Sequence[Record]) -> tuple[dict[str, str], dict[str, str]
         "accuracy_vs_eps.csv": frames.tidy(records).csv(),
         "accuracy_vs_eps.md": markdown.accuracy(records),
         "leaderboard.csv": frames.leaderboard(records).csv(),
-        "leaderboard.md": markdown.leaderboard(records),
+        "leaderboard.md": markdown.leaderboard(records, claims.claims(claimed)),
         "attacks.csv": strength.attacks(records).csv(),
         "attacks.md": markdown.attacks(records),
         "anytime.csv": progress.csv(),
@@ -80,6 +85,8 @@ def documents(records: Sequence[Record]) -> tuple[dict[str, str], dict[str, str]
         "timing.md": markdown.timing(records),
         "report.html": html.page(records, drawn),
     }
+    if claimed:
+        texts["claims.csv"] = claims.claims(claimed).csv()
     sources = transfer.transfer(records)
     if len(sources):
         texts |= {"transfer.csv": sources.csv(), "transfer.md": markdown.transfer(records)}

@@ -16,7 +16,6 @@ from bench.resolution import Job, resolve
 from bench.runner import Silent, execute
 from bench.spec import Request
 from bench.store import Record, Store
-from defenses.registry import defenses
 from models.chain import Chain, chain_of
 
 MODEL = "logreg:epochs=2"
@@ -69,12 +68,9 @@ def test_an_unknown_bound_is_refused() -> None:
         request(bounds="tight")
 
 
-@pytest.mark.parametrize("name", [n for n in defenses.names() if defenses.load(n).deploys_net])
+# the others are trained by the same classes, or take long
+@pytest.mark.parametrize("name", ["madry", "noise", "weight_decay", "dropout", "distillation"])
 def test_a_defense_that_says_so_deploys_the_models_net(name: str) -> None:
-    # of those that need more than a name to be trained fast, the others tell
-    slow = {"robust_features", "nonrobust_features", "ensemble", "static", "mart", "trades", "free"}
-    if name in slow:
-        return
     job = resolve(request(models=("logreg:epochs=1",), defenses=(name,), baseline=False, n=5))
     (proof,) = (record for record in executed(job) if record.kind == "certificate")
     assert proof.failure == ""
@@ -83,13 +79,11 @@ def test_a_defense_that_says_so_deploys_the_models_net(name: str) -> None:
 @pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
 def test_the_bracket_of_an_affine_net_closes(norm: str) -> None:
     eps = {"linf": "0,0.02,0.05,0.1", "l2": "0,0.2,0.5", "l1": "0,0.5,1"}[norm]
-    attack = {"l1": "apgd:steps=100"}.get(norm, "pgd:steps=40")
-    records = executed(resolve(request(norm=norm, eps=eps, attacks=(attack,), n=100)))
+    attack = "multitargeted:steps=20"  # towards each class: the best there is on an affine net
+    records = executed(resolve(request(norm=norm, eps=eps, attacks=(attack,), n=60)))
     table = certified(records).frame()
     assert set(table["bound"]) == {"exact"}
-    assert (table["gap"] >= 0).all()
-    # what is left is what the attack misses: an image in a hundred at most
-    assert table["gap"].max() <= 0.011
+    assert (table["gap"] == 0).all()
     assert table["certified_accuracy"].iloc[-1] < table["certified_accuracy"].iloc[0]
     assert crossed(records) == []
 
