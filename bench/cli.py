@@ -342,19 +342,13 @@ def export(
     ] = "tables",
 ) -> None:
     """Write per-sample outcomes and tables as Parquet and CSV, or rows as RobustBench has them."""
-    from bench.report import export as as_tables
-    from bench.report import robustbench
+    from bench.report.export import FORMS
     from bench.store import Store
 
-    folder = to or out / "export"
-    forms = {
-        "tables": lambda records: as_tables.export(records, folder),
-        "robustbench": lambda records: robustbench.export(records, folder / "robustbench"),
-    }
-    if form not in forms:
-        raise RequestError(f"format must be one of {', '.join(forms)}, got {form!r}")
+    if form not in FORMS:
+        raise RequestError(f"format must be one of {', '.join(FORMS)}, got {form!r}")
     with Store.read(out) as store:
-        for path in forms[form](store.records()):
+        for path in FORMS[form](store.records(), to or out / "export"):
             print(path)
 
 

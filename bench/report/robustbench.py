@@ -12,11 +12,10 @@ import json
 import re
 from collections.abc import Sequence
 from fractions import Fraction
-from pathlib import Path
 from typing import Any
 
 from bench.plan import OBLIVIOUS, TRANSFER
-from bench.report import frames, write
+from bench.report import frames
 from bench.report.curves import worst
 from bench.report.frames import Entry
 from bench.report.tables import unit
@@ -28,19 +27,16 @@ _AUTOATTACK = "autoattack"
 _LONGEST = 100
 
 
-def export(records: Sequence[Record], folder: Path) -> list[Path]:
-    """Writes a file for each row of the leaderboard that has a number; returns the files."""
+def files(records: Sequence[Record]) -> dict[str, str]:
+    """A text for each row of the leaderboard that has a number, by DATASET/THREAT/NAME.json."""
     made: dict[str, str] = {}
     for cells in frames.pipelines(records):
         entry = Entry.of_cells(cells)
         if entry.cells:
             of = entry.of
             where = f"{safe(of.dataset)}/{THREATS[of.norm]}"
-            made[_free(f"{where}/{safe(f'{of.model}__{of.defense}')}", made)] = text(info(entry))
-    return [
-        write.place(folder / f"{name}.json", content.encode("utf-8"))
-        for name, content in made.items()
-    ]
+            made[_free(f"{where}/{safe(of.model)}__{safe(of.defense)}", made)] = text(info(entry))
+    return {f"{name}.json": content for name, content in made.items()}
 
 
 def info(entry: Entry) -> dict[str, Any]:
@@ -90,7 +86,7 @@ def safe(name: str) -> str:
 
 
 def _free(name: str, taken: dict[str, str]) -> str:
-    """The name, with a number where it is taken: what is one row may differ in its weights alone."""
+    """The name, with a number where it is taken: rows may differ in their weights alone."""
     number, free = 1, name
     while free in taken:
         number += 1

@@ -13,6 +13,7 @@ import typer.main
 from bench import cli
 from bench.errors import RequestError
 from bench.report import claims, frames, robustbench
+from bench.report.export import as_robustbench
 from bench.report.frames import Entry
 from bench.report.write import write
 from bench.store import Record, Store
@@ -116,8 +117,8 @@ def test_a_file_for_each_row_that_has_a_number(record: MakeRecord, tmp_path: Pat
         record([inf] * 4, defense="advtrain:lam=1,eps=0.3", norm="l2"),
         record(None, defense="madry"),
     ]
-    made = robustbench.export(records, tmp_path)
-    assert [path.relative_to(tmp_path).as_posix() for path in made] == [
+    made = as_robustbench(records, tmp_path)
+    assert [path.relative_to(tmp_path / "robustbench").as_posix() for path in made] == [
         "digits/Linf/cnn__none.json",
         "digits/Linf/cnn__none_2.json",
         "digits/L2/cnn__advtrain_lam=1_eps=0.3.json",
