@@ -164,7 +164,7 @@ def chain_of(net: nn.Module, shape: Shape) -> Chain:
     at = torch.zeros(1, *shape, dtype=torch.float64, device=device)
     steps: list[Step] = []
     sizes = []
-    for group in _grouped(_layers(net)):
+    for group in _grouped(_KNOWN[type(leaf)](leaf) for leaf in leaves(net)):
         sizes.append(at[0].numel())
         if isinstance(group, Sequence):
             layers, absolute = (nn.Sequential(*own) for own in zip(*group, strict=True))
@@ -196,18 +196,22 @@ def _grouped(layers: Iterable[_Pair | Step]) -> Iterable[list[_Pair] | Step]:
         yield waiting
 
 
-def _layers(net: nn.Module) -> Iterable[_Pair | Step]:
+def leaves(net: nn.Module) -> list[nn.Module]:
+    """The layers of a net in order; raises Unchained where one is of no kind known here."""
     if net.training:
         raise Unchained(f"{type(net).__name__} is not in eval mode")
     if net._forward_hooks or net._forward_pre_hooks:
         raise Unchained(f"{type(net).__name__} has hooks, which may change what it computes")
     if type(net) is nn.Sequential:
-        for layer in net:
-            yield from _layers(layer)
-    elif type(net) in _KNOWN:
-        yield _KNOWN[type(net)](net)
-    else:
+        return [leaf for layer in net for leaf in leaves(layer)]
+    if type(net) not in _KNOWN:
         raise Unchained(f"{type(net).__name__} is no layer whose bounds are known")
+    return [net]
+
+
+def is_affine(net: nn.Module) -> bool:
+    """Whether a net is one affine map; raises Unchained as `leaves` does. Makes no copy of it."""
+    return not any(isinstance(leaf, nn.ReLU | nn.MaxPool2d) for leaf in leaves(net))
 
 
 def _weighted(layer: Any) -> _Pair:

@@ -36,10 +36,11 @@ def accuracy(records: Sequence[Record]) -> str:
 
 def leaderboard(records: Sequence[Record], claimed: Rows | None = None) -> str:
     """The document leaderboard.md, the claims of others in tables of their own."""
-    sections, legend = tables.leaderboard(frames.leaderboard(records)), tables.LEADERBOARD_LEGEND
-    if claimed:
-        sections, legend = [*sections, *others.sections(claimed)], (*legend, *others.LEGEND)
-    return _document("Leaderboard", sections, legend, records)
+    sections = tables.leaderboard(frames.leaderboard(records))
+    if not claimed:
+        return _document("Leaderboard", sections, tables.LEADERBOARD_LEGEND, records)
+    legend = (*tables.LEADERBOARD_LEGEND, *others.LEGEND)
+    return _document("Leaderboard", [*sections, *others.sections(claimed)], legend, records)
 
 
 def attacks(records: Sequence[Record]) -> str:
