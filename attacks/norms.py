@@ -142,13 +142,17 @@ def inside(x_adv: Tensor, x: Tensor, radius: Tensor, norm: str) -> Tensor:
 
 
 def holds(radius: Tensor, distance: Tensor, norm: str) -> Tensor:
-    """Whether a ball reaches as far as a distance; in float64, with design tolerance 1e-6.
+    """Whether a ball reaches as far as a distance; see reach."""
+    return distance <= reach(radius, norm)
+
+
+def reach(radius: Tensor, norm: str) -> Tensor:
+    """The largest distance (N,) float64 that counts as within a radius (N,): design tolerance 1e-6.
 
     For l1 the tolerance is 1e-6 * max(1, radius); the l0 count has none.
     """
     slack = {"l0": 0.0, "l1": TOLERANCE}.get(norm, TOLERANCE)
-    allowed = radius.double() + (slack * radius.double().clamp(min=1) if norm == "l1" else slack)
-    return distance <= allowed
+    return radius.double() + (slack * radius.double().clamp(min=1) if norm == "l1" else slack)
 
 
 @dataclass(frozen=True)

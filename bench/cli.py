@@ -186,6 +186,13 @@ def run(  # noqa: PLR0913  one parameter per flag
             "run again.",
         ),
     ] = None,
+    bounds: Annotated[
+        str | None,
+        typer.Option(
+            help="Proofs beside attacks: exact (of affine nets alone), of other small nets also "
+            "interval or crown; none. [default: exact]"
+        ),
+    ] = None,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Forget the stored cells of this request first.")
     ] = False,
@@ -221,6 +228,7 @@ def run(  # noqa: PLR0913  one parameter per flag
         "audit": audit,
         "eot": eot,
         "save_adversarial": save_adversarial,
+        "bounds": bounds,
     }
     request = _request(flags, config)
     job = _resolved(request, out)
@@ -235,20 +243,31 @@ def run(  # noqa: PLR0913  one parameter per flag
         until = request.until_ci
         job, interrupted = _executed(job, store, until, quiet=quiet, fresh=fresh)
         failures = _failures(job, store)
-        shown = store.records(cell.key for cell in job.cells)
-        _write_tables(store.records(), out)
+        shown, records = store.records(cell.key for cell in job.cells), store.records()
+        _write_tables(records, out)
     if not quiet:
         _print_summary(shown, out)
+    is_crossed = _told_crossed(records)
     if interrupted:
         print(
             "bench: interrupted; finished blocks are kept, the same command goes on from there",
             file=sys.stderr,
         )
         raise typer.Exit(INTERRUPTED)
-    if failures:
-        for line in failures:
-            print(f"bench: failed: {line}", file=sys.stderr)
+    for line in failures:
+        print(f"bench: failed: {line}", file=sys.stderr)
+    if failures or is_crossed:
         raise typer.Exit(1)
+
+
+def _told_crossed(records: list[Record]) -> bool:
+    """Whether an attack got inside what is proven; says which, and where."""
+    from bench.report.certified import crossed
+
+    lines = crossed(records)
+    for line in lines:
+        print(f"bench: crossed bracket: {line}", file=sys.stderr)
+    return bool(lines)
 
 
 def _request(flags: Mapping[str, Any], config: Path | None) -> Request:
@@ -283,10 +302,12 @@ def _opened(out: Path, *, dry_run: bool) -> Store:
 
 
 def _resolved(request: Request, out: Path) -> Job:
+    from bench.report import claims
     from bench.store import Store
 
     # Before torch is imported, and before anything is written.
     Store.probe(out)
+    claims.kept(out)
     from bench.resolution import resolve
 
     return resolve(request)
@@ -345,6 +366,8 @@ def report(out: Out = Path("results")) -> None:
         records = store.records()
     _write_tables(records, out)
     _print_summary(records, out)
+    if _told_crossed(records):
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -353,14 +376,51 @@ def export(
     to: Annotated[
         Path | None, typer.Option(help="Folder to write into. [default: OUT/export]")
     ] = None,
+    form: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            help="tables, or robustbench: a model_info file for each row of the leaderboard.",
+        ),
+    ] = "tables",
 ) -> None:
-    """Write per-sample outcomes and tables as Parquet and CSV."""
-    from bench.report.export import export as write_export
+    """Write per-sample outcomes and tables as Parquet and CSV, or rows as RobustBench has them."""
+    from bench.report.export import FORMS
     from bench.store import Store
 
+    if form not in FORMS:
+        raise RequestError(f"format must be one of {', '.join(FORMS)}, got {form!r}")
     with Store.read(out) as store:
-        for path in write_export(store.records(), to or out / "export"):
+        for path in FORMS[form](store.records(), to or out / "export"):
             print(path)
+
+
+@app.command("import")
+def import_(
+    files: Annotated[list[Path], typer.Argument(help="Files in RobustBench's shape.")],
+    *,
+    norm: Annotated[
+        str | None,
+        typer.Option(help="linf, l2, l1 or l0. [default: by the folder of the file, Linf or L2]"),
+    ] = None,
+    out: Out = Path("results"),
+) -> None:
+    """Keep claims of others; they stand in leaderboard.md apart from what was measured."""
+    from bench.report import claims, robustbench
+    from bench.report.write import place, write
+    from bench.store import NAME, Store
+
+    if norm is not None and norm not in robustbench.THREATS:
+        raise RequestError(f"norm must be one of {', '.join(robustbench.THREATS)}, got {norm!r}")
+    made = {claim.place: claim for claim in (claims.read(file, norm) for file in files)}
+    if len(made) < len(files):
+        raise RequestError("two of the files would be kept under the same name")
+    for where, claim in made.items():
+        content = robustbench.text(dict(claim.fields)).encode("utf-8")
+        print(place(out / claims.FOLDER / where, content))
+    if (out / NAME).is_file():
+        with Store.read(out) as store:
+            write(store.records(), out)
 
 
 @app.command()

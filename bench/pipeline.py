@@ -42,8 +42,10 @@ from bench.plan import (
 from bench.supplies import Stock
 from bench.units import Done, Moved, Noted, Unit
 from defenses.base import Defended
+from defenses.bounds import BOUNDS, Bound
 from defenses.registry import defenses
 from defenses.workshop import Workshop
+from models.chain import Unchained, chain_of
 from models.checkpoint import Cache
 from models.registry import models
 
@@ -264,16 +266,14 @@ class Pipeline:
 
     def _certified(self, item: Todo) -> Iterator[Moved | Done]:
         """The certificate's cell: every missing block."""
-        if self.defended.certify is None:
-            raise ValueError("this pipeline has no certificate")
+        certify = self._certify(item.cell)
         with frozen(self.defended.predict):
             for number in item.blocks:
                 start = time.perf_counter()
                 block = self._block(item.cell, number)
                 rows = slice(*span(number, item.cell.data.n))
-                draws = evaluation_draws(self.images.ids[rows], 0)
                 with torch.no_grad():
-                    prediction, radius = self.defended.certify(self.images.at(rows), draws)
+                    prediction, radius = certify(rows)
                 block.certify(prediction.cpu().numpy(), radius.cpu().double().numpy())
                 yield Done(item.cell.key, number, block.arrays, time.perf_counter() - start)
                 yield Moved(item.cell.key, len(radius))
@@ -301,6 +301,37 @@ class Pipeline:
         yield Noted(cell.key, {"audit": facts})
         yield Done(cell.key, 0, block.arrays, time.perf_counter() - start)
         yield Moved(cell.key, cell.data.n)
+
+    def _certify(self, cell: Cell) -> Callable[[slice], tuple[Tensor, Tensor]]:
+        """What makes a cell's certificates of images at places: predictions and radii."""
+        named, own = cell.attack.text, self.defended.certify
+        if named in BOUNDS:
+            return self._bounded(BOUNDS[named], cell)
+        if own is None:
+            raise ValueError("this pipeline has no certificate")
+
+        def certify(rows: slice) -> tuple[Tensor, Tensor]:
+            return own(self.images.at(rows), evaluation_draws(self.images.ids[rows], 0))
+
+        return certify
+
+    def _bounded(self, bound: Bound, cell: Cell) -> Callable[[slice], tuple[Tensor, Tensor]]:
+        """A bound of the net that is deployed; of images it gets wrong the radius is 0."""
+        net = self.defended.predict
+        if not isinstance(net, nn.Module):
+            raise Unchained(f"{net!r} is no net")
+        radii = [float(e) for e in cell.eps if e > 0]
+
+        def certify(rows: slice) -> tuple[Tensor, Tensor]:
+            x, y = self.images.at(rows), self.images.y[rows]
+            chain = chain_of(net, (x.shape[1], x.shape[2], x.shape[3]))
+            prediction = self.clean[rows].argmax(1)
+            right = prediction == y
+            radius = torch.zeros(len(x), dtype=torch.float64, device=x.device)
+            radius[right] = bound(chain, x[right], y[right], cell.norm, radii)
+            return prediction, radius
+
+        return certify
 
     def _source(self, recipe: Sourced, handed: Supplies, asked: Defended, cell: Cell) -> Source:
         """The model that an attack is made on; the pipeline tells it labels alone."""

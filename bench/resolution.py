@@ -19,6 +19,7 @@ from attacks.registry import attacks
 from attacks.sourced import GENERATOR, Sourced
 from bench import data, plan
 from bench.audit.recipe import SAMPLES, Audit
+from bench.bounds import Bounded
 from bench.data import dataset_of
 from bench.datasets import budget
 from bench.devices import device_of, numerics_of
@@ -160,6 +161,7 @@ class _Wanted:
     device: str
     precisions: Precisions
     shapes: Shapes
+    bounded: Bounded
 
     @classmethod
     def of(cls, request: Request, text: str, device: str, shapes: Shapes) -> _Wanted:
@@ -177,7 +179,20 @@ class _Wanted:
             n = plan.first_size(request.n, request.until_ci, len(dataset.test))
         part = data_part_of(dataset, n, reference)
         precisions = Precisions(request.precision, device, checkpoint.cache_folder())
-        return cls(request, text, dataset, made, eps, reference, part, device, precisions, shapes)
+        bounded = Bounded(request.bounds, request.norm, dataset.shape, dataset.classes)
+        return cls(
+            request=request,
+            text=text,
+            dataset=dataset,
+            defenses=made,
+            eps=eps,
+            reference=reference,
+            data=part,
+            device=device,
+            precisions=precisions,
+            shapes=shapes,
+            bounded=bounded,
+        )
 
     def cells(self) -> Iterator[tuple[Cell, Sources]]:
         """Every cell: pipelines by attacks and seeds, the modes of each, then certificates."""
@@ -187,10 +202,11 @@ class _Wanted:
             yield from self._of_pipeline(model, name, asked)
 
     def notes(self) -> Iterator[str]:
-        """Which defenses made the run smaller than it would be without them, and in what precision
-        the cells planned so far search.
+        """Which defenses made the run smaller than it would be without them, in what precision the
+        cells planned so far search, and which have no bound that was asked for.
         """
         yield from self.precisions.notes
+        yield from self.bounded.notes
         free = [f"--{name}" for name in ("n", "eps") if getattr(self.request, name) is None]
         dear = [name for name in self.defenses if self.defenses[name].usual(self.dataset.shape)]
         if dear and free:
@@ -237,6 +253,9 @@ class _Wanted:
                 rows += [(attack, cell.most_queries)] if is_best else []
         if request.norm in defense.certifies:
             yield base, Sources(self.text, model, name, "")
+        bound = self.bounded.of(model, name, defense)
+        if bound is not None:
+            yield replace(base, attack=bound), Sources(self.text, model, name, "")
         if request.audit and self.eps[-1] > 0:
             mode = defense.adaptive
             eot = self._eot(usual) if "eot" in mode.split("+") else 1

@@ -25,6 +25,7 @@ _LONGEST, _LONGEST_EXPONENT = 60, 4
 DEVICES = re.compile(r"auto|cpu|cuda(:\d+)?")
 SWEEPS = ("ladder", "bisect", "independent")
 PRECISIONS = ("auto", "fp32", "bf16")
+BOUNDS = ("exact", "interval", "crown", "none")
 ALL = "all"
 """In place of an attack's spec: every attack of the table that knows the norm and the classes."""
 
@@ -97,11 +98,17 @@ class Request:
     oblivious: bool = True
     audit: bool = True
     eot: int | None = None
+    bounds: str = "exact"
     data_root: Path | None = None
     save_adversarial: bool = False
 
     def __post_init__(self) -> None:
-        words = {"norm": NORMS, "sweep": SWEEPS, "precision": PRECISIONS}
+        words = {
+            "norm": NORMS,
+            "sweep": SWEEPS,
+            "precision": PRECISIONS,
+            "bounds": BOUNDS,
+        }
         for name, known in words.items():
             if (got := getattr(self, name)) not in known:
                 raise RequestError(f"{name} must be one of {', '.join(known)}, got {got!r}")

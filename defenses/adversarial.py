@@ -7,7 +7,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -42,6 +42,8 @@ class AdversarialRecipe(CraftingRecipe):
     """Base of the adversarial trainings: recipes with at least the keys eps, norm, warmup and
     seed.
     """
+
+    deploys_net: ClassVar[bool] = True
 
     warmup: float = 0.0
 

@@ -93,8 +93,9 @@ class Defense(ABC):
     reused. The next four are said in a few words, empty where there is nothing to say; attacks are
     derived from them. randomness: what draws random numbers at prediction; masking: what lets no
     gradient through, or none that is any use; rejection: what may refuse an image. certifies: norms
-    in which it yields a certificate. is_baseline: nothing is defended. has_generator: attacks that
-    search a latent space can be run.
+    in which it yields a certificate. deploys_net: predict is the model's own net, with nothing
+    around it, so that bounds of that net are bounds of the pipeline. is_baseline: nothing is
+    defended. has_generator: attacks that search a latent space can be run.
     """
 
     revision: ClassVar[int] = 1
@@ -102,6 +103,7 @@ class Defense(ABC):
     masking: ClassVar[str] = ""
     rejection: ClassVar[str] = ""
     certifies: ClassVar[tuple[str, ...]] = ()
+    deploys_net: ClassVar[bool] = False
     is_baseline: ClassVar[bool] = False
     has_generator: ClassVar[bool] = False
 

@@ -46,6 +46,7 @@ class Distillation(Defense):
     """
 
     masking: ClassVar[str] = "a saturated softmax"
+    deploys_net: ClassVar[bool] = True
 
     temperature: float = 100.0
 

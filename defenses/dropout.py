@@ -93,6 +93,11 @@ class Dropout(Defense):
         """See Defense."""
         return "dropout left on" if self.on else ""
 
+    @property
+    def deploys_net(self) -> bool:  # type: ignore[override]  # as a class it depends on nothing
+        """See Defense."""
+        return not self.on
+
     def deploy(self, workshop: Workshop) -> Defended:
         """See Defense; either way it is the same net. Refuses a net without a linear layer."""
         last_of(workshop.net(), nn.Linear)

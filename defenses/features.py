@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass, replace
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from torch import nn
 
@@ -24,6 +24,8 @@ from models.train import Standard
 
 class FeatureDefense(Defense):
     """Base of both: a source net, images constructed on it, standard training on these."""
+
+    deploys_net: ClassVar[bool] = True
 
     @abstractmethod
     def construction(self) -> Construction:

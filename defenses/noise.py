@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from defenses.augmentation import Kind, Noisy, check_noise
 from defenses.base import Defended, Defense
@@ -21,6 +22,8 @@ class Noise(Defense):
     The checkpoint most accurate under a fixed draw of the noise on validation images is kept.
     Nothing is random at prediction.
     """
+
+    deploys_net: ClassVar[bool] = True
 
     sigma: float = 0.25
     law: Kind = "normal"

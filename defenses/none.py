@@ -14,6 +14,7 @@ class NoDefense(Defense):
     """The undefended model: trained on clean images, or as it was given."""
 
     is_baseline: ClassVar[bool] = True
+    deploys_net: ClassVar[bool] = True
 
     def deploy(self, workshop: Workshop) -> Defended:
         """See Defense."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +25,8 @@ class WeightDecay(Defense):
     part of the loss, so that Adam scales its gradient along; what the model's recipe decays anyway
     (bench show resnet18) comes on top.
     """
+
+    deploys_net: ClassVar[bool] = True
 
     decay: float = 1e-2
 

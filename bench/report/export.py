@@ -1,9 +1,9 @@
-"""Per-sample outcomes and tables as Parquet and CSV."""
+"""Per-sample outcomes and tables as Parquet and CSV, and rows as RobustBench has them."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from bench.plan import AUDIT
-from bench.report import anytime, frames, write
+from bench.report import anytime, frames, robustbench, write
 from bench.report.rows import Rows
 from bench.store import Record
 
@@ -81,6 +81,21 @@ def export(records: Sequence[Record], folder: Path) -> list[Path]:
         "leaderboard.parquet": _parquet(frames.leaderboard(records).frame()),
     }
     return [write.place(folder / name, content) for name, content in contents.items()]
+
+
+def as_robustbench(records: Sequence[Record], folder: Path) -> list[Path]:
+    """Writes a file in RobustBench's shape for each row of the leaderboard; returns the files."""
+    return [
+        write.place(folder / "robustbench" / name, content.encode("utf-8"))
+        for name, content in robustbench.files(records).items()
+    ]
+
+
+FORMS: Mapping[str, Callable[[Sequence[Record], Path], list[Path]]] = {
+    "tables": export,
+    "robustbench": as_robustbench,
+}
+"""What can be written of records into a folder."""
 
 
 def _parquet(frame: pd.DataFrame) -> bytes:

@@ -11,6 +11,7 @@ from bench.grids import github
 from bench.report import anytime as curves_by_queries
 from bench.report import audit as looks
 from bench.report import certified as proofs
+from bench.report import claims as others
 from bench.report import comparisons as pairs
 from bench.report import detection as detectors
 from bench.report import frames, strength, tables
@@ -18,7 +19,7 @@ from bench.report import modes as handed
 from bench.report import seeds as trainings
 from bench.report import transfer as sources
 from bench.report.groups import by
-from bench.report.rows import Row
+from bench.report.rows import Row, Rows
 from bench.report.tables import Section, Table
 from bench.store import Record
 
@@ -36,10 +37,13 @@ def accuracy(records: Sequence[Record]) -> str:
     return _document("Accuracy vs eps", sections, tables.ACCURACY_LEGEND, records)
 
 
-def leaderboard(records: Sequence[Record]) -> str:
-    """The document leaderboard.md."""
+def leaderboard(records: Sequence[Record], claimed: Rows | None = None) -> str:
+    """The document leaderboard.md, the claims of others in tables of their own."""
     sections = tables.leaderboard(frames.leaderboard(records))
-    return _document("Leaderboard", sections, tables.LEADERBOARD_LEGEND, records)
+    if not claimed:
+        return _document("Leaderboard", sections, tables.LEADERBOARD_LEGEND, records)
+    legend = (*tables.LEADERBOARD_LEGEND, *others.LEGEND)
+    return _document("Leaderboard", [*sections, *others.sections(claimed)], legend, records)
 
 
 def attacks(records: Sequence[Record]) -> str:
@@ -89,9 +93,16 @@ def certified(records: Sequence[Record]) -> str:
     made = [
         record for bracket in proofs.brackets(records) for record in (bracket.of, *bracket.attacks)
     ]
-    return _document(
-        "Certified accuracy", proofs.sections(proofs.certified(records)), proofs.LEGEND, made
-    )
+    sections = proofs.sections(proofs.certified(records))
+    return _document("Certified accuracy", [*crossings(records), *sections], proofs.LEGEND, made)
+
+
+def crossings(records: Sequence[Record]) -> list[Section]:
+    """The brackets that are crossed, if any."""
+    lines = tuple((line,) for line in proofs.crossed(records))
+    text = "These attacks and bounds cannot both be right: do not believe their numbers."
+    table = Table(("inside a proven radius",), lines, align="l")
+    return [Section("Crossed brackets", text, table)] if lines else []
 
 
 def audit(records: Sequence[Record]) -> str:

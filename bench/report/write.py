@@ -14,6 +14,7 @@ from bench.report import (
     anytime,
     audit,
     certified,
+    claims,
     comparisons,
     detection,
     figures,
@@ -29,6 +30,7 @@ from bench.report import (
     tradeoff,
     transfer,
 )
+from bench.report.claims import Claim
 from bench.report.derived import remembered
 from bench.report.markdown import summary
 from bench.report.rows import Rows
@@ -44,8 +46,9 @@ FIGURES = "figures"
 
 def write(records: Sequence[Record], folder: Path) -> list[Path]:
     """Writes every derived file, removes figures that are no longer made; returns the files."""
+    claimed = claims.kept(folder)
     with remembered(), _uncollected():
-        texts, drawn = documents(records)
+        texts, drawn = documents(records, claimed)
     texts |= {f"{FIGURES}/{name}": text for name, text in drawn.items()}
     written = [place(folder / name, text.encode("utf-8")) for name, text in texts.items()]
     _remove_stale(folder / FIGURES, set(drawn))
@@ -64,8 +67,10 @@ def _uncollected() -> Iterator[None]:
             gc.enable()
 
 
-def documents(records: Sequence[Record]) -> tuple[dict[str, str], dict[str, str]]:
-    """Every derived text and every figure, by file name."""
+def documents(
+    records: Sequence[Record], claimed: Sequence[Claim] = ()
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Every derived text and every figure, by file name. claimed: what others say they measured."""
     curves = frames.curves(records)
     drawn = figures.figures(curves) | tradeoff.figures(records) | learning.drawn(records)
     drawn |= gallery.drawn(records)
@@ -74,7 +79,7 @@ def documents(records: Sequence[Record]) -> tuple[dict[str, str], dict[str, str]
         "accuracy_vs_eps.csv": frames.tidy(records).csv(),
         "accuracy_vs_eps.md": markdown.accuracy(records),
         "leaderboard.csv": frames.leaderboard(records).csv(),
-        "leaderboard.md": markdown.leaderboard(records),
+        "leaderboard.md": markdown.leaderboard(records, claims.claims(claimed)),
         "attacks.csv": strength.attacks(records).csv(),
         "attacks.md": markdown.attacks(records),
         "anytime.csv": progress.csv(),
@@ -87,6 +92,8 @@ def documents(records: Sequence[Record]) -> tuple[dict[str, str], dict[str, str]
         if len(table := made(records)):
             texts |= {f"{name}.csv": table.csv(), f"{name}.md": written(records)}
     drawn |= detection.drawn(records) | certified.figures(records)
+    if claimed:
+        texts["claims.csv"] = claims.claims(claimed).csv()
     spread = seeds.seeds(records)
     if seeds.several(spread):
         texts |= {"seeds.csv": spread.csv(), "seeds.md": markdown.seeds(records)}

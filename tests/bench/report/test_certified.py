@@ -29,7 +29,8 @@ def proof(record: MakeRecord) -> Callable[..., Record]:
             "clean_prediction": np.array([-1, 9, 2, 3, 4]),
         }
         facts = {"attack": "certify", "mode": "certified", "kind": "certificate"}
-        return record([0, 0, 0.2, 0.3, inf], **L2, **facts, samples=samples, **changes)
+        facts["identity"] = {"defense": {"fields": {"alpha": "0.001"}}}
+        return record([0, 0, 0.2, 0.3, inf], samples=samples, **{**L2, **facts, **changes})
 
     return make
 
@@ -99,14 +100,86 @@ def test_certificates_are_no_attacks(cells: list[Record]) -> None:
     assert "certify" not in set(frames.tidy(cells).frame()["attack"])
 
 
-def test_two_rows_per_pipeline(cells: list[Record]) -> None:
+def test_three_rows_per_certificate(cells: list[Record]) -> None:
     (section,) = certified.sections(certified.certified(cells))
     assert section.title == "digits, l2"
     assert section.table.header[6:] == ("0", "0.1", "0.2", "0.3")
-    lower, upper = section.table.rows
-    assert lower[:6] == ("cnn", "smoothing", "certified (lower)", "20.0", "0.170", "")
+    lower, upper, gap = section.table.rows
+    assert lower[:3] == ("cnn", "smoothing", "certified (lower, smoothing)")
+    assert lower[3:6] == ("20.0", "0.170", "")
     assert [entry.split(" ")[0] for entry in lower[6:]] == ["60.0", "60.0", "40.0", "20.0"]
     assert upper[2:] == ("empirical (upper)", "", "", "0", "80.0", "60.0", "40.0", "20.0")
+    assert gap[2:] == ("gap", "", "", "", "20.0", "0.0", "0.0", "0.0")
+
+
+def test_the_gap_and_the_bound_stand_in_the_table(
+    cells: list[Record], proof: Callable[..., Record]
+) -> None:
+    table = certified.certified([*cells, proof(attack="crown", defense="none")]).frame()
+    assert list(table.columns)[-3:] == ["cell", "bound", "gap"]
+    assert table["bound"].tolist() == ["smoothing"] * 4 + ["crown"] * 4
+    assert table["gap"].tolist()[:4] == pytest.approx([0.2, 0, 0, 0])
+    # the attack on the pipeline of that name saw the image of radius 0.1 fall at once
+    assert table["gap"].tolist()[4:] == pytest.approx([-0.6, -0.6, -0.4, -0.2])
+
+
+@pytest.fixture
+def inside(record: MakeRecord) -> Callable[..., Record]:
+    """An attack that breaks the fourth and the fifth image inside their radii."""
+
+    def make(**changes: Any) -> Record:
+        return record([inf, 0, 0.2, 0.2, 0.3], **{"norm": "l2", "defense": "none", **changes})
+
+    return make
+
+
+def test_a_crossed_bracket_names_the_images(
+    proof: Callable[..., Record], inside: Callable[..., Record], tmp_path: Path
+) -> None:
+    own = proof(attack="exact", defense="none")
+    assert certified.crossed([own, inside()]) == [
+        "digits cnn / none l2: pgd (white-box) seed 0 is inside the bound by exact: "
+        "test image 9 at 0.2 (proven to 0.25), 12 at 0.3 (proven to 0.5)"
+    ]
+    # wrong without attack, or outside the radius, is no contradiction
+    assert certified.crossed([own, inside(), own][:1]) == []
+    harmless = inside(samples={"min_eps": np.array([0.1, 0, 0.2, 0.3, inf])})
+    assert certified.crossed([own, harmless]) == []
+    write([own, inside()], tmp_path)
+    text = (tmp_path / "certified.md").read_text()
+    assert "## Crossed brackets" in text
+    assert "test image 9 at 0.2" in text
+
+
+def test_a_bracket_is_of_one_net(
+    proof: Callable[..., Record], inside: Callable[..., Record]
+) -> None:
+    own = proof(attack="exact", defense="none", provenance={"weights": "a"})
+    for changes in ({"provenance": {"weights": "b"}}, {"device": "cuda"}, {"pipeline": "other"}):
+        assert certified.crossed([own, inside(**{"provenance": {"weights": "a"}, **changes})]) == []
+    assert len(certified.crossed([own, inside(provenance={"weights": "a"})])) == 1
+
+
+def test_many_images_are_not_all_named(record: MakeRecord) -> None:
+    facts = {"attack": "crown", "mode": "certified", "kind": "certificate"}
+    own = record([inf] * 8, **facts, samples={"distance": np.full(8, 0.3)})
+    (line,) = certified.crossed([own, record([0.1] * 8)])
+    assert line.endswith("12 at 0.1 (proven to 0.3) and 3 more")
+
+
+@pytest.mark.parametrize(("broken", "is_crossed"), [(1, False), (4, False), (5, True)])
+def test_smoothing_may_be_wrong_as_often_as_alpha_says(
+    record: MakeRecord, broken: int, is_crossed: bool
+) -> None:
+    # of 400 radii each may be wrong with probability 2 alpha = 0.002: P(X >= 4) = 0.009, and
+    # P(X >= 5) = 0.0014 for n = 400; at alpha = 0.0009 it is below a thousandth
+    count = 400
+    facts = {"attack": "certify", "mode": "certified", "kind": "certificate"}
+    alpha = {"defense": {"fields": {"alpha": "0.0009"}}}
+    right = {"distance": np.full(count, 0.3)}
+    own = record([inf] * count, **L2, **facts, samples=right, identity=alpha)
+    fell = record([0.1] * broken + [inf] * (count - broken), **L2)
+    assert bool(certified.crossed([own, fell])) is is_crossed
 
 
 def test_the_curve_steps_down_just_after_each_radius(cells: list[Record]) -> None:
