@@ -11,6 +11,7 @@ import pytest
 import typer.main
 
 from bench import cli
+from bench.audit.verdict import Finding, Verdict
 from bench.errors import RequestError
 from bench.report import claims, frames, robustbench
 from bench.report.export import as_robustbench
@@ -94,14 +95,11 @@ def test_what_limits_a_row_stands_in_its_footnote(record: MakeRecord) -> None:
     assert "on what data the net was trained is not known" in row["footnote"]
 
 
-def test_a_suspect_row_is_unreliable(record: MakeRecord, monkeypatch: pytest.MonkeyPatch) -> None:
-    honest = frames.row_of
-
-    def suspect(entry: Entry) -> dict[str, Any]:
-        return honest(entry) | {"audit": "suspect: zero gradients"}
-
-    monkeypatch.setattr(frames, "row_of", suspect)
-    assert robustbench.info(Entry.of_cells([record([0.3] * 4)]))["unreliable"] is True
+def test_a_suspect_row_is_unreliable(record: MakeRecord) -> None:
+    told = Verdict((Finding("zero gradient", "suspect", "zero gradients"),))
+    cells = [record([0.3] * 4)]
+    assert robustbench.info(Entry.of_cells(cells, told))["unreliable"] is True
+    assert robustbench.info(Entry.of_cells(cells))["unreliable"] is False
 
 
 def test_a_fraction_without_a_short_decimal_stays_one(record: MakeRecord) -> None:
