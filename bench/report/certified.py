@@ -14,12 +14,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.audit.verdict import level_of
 from bench.plan import CERTIFICATE
-from bench.report.curves import worst
+from bench.report.curves import share, worst
 from bench.report.figures import PALETTE, drawn, named, wrapped
 from bench.report.groups import attacked, by
 from bench.report.rows import FLOAT, INT, TEXT, Rows
-from bench.report.tables import Section, Table, eps_text, interval_text, percent, unit
+from bench.report.tables import (
+    Section,
+    Table,
+    bounded,
+    eps_text,
+    interval_text,
+    percent,
+    unit,
+)
+from bench.report.verdicts import of_pipeline, verdicts
 from bench.stats import Interval, clopper_pearson
 from bench.store import Record
 
@@ -47,6 +57,9 @@ CERTIFIED = {
     "cell": TEXT,
     "bound": TEXT,
     "gap": FLOAT,
+    "empirical_low": FLOAT,
+    "empirical_high": FLOAT,
+    "audit": TEXT,
 }
 """Columns of certified in order, and their types."""
 LEGEND = (
@@ -60,7 +73,8 @@ largest eps of the grid at which bounds of the net's logits do not meet. The int
 one of Clopper and Pearson at 95 %, over the choice of test images.""",
     """\
 Empirical: the share right under every attack that was run on the same images, an upper bound; empty
-where none was run at that eps. The truth lies between the two: certified <= true <= empirical. Gap:
+where none was run at that eps; with its 95 % Wilson interval, and what the audit says of it (<=
+where it is suspect). The truth lies between the two: certified <= true <= empirical. Gap:
 what lies between them, in points; the smaller, the better are both. By smoothing a certificate
 speaks of the vote over all noise; the pipeline that was attacked takes fewer copies of an image,
 and one that it refuses without attack counts as an error there, so that it may stand a little below
@@ -117,10 +131,10 @@ class Bracket:
         """The attacks whose grid reaches so far."""
         return [cell for cell in self.attacks if float(cell.eps[-1]) >= eps]
 
-    def empirical(self, eps: float) -> float | None:
+    def empirical(self, eps: float) -> Interval | None:
         """Accuracy under all attacks at eps; None where none was run."""
         cells = self.run_at(eps)
-        return float((worst(cells) > eps).mean()) if cells else None
+        return share(worst(cells) > eps) if cells else None
 
     def contradictions(self, eps: float) -> int | None:
         """Images certified at eps that an attack broke there under any evaluation draw."""
@@ -204,14 +218,21 @@ def _crossing(bracket: Bracket, cell: Record) -> str:
 
 
 def certified(records: Iterable[Record]) -> Rows:
-    """One row per certificate and eps of its grid; empty where there is none."""
-    return Rows.of((row for bracket in brackets(records) for row in _rows(bracket)), CERTIFIED)
+    """One row per certificate and eps of its grid; empty where there is none.
+
+    empirical_low and empirical_high: the Wilson interval of the accuracy under all attacks; audit:
+    the verdict on it.
+    """
+    records = list(records)
+    told = verdicts(records)
+    found = ((bracket, of_pipeline(told, bracket.of).text) for bracket in brackets(records))
+    return Rows.of((row for bracket, audit in found for row in _rows(bracket, audit)), CERTIFIED)
 
 
-def _rows(bracket: Bracket) -> Iterable[dict[str, Any]]:
+def _rows(bracket: Bracket, audit: str) -> Iterable[dict[str, Any]]:
     of = bracket.of
     for eps in map(float, of.eps):
-        share = clopper_pearson(int(bracket.certified(eps).sum()), of.n)
+        proven = clopper_pearson(int(bracket.certified(eps).sum()), of.n)
         found = bracket.empirical(eps)
         yield {
             "dataset": of.dataset,
@@ -220,17 +241,20 @@ def _rows(bracket: Bracket) -> Iterable[dict[str, Any]]:
             "defense": of.defense,
             "n": of.n,
             "eps": eps,
-            "certified_accuracy": share.value,
-            "ci_low": share.low,
-            "ci_high": share.high,
-            "empirical_accuracy": found,
+            "certified_accuracy": proven.value,
+            "ci_low": proven.low,
+            "ci_high": proven.high,
+            "empirical_accuracy": None if found is None else found.value,
+            "empirical_low": None if found is None else found.low,
+            "empirical_high": None if found is None else found.high,
+            "audit": audit,
             "attacks": len(bracket.run_at(eps)),
             "contradictions": bracket.contradictions(eps),
             "abstained": float(np.mean(of.samples["clean_prediction"] < 0)),
             "mean_radius": float(bracket.radii.mean()),
             "cell": of.key,
             "bound": bracket.bound,
-            "gap": None if found is None else found - share.value,
+            "gap": None if found is None else found.value - proven.value,
         }
 
 
@@ -253,7 +277,7 @@ def _grid(rows: Sequence[Any]) -> tuple[float, ...]:
 
 def _section(board: Sequence[Sequence[Any]]) -> Section:
     of = board[0][0]
-    names = ("model", "defense", "bound", "abstained", "mean radius", "contradictions")
+    names = ("model", "defense", "bound", "audit", "abstained", "mean radius", "contradictions")
     header = (*names, *map(eps_text, _grid(board[0])))
     lines = tuple(line for rows in board for line in _lines(rows))
     text = (
@@ -261,7 +285,7 @@ def _section(board: Sequence[Sequence[Any]]) -> Section:
         "percent of the images."
     )
     bold = frozenset(range(0, len(lines), _LINES))
-    align = "lll" + "r" * (len(header) - 3)
+    align = "llll" + "r" * (len(header) - 4)
     return Section(", ".join(_setting(of)), text, Table(header, lines, align=align, bold=bold))
 
 
@@ -273,13 +297,21 @@ def _lines(rows: Sequence[Any]) -> Iterable[tuple[str, ...]]:
     ]
     radius = "" if of["mean_radius"] is None else f"{of['mean_radius']:.3f}"
     facts = (percent(of["abstained"]), radius, "")
-    yield (of["model"], of["defense"], f"certified (lower, {of['bound']})", *facts, *proven)
+    yield (of["model"], of["defense"], f"certified (lower, {of['bound']})", "", *facts, *proven)
     found = [row["contradictions"] for row in rows if row["contradictions"] is not None]
     most = str(max(found)) if found else ""
-    seen = (percent(row["empirical_accuracy"]) for row in rows)
-    yield (of["model"], of["defense"], "empirical (upper)", "", "", most, *seen)
+    audit = level_of(of["audit"])
+    yield (of["model"], of["defense"], "empirical (upper)", audit, "", "", most, *map(_seen, rows))
     gaps = (percent(row["gap"]) for row in rows)
-    yield (of["model"], of["defense"], "gap", "", "", "", *gaps)
+    yield (of["model"], of["defense"], "gap", "", "", "", "", *gaps)
+
+
+def _seen(row: Any) -> str:
+    """The accuracy under attack at an eps; empty where none was run there."""
+    if row["empirical_accuracy"] is None:
+        return ""
+    found = Interval(row["empirical_accuracy"], row["empirical_low"], row["empirical_high"])
+    return bounded(interval_text(found), row["audit"]) if row["eps"] else interval_text(found)
 
 
 def figures(records: Iterable[Record]) -> dict[str, str]:
@@ -322,6 +354,6 @@ def _draw(axes: Axes, bracket: Bracket, colour: str) -> None:
     # right up to a radius and no further: the step down is just after it
     axes.step(at, proven, where="pre", color=colour, linewidth=2.2, label=label)
     seen = [(eps, bracket.empirical(eps)) for eps in map(float, of.eps)]
-    run = [(eps, 100 * value) for eps, value in seen if value is not None]
+    run = [(eps, 100 * found.value) for eps, found in seen if found is not None]
     if run:
         axes.plot(*zip(*run, strict=True), "--o", color=colour, linewidth=1.3)
