@@ -213,6 +213,14 @@ def test_a_descent_that_holds_everywhere_tries_the_largest_radius_in_full():
     assert all(queries == 5 for work, queries in made[:-2])
 
 
+def test_below_each_success_every_attempt_is_made_anew():
+    """Attempts reach 0.3, 0.2 and 0.1: 0.08 holds when all three have failed there, in full."""
+    planted = Planted([[0.3, 0.2, 0.1]], RADII, needs=1)
+    run(planted, "bisect", Terms(3, 40, goes_on=True), guess=0.3)
+    last = [w.attempt for w, queries, _ in planted.history if w.rung == 3 and queries == 40]
+    assert sorted(last) == [0, 1, 2]
+
+
 def test_a_rung_below_a_known_success_is_tried_first():
     """A later stage of an ensemble: what stands is below what fell, and mostly holds."""
     planted = Planted([[9.0]], RADII, 1)

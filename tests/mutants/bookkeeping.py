@@ -204,7 +204,7 @@ SCHEDULED = [
         "self.fallen, self.tried, self.has_point = place, 0, True",
         "self.fallen, self.has_point = place, True",
         "restarts spent at one radius are missing at the next",
-        (f"{_CURVE}[bisect]",),
+        ("sweeps::below_each_success_every_attempt_is_made_anew",),
     ),
     Mutant(
         "descend-look-believed",
