@@ -35,6 +35,7 @@ from bench.stats import wilson
 from defenses.workshop import Workshop
 from models.checkpoint import Cache
 from models.recipes import CnnSmall
+from models.registry import models as classifiers
 from tests.problems import BlackBox, Curved, convolutional, images, linear
 
 EPS = 0.2
@@ -348,6 +349,28 @@ def test_the_truth_of_a_linear_net_is_exact(monkeypatch):
     for eps, truth in ((Fraction(4, 100), 0.0), (Fraction(1, 100), 1.0)):
         made = Trials(Extent("digits", eps, epochs=1, n=len(problem.x)), None)
         assert made._truth(problem.model, PLANTS[0].strong) == truth
+
+
+def test_an_honest_linear_net_is_driven_to_its_exact_truth(ground):
+    """By specs, as `bench run`: towards a class the margin is largest at a corner of ball and box,
+    known component by component.
+    """
+    text, eps = "logreg:epochs=3", Fraction(1, 20)
+    linear_net = ground.workshop.of(classifiers.get(text)).undefended()
+    weight, bias = (value.detach().double() for value in linear_net[1].parameters())
+    x, y = ground.x[:20].flatten(1).double(), ground.y[:20]
+    low, high = (x - float(eps)).clamp(min=0), (x + float(eps)).clamp(max=1)
+    pull = weight[None] - weight[y][:, None]
+    most = torch.maximum(pull * low[:, None], pull * high[:, None]).sum(2) + bias - bias[y][:, None]
+    most.scatter_(1, y[:, None], -torch.inf)
+    exact = float((most < 0).all(1).double().mean())
+    honest = replace(named("softmax regression"), make=lambda _: Spec(text, "none"))
+    made = Trials(Extent("digits", eps, epochs=1, n=len(x)), None)
+    fared = made.result(replace(honest, bare=honest.make), ground)
+    assert 0 < fared.truth == exact < 1
+    assert fared.reported is not None
+    assert fared.reported.value >= exact
+    assert fared.is_right
 
 
 # The command.
