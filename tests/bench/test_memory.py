@@ -158,7 +158,8 @@ def test_without_memory_for_one_image_a_cell_fails_by_name(run, when, tmp_path):
 
 def test_a_cell_that_failed_for_memory_is_done_once_there_is_some(tmp_path, monkeypatch):
     """The failure stands under another shape, and so under another key."""
-    job = resolve(Request(models=("logreg:epochs=1",), attacks=("fgsm",), n=20, eps="0.1"))
+    few = {"n": 20, "eps": "0.1", "bounds": "none"}
+    job = resolve(Request(models=("logreg:epochs=1",), attacks=("fgsm",), **few))
     with Store.open(tmp_path) as store:
         with monkeypatch.context() as patch:
             patch.setattr(nn.Flatten, "forward", short_of(0, nn.Flatten.forward))
@@ -174,7 +175,8 @@ def test_a_training_without_memory_is_a_plain_failure(monkeypatch):
     def short(self, x):
         raise RuntimeError(ON_CPU)
 
-    job = resolve(Request(models=("logreg:epochs=2",), attacks=("fgsm",), n=20, eps="0.1"))
+    few = {"n": 20, "eps": "0.1", "bounds": "none"}
+    job = resolve(Request(models=("logreg:epochs=2",), attacks=("fgsm",), **few))
     monkeypatch.setattr(nn.Linear, "forward", short)
     with Store.in_memory() as store:
         job = execute(job, store, LocalExecutor(), Silent())

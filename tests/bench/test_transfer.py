@@ -40,6 +40,7 @@ def run(*specs, **changes):
         "n": 60,
         "eps": "0.1,0.3",
         "attacks": specs,
+        "bounds": "none",
     } | changes
     with Store.in_memory() as store:
         execute(resolve(Request(**settings)), store, LocalExecutor(), Silent())
@@ -207,14 +208,17 @@ def test_every_part_of_a_transfer_is_in_the_key():
     specs = [QUICK, f"{QUICK},lam=0.2", f"{QUICK},model=logreg", "transfer:source=logreg"]
     specs += ["transfer:source=[logreg:seed=1]", "transfer:source=logreg,data=half"]
     request = Request(
-        datasets=("digits:half=1",), models=("logreg:epochs=2",), attacks=tuple(specs)
+        datasets=("digits:half=1",),
+        models=("logreg:epochs=2",),
+        attacks=tuple(specs),
+        bounds="none",
     )
     assert len({cell.key for cell in resolve(request).cells}) == len(specs)
 
 
 def test_an_interrupted_cell_goes_on_to_the_same_outcomes(tmp_path, monkeypatch):
-    request = Request(models=("logreg:epochs=2",), attacks=(QUICK,), n=400, eps="0.1")
-    job = resolve(request)
+    settings = {"n": 400, "eps": "0.1", "bounds": "none"}
+    job = resolve(Request(models=("logreg:epochs=2",), attacks=(QUICK,), **settings))
     (cell,) = job.cells
     with Store.in_memory() as whole, Store.in_memory() as parts:
         execute(job, whole, LocalExecutor(), Silent())
