@@ -291,7 +291,7 @@ def test_images_that_do_not_fit_are_attacked_in_parts(attack, live, monkeypatch)
 def test_parts_move_no_outcome_of_a_pipeline_that_draws(monkeypatch):
     """Attacked obliviously and adaptively, on 300 images: a whole block, and the rest of one."""
     names = {"models": ("logreg:epochs=2",), "defenses": ("noisy_input",), "attacks": ("fgsm",)}
-    job = resolve(Request(**names, n=300, eps="0,0.1", eot=2))
+    job = resolve(Request(**names, n=300, eps="0,0.1", eot=2, bounds="none"))
 
     def samples():
         with Store.in_memory() as store:
