@@ -159,8 +159,8 @@ def test_without_memory_for_one_image_a_cell_fails_by_name(run, when, tmp_path):
 
 def test_a_cell_that_failed_for_memory_is_done_once_there_is_some(tmp_path, monkeypatch):
     """The failure stands under another shape, and so under another key."""
-    names = {"models": ("logreg:epochs=1",), "attacks": ("fgsm",)}
-    job = resolve(Request(**names, n=20, eps="0.1", audit=False))
+    few = {"n": 20, "eps": "0.1", "bounds": "none", "audit": False}
+    job = resolve(Request(models=("logreg:epochs=1",), attacks=("fgsm",), **few))
     with Store.open(tmp_path) as store:
         with monkeypatch.context() as patch:
             patch.setattr(nn.Flatten, "forward", short_of(0, nn.Flatten.forward))
@@ -176,8 +176,8 @@ def test_a_training_without_memory_is_a_plain_failure(monkeypatch):
     def short(self, x):
         raise RuntimeError(ON_CPU)
 
-    names = {"models": ("logreg:epochs=2",), "attacks": ("fgsm",)}
-    job = resolve(Request(**names, n=20, eps="0.1", audit=False))
+    few = {"n": 20, "eps": "0.1", "bounds": "none", "audit": False}
+    job = resolve(Request(models=("logreg:epochs=2",), attacks=("fgsm",), **few))
     monkeypatch.setattr(nn.Linear, "forward", short)
     with Store.in_memory() as store:
         job = execute(job, store, LocalExecutor(), Silent())
@@ -292,7 +292,8 @@ def test_images_that_do_not_fit_are_attacked_in_parts(attack, live, monkeypatch)
 def test_parts_move_no_outcome_of_a_pipeline_that_draws(monkeypatch):
     """Attacked obliviously and adaptively, on 300 images: a whole block, and the rest of one."""
     names = {"models": ("logreg:epochs=2",), "defenses": ("noisy_input",), "attacks": ("fgsm",)}
-    job = resolve(Request(**names, n=300, eps="0,0.1", eot=2, audit=False))
+    settings = {"n": 300, "eps": "0,0.1", "eot": 2, "bounds": "none", "audit": False}
+    job = resolve(Request(**names, **settings))
 
     def samples():
         with Store.in_memory() as store:

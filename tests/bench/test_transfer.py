@@ -41,6 +41,7 @@ def run(*specs, **changes):
         "eps": "0.1,0.3",
         "attacks": specs,
         "audit": False,
+        "bounds": "none",
     } | changes
     with Store.in_memory() as store:
         execute(resolve(Request(**settings)), store, LocalExecutor(), Silent())
@@ -207,15 +208,19 @@ def test_what_a_cell_takes_at_most_holds_the_shared_queries():
 def test_every_part_of_a_transfer_is_in_the_key():
     specs = [QUICK, f"{QUICK},lam=0.2", f"{QUICK},model=logreg", "transfer:source=logreg"]
     specs += ["transfer:source=[logreg:seed=1]", "transfer:source=logreg,data=half"]
-    settings = {"datasets": ("digits:half=1",), "models": ("logreg:epochs=2",), "audit": False}
-    request = Request(attacks=tuple(specs), **settings)
+    request = Request(
+        datasets=("digits:half=1",),
+        models=("logreg:epochs=2",),
+        attacks=tuple(specs),
+        bounds="none",
+        audit=False,
+    )
     assert len({cell.key for cell in resolve(request).cells}) == len(specs)
 
 
 def test_an_interrupted_cell_goes_on_to_the_same_outcomes(tmp_path, monkeypatch):
-    settings = {"models": ("logreg:epochs=2",), "n": 400, "eps": "0.1", "audit": False}
-    request = Request(attacks=(QUICK,), **settings)
-    job = resolve(request)
+    settings = {"n": 400, "eps": "0.1", "bounds": "none", "audit": False}
+    job = resolve(Request(models=("logreg:epochs=2",), attacks=(QUICK,), **settings))
     (cell,) = job.cells
     with Store.in_memory() as whole, Store.in_memory() as parts:
         execute(job, whole, LocalExecutor(), Silent())

@@ -83,7 +83,7 @@ def test_every_mode_finds_that_a_planted_purifier_defends_nothing(planted_record
         "transfer",
         "latent",
     }
-    (plain,) = [r for r in planted_records if r.defense == "none"]
+    (plain,) = [r for r in planted_records if r.defense == "none" and r.kind != "certificate"]
     assert standing(plain) == 0, "the truth: nothing is left of the net alone"
     clean = float((of["bpda"].outcomes > 0).mean())
     assert clean >= 0.8

@@ -43,8 +43,8 @@ KEPT = [
     Mutant(
         "tilde-of-bytes",
         "work.py",
-        "new = rungs & ~before",
-        "new = rungs & (~before.astype(np.uint8)).astype(np.bool_)",
+        "new = rungs & ~before\n        if not",
+        "new = rungs & (~before.astype(np.uint8)).astype(np.bool_)\n        if not",
         "`~` of 0 and 1 is 255 and 254, both true: what fell before counts as new",
         (_LOWEST,),
     ),
@@ -59,7 +59,7 @@ KEPT = [
     Mutant(
         "last-minimal-restart",
         "work.py",
-        "if distance < self.distance:",
+        "if distance < self.distance and _first(rungs) <= _first(before):",
         "if True:",
         "the last restart's success is kept, not the nearest",
         ("loop::of_minimal_successes_the_nearest_is_kept_and_the_first_is_counted",),

@@ -132,8 +132,8 @@ JUDGE = [
     Mutant(
         "judge-strict",
         "norms.py",
-        "return distance <= allowed",
-        "return distance < allowed",
+        "return distance <= reach(radius, norm)",
+        "return distance < reach(radius, norm)",
         "a point on the surface counts as outside (l0: at its own count)",
         ("norms::inside_counts_l0_exactly",),
     ),
