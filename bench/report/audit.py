@@ -43,9 +43,10 @@ standing, or gradients do not reach the image. A suspect row has no rank.""",
 An audit looks at the first images of the evaluated ones, at the eps where the leaderboard reads
 them. Its attacks run one after the other, each on the images that still stand, so that a success is
 one of the first that had it; findings count images that the attacks of the rows left standing. From
-2 % of the images on a finding is a warning, from 5 % and six images on it makes the row suspect
-(all of six falling one way: p = 1/32). Queries: the audit's own, in no other table, within their
-budget. Skipped: what that did not allow, or what is not defined here.""",
+2 % of all images on a finding is a warning; it makes the row suspect from 5 % and six images on
+(all of six falling one way: p = 1/32), or where three or more images that fall are half of what
+stood. Queries: the audit's own, in no other table, within their budget. Skipped: what that did not
+allow, or what is not defined here.""",
 )
 
 

@@ -15,7 +15,7 @@ from bench.selftest.trial import CLOSE, ORDINARY, Extent, Result
 _MARKS = {PASS: ".", WARN: "w", SUSPECT: "S", SKIPPED: "-"}
 _LEGEND = (
     f"""\
-Every plant stands on one undefended net and only looks like a defense; the last of its two variants
+Every plant stands on one undefended net and only looks like a defense; the last of its variants
 is held out: it is not looked at while checks are tuned. Reported: robust accuracy in percent under
 the worst case over {" and ".join(f"`{name}`" for name in ORDINARY)}, with its Wilson 95 % interval,
 as a user measures it; none where the evaluation was refused. Truth: the worst case by stronger

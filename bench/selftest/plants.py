@@ -1,4 +1,4 @@
-"""Plants: one undefended net behind what only looks like a defense, in two variants each, and
+"""Plants: one undefended net behind what only looks like a defense, in two or three variants each, and
 honest defenses beside them.
 """
 
@@ -283,6 +283,8 @@ PLANTS: tuple[Plant, ...] = (
             _inside(Winners(0.2), Smoothed(0.2)),
         ),
         ("0.3", "three tenths of them pass", _inside(Winners(0.3), Smoothed(0.3))),
+        # Held out since a check was settled on the one before.
+        ("0.25", "a quarter of them pass", _inside(Winners(0.25), Smoothed(0.25))),
     ),
     *_plants(
         "knows the loop",
