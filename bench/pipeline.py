@@ -18,15 +18,13 @@ from attacks import loop
 from attacks.base import Attack
 from attacks.call import check_answers, check_labels
 from attacks.oracles import DIFFERENTIATING, ModelError, Patient, Predict, frozen
-from attacks.pipelines import evaluation_draws
 from attacks.precision import Reduced
 from attacks.registry import attacks
 from attacks.sourced import GENERATOR, Labels, Source, Sourced, Supplies
 from attacks.verify import judge_of
 from attacks.work import Samples, Setting, Settled
-from bench import data, detection, gallery, gradients, memory
-from bench.audit.auditor import ROWS as AUDITED_ROWS
-from bench.audit.auditor import Auditor
+from bench import data, detection, gallery, gradients, memory, proven
+from bench.audit.cell import audited
 from bench.audit.recipe import Audit
 from bench.outcomes import Block, Images, span
 from bench.plan import (
@@ -42,10 +40,8 @@ from bench.plan import (
 from bench.supplies import Stock
 from bench.units import Done, Moved, Noted, Unit
 from defenses.base import Defended
-from defenses.bounds import BOUNDS, Bound
 from defenses.registry import defenses
 from defenses.workshop import Workshop
-from models.chain import Unchained, chain_of
 from models.checkpoint import Cache
 from models.registry import models
 
@@ -134,22 +130,22 @@ class Pipeline:
         """One cell: every missing block, in one stream of samples."""
         cell, key = item.cell, item.cell.key
         if cell.attack.kind == CERTIFICATE:
-            yield from self._certified(item)
+            yield from proven.certified(self, item)
             return
         if isinstance(named, Audit):
-            yield from self._audited(item, named)
+            yield from audited(self, item, named)
             return
         recipe: Attack = attacks.get(named) if isinstance(named, str) else named
         recipe.check(cell.norm, self.classes)
         check_answers(self.clean, self.images.y, recipe.access)
-        blocks = {number: self._block(cell, number) for number in item.blocks}
+        blocks = {number: self.block(cell, number) for number in item.blocks}
         for number, block in blocks.items():
             block.settle_wrong(self.right)
             if block.is_complete:
                 yield Done(key, number, block.arrays, 0.0, block.images)
         is_free = cell.attack.mode in (OBLIVIOUS, TRANSFER)
         with memory.no_lever("training"):
-            asked = self._asked(recipe, cell.attack.mode)
+            asked = self.asked(recipe, cell.attack.mode)
             handed = self._supplies(recipe) if isinstance(recipe, Sourced) else None
         start = time.perf_counter()
         if isinstance(recipe, Sourced) and handed is not None:
@@ -178,7 +174,7 @@ class Pipeline:
         facts: dict[str, Any] = {}
         cell = item.cell
         eps = float(cell.eps[-1] if cell.data.reference is None else cell.data.reference)
-        images, setting, mode = self.images, self._setting(cell, asked), cell.attack.mode
+        images, setting, mode = self.images, self.setting(cell, asked), cell.attack.mode
         # Of a cell that goes on after its first block the first images were found before.
         if asked.purified is not None and 0 in item.blocks:
             facts["gallery"] = gallery.gallery(self.defended, images, shown, eps)
@@ -235,11 +231,12 @@ class Pipeline:
                 moved = 0
         yield Moved(key, moved)
 
-    def _block(self, cell: Cell, number: int) -> Block:
+    def block(self, cell: Cell, number: int) -> Block:
+        """A block of a cell before anything is settled."""
         draws, keeps = self.right.shape[1], self.keeps_images
         return Block(self.images, self.clean.argmax(1), draws, cell, number, keeps_images=keeps)
 
-    def _asked(self, recipe: Attack, mode: str) -> Defended:
+    def asked(self, recipe: Attack, mode: str) -> Defended:
         """The pipeline as an attack may ask it: oblivious ones see the undefended classifier, a
         black box may raise now and then.
         """
@@ -264,75 +261,6 @@ class Pipeline:
         other = models.get("cnn_small") if model.is_trained else model
         return self.workshop.of(replace(other, seed=model.seed + 1)).undefended()
 
-    def _certified(self, item: Todo) -> Iterator[Moved | Done]:
-        """The certificate's cell: every missing block."""
-        certify = self._certify(item.cell)
-        with frozen(self.defended.predict):
-            for number in item.blocks:
-                start = time.perf_counter()
-                block = self._block(item.cell, number)
-                rows = slice(*span(number, item.cell.data.n))
-                with torch.no_grad():
-                    prediction, radius = certify(rows)
-                block.certify(prediction.cpu().numpy(), radius.cpu().double().numpy())
-                yield Done(item.cell.key, number, block.arrays, time.perf_counter() - start)
-                yield Moved(item.cell.key, len(radius))
-
-    def _audited(self, item: Todo, audit: Audit) -> Iterator[Moved | Done | Noted]:
-        """The audit's cell: one block."""
-        cell, start = item.cell, time.perf_counter()
-        few, right = self.images.first(cell.data.n), self.right[: cell.data.n]
-        rows = min(AUDITED_ROWS, cell.numerics.shape)
-        setting = self._setting(cell, self.defended)
-        if self.images.y.device.type == "cpu":
-            setting = replace(setting, shape=rows)
-        mode = cell.attack.mode
-
-        def asked(recipe: Attack) -> tuple[Defended, Setting]:
-            seen = self._asked(recipe, mode)
-            exact = not seen.random and (seen.exact or seen.surrogate is seen.predict)
-            return seen, replace(setting, exact=exact)
-
-        auditor = Auditor(audit, few, right, self.defended, asked, cell.norm, float(cell.eps[-1]))
-        with frozen(auditor.handed.surrogate), frozen(self.defended.predict):
-            noted, facts = auditor.run(self.clean[: cell.data.n])
-        block = self._block(cell, 0)
-        block.audit(noted, auditor.least, auditor.refused, auditor.verify)
-        yield Noted(cell.key, {"audit": facts})
-        yield Done(cell.key, 0, block.arrays, time.perf_counter() - start)
-        yield Moved(cell.key, cell.data.n)
-
-    def _certify(self, cell: Cell) -> Callable[[slice], tuple[Tensor, Tensor]]:
-        """What makes a cell's certificates of images at places: predictions and radii."""
-        named, own = cell.attack.text, self.defended.certify
-        if named in BOUNDS:
-            return self._bounded(BOUNDS[named], cell)
-        if own is None:
-            raise ValueError("this pipeline has no certificate")
-
-        def certify(rows: slice) -> tuple[Tensor, Tensor]:
-            return own(self.images.at(rows), evaluation_draws(self.images.ids[rows], 0))
-
-        return certify
-
-    def _bounded(self, bound: Bound, cell: Cell) -> Callable[[slice], tuple[Tensor, Tensor]]:
-        """A bound of the net that is deployed; of images it gets wrong the radius is 0."""
-        net = self.defended.predict
-        if not isinstance(net, nn.Module):
-            raise Unchained(f"{net!r} is no net")
-        radii = [float(e) for e in cell.eps if e > 0]
-
-        def certify(rows: slice) -> tuple[Tensor, Tensor]:
-            x, y = self.images.at(rows), self.images.y[rows]
-            chain = chain_of(net, (x.shape[1], x.shape[2], x.shape[3]))
-            prediction = self.clean[rows].argmax(1)
-            right = prediction == y
-            radius = torch.zeros(len(x), dtype=torch.float64, device=x.device)
-            radius[right] = bound(chain, x[right], y[right], cell.norm, radii)
-            return prediction, radius
-
-        return certify
-
     def _source(self, recipe: Sourced, handed: Supplies, asked: Defended, cell: Cell) -> Source:
         """The model that an attack is made on; the pipeline tells it labels alone."""
         shape = cell.numerics.shape
@@ -351,7 +279,7 @@ class Pipeline:
         in_flight: int | None,
     ) -> Iterator[_Found]:
         """What an attack found: in one stream where the images fit, else part by part."""
-        setting = replace(self._setting(cell, asked), in_flight=in_flight)
+        setting = replace(self.setting(cell, asked), in_flight=in_flight)
         for part in self.images.parts(blocks):
             places = np.concatenate([np.arange(*span(number, cell.data.n)) for number in part])
             places = places[self.right[places].any(1)]
@@ -383,7 +311,7 @@ class Pipeline:
         for settled in loop.sweep(recipe, searched, judge, samples, setting):
             yield int(places[settled.sample]), settled, x[settled.sample]
 
-    def _setting(self, cell: Cell, asked: Defended) -> Setting:
+    def setting(self, cell: Cell, asked: Defended) -> Setting:
         """How the loop runs a cell."""
         return Setting(
             norm=cell.norm,

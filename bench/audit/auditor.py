@@ -29,8 +29,6 @@ from defenses.base import Defended
 
 LEAST = 10
 """Images without which a probe is left out."""
-ROWS = 32
-"""Per call on a CPU: few images are left for most probes."""
 _NOISES, _RADIUS = 20, 8 / 255
 """Random directions at an image, and twice their largest component (Pintor et al. 2022,
 arXiv:2106.09947, who take 100)."""

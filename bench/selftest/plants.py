@@ -1,5 +1,5 @@
-"""Plants: one undefended net behind what only looks like a defense, in two or three variants each, and
-honest defenses beside them.
+"""Plants: one undefended net behind what only looks like a defense, in two or three variants each,
+and honest defenses beside them.
 """
 
 from __future__ import annotations
