@@ -62,6 +62,15 @@ def test_the_transfer_tables_are_the_committed_ones():
         assert set(shown.splitlines()) <= set(committed)
 
 
+def test_the_suspect_rows_are_the_committed_ones():
+    shown = TEXT.split("<!-- suspect -->")[1].split("<!-- end suspect -->")[0].strip()
+    committed = (ROOT / "results/reference/suspect/leaderboard.md").read_text(encoding="utf-8")
+    assert shown in committed
+    assert shown.count("| suspect: ") == 3
+    (made,) = re.findall(r"^Made by `(.+)` with", committed, flags=re.MULTILINE)
+    assert made in LINES
+
+
 def test_the_attacks_are_those_of_the_table():
     shown = TEXT.split("<!-- attacks -->")[1].split("<!-- end attacks -->")[0].strip()
     # Stale? Put there what `bench list attacks --markdown` prints.
