@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from bench.audit.verdict import SUSPECT, level_of
 from bench.errors import RequestError
 from bench.report.derived import derived
 from bench.report.frames import Entry, best_first, boards
@@ -40,6 +41,8 @@ COMPARISONS = {
     "p": FLOAT,
     "p_holm": FLOAT,
     "verdict": TEXT,
+    "first_audit": TEXT,
+    "second_audit": TEXT,
 }
 """Columns of comparisons in order, and their types; samples is the digest of the sample ids."""
 MOST_IN_FULL = 20
@@ -55,7 +58,9 @@ images.""",
 Only first, only second: the images that only one of the two gets right (of a defense that draws:
 gets right under more draws). p: the exact two-sided McNemar test on them; Holm: p adjusted for all
 comparisons of the table, so that the chance of any false finding in it stays below 5 %. Verdict:
-by the adjusted p at level 0.05; rows that are not told apart need not be equal.""",
+by the adjusted p at level 0.05; rows that are not told apart need not be equal. Where the audit of
+either row is suspect, it is of what the attacks left standing alone. Audit: of the first and of the
+second row; their intervals stand in the leaderboard.""",
 )
 
 
@@ -76,9 +81,15 @@ def _of_board(entries: Iterable[Entry]) -> list[dict[str, Any]]:
     ]
     adjusted = holm([row["p"] for row in rows]).tolist()
     return [
-        row | {"p_holm": p, "verdict": BETTER if p < ALPHA else UNTOLD}
+        row | {"p_holm": p, "verdict": _verdict(row, p)}
         for row, p in zip(rows, adjusted, strict=True)
     ]
+
+
+def _verdict(row: dict[str, Any], p: float) -> str:
+    found = BETTER if p < ALPHA else UNTOLD
+    audits = row["first_audit"], row["second_audit"]
+    return f"{found}, {SUSPECT}" if SUSPECT in map(level_of, audits) else found
 
 
 def _pairs(rows: int) -> list[tuple[int, int]]:
@@ -119,6 +130,8 @@ def compared(first: Entry, second: Entry) -> dict[str, Any]:
         "only_first": only_first,
         "only_second": only_second,
         "p": float(mcnemar_p(only_first, only_second)),
+        "first_audit": first.audit.text,
+        "second_audit": second.audit.text,
     }
 
 
@@ -129,9 +142,9 @@ def _name(of: Record) -> str:
 def sections(table: Rows) -> list[Section]:
     """A table per dataset, norm, eps and query budget, from the rows of `comparisons`."""
     sides = ("first", "second", "n", "first %", "second %")
-    header = (*sides, "difference", "only first", "only second", "p", "Holm", "verdict")
+    header = (*sides, "difference", "only first", "only second", "p", "Holm", "verdict", "audit")
     return [
-        Section(board_title(rows[0]), "", Table(header, tuple(map(_texts, rows)), "llrrrrrrrrl"))
+        Section(board_title(rows[0]), "", Table(header, tuple(map(_texts, rows)), "llrrrrrrrrll"))
         for rows in by(table, board)
     ]
 
@@ -150,4 +163,5 @@ def _texts(row: Row) -> tuple[str, ...]:
         f"{row['p']:.2g}",
         f"{row['p_holm']:.2g}",
         row["verdict"],
+        f"{level_of(row['first_audit'])} / {level_of(row['second_audit'])}",
     )

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bench.audit.verdict import SUSPECT, level_of
 from bench.report import tables
 from bench.report.curves import Curve, group
 from bench.report.groups import by
@@ -183,7 +184,7 @@ def series(curves: Sequence[Curve]) -> list[Series]:
                 curve,
                 pipeline,
                 attack,
-                label=attack if alone else f"{pipeline}: {attack}",
+                label=(attack if alone else f"{pipeline}: {attack}") + _doubt(curve),
                 colour=_BLACK if alone and curve.is_worst else colour,
                 line=line if bold else _LINES[kind % len(_LINES)],
                 marker=marker if curve.is_worst else _MARKERS[kind % len(_MARKERS)],
@@ -191,6 +192,11 @@ def series(curves: Sequence[Curve]) -> list[Series]:
             )
         )
     return made
+
+
+def _doubt(curve: Curve) -> str:
+    """What a label says of a curve that is an upper bound at best."""
+    return f" ({SUSPECT})" if level_of(curve.audit) == SUSPECT else ""
 
 
 def _chosen(shown: list[Curve]) -> list[Curve]:

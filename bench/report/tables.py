@@ -185,7 +185,8 @@ def _accuracy(curves: list[Curve]) -> Section:
         f"n = {of.n:,} test images. Columns: eps ({of.norm}, {unit(of.norm)}). "
         "Entries: percent of the images classified right, and the 95 % Wilson interval."
     )
-    align = "lll" + "r" * (len(header) - 3)
+    align = "lll" + "r" * len(extras) + "l"
+    align += "r" * (len(header) - len(align))
     bold = frozenset(place for place, curve in enumerate(curves) if curve.is_worst)
     table = Table(header, tuple(rows), align=align, bold=bold, notes=tuple(notes))
     return Section(f"{of.dataset}, {of.norm}", text, table)

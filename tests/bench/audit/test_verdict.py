@@ -8,7 +8,9 @@ import pytest
 
 from bench.audit.verdict import NOT_AUDITED, Case, Finding, Verdict, severity, verdict
 from bench.plan import AUDIT
+from bench.report import figures, frames
 from bench.report.audit import audits
+from bench.report.comparisons import comparisons
 from bench.report.frames import leaderboard, tidy
 from bench.report.markdown import accuracy, audit, summary
 from bench.report.markdown import leaderboard as leaderboard_text
@@ -277,3 +279,14 @@ def test_the_table_of_findings():
     text = audit(board())
     assert "PGD on a margin loss breaks 10 of 20 images that the rows left standing" in text
     assert audits([standing()]).rows == []
+
+
+def test_figures_and_comparisons_say_so_too():
+    records = board()
+    (drawn,) = figures.figures(frames.curves(records)).values()
+    assert "fake: pgd (suspect)" in drawn
+    assert "honest: pgd (suspect)" not in drawn
+    rows = {(r["first_defense"], r["second_defense"]): r for r in comparisons(records)}
+    assert rows["fake", "honest"]["verdict"] == "first better, suspect"
+    assert rows["honest", "unseen"]["verdict"] == "first better"
+    assert rows["fake", "honest"]["first_audit"].startswith("suspect: ")

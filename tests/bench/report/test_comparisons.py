@@ -114,6 +114,6 @@ def test_the_document_has_a_table_per_board(record: MakeRecord) -> None:
     shown = [cell.strip() for cell in first.replace("\\|", "!").split("|")[1:-1]]
     assert shown[:5] == ["cnn / a!b", "cnn / b", "100", "30.0", "20.0"]
     assert shown[5].startswith("10.0 [")
-    assert shown[6:] == ["10", "0", "0.002", "0.002", "first better"]
+    assert shown[6:] == ["10", "0", "0.002", "0.002", "first better", "none / none"]
     assert second.endswith("| not told apart |")
     assert "McNemar" in text
