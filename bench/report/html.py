@@ -4,14 +4,28 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from itertools import count, takewhile
 from typing import TYPE_CHECKING, Any
 
-from bench.report import figures, frames, gallery, learning, modes, tables, tradeoff
+from bench.report import (
+    audit,
+    certified,
+    comparisons,
+    detection,
+    figures,
+    frames,
+    gallery,
+    learning,
+    modes,
+    seeds,
+    tables,
+    tradeoff,
+)
 from bench.report.groups import by
+from bench.report.markdown import crossings
 from bench.report.tables import Section, Table
 from bench.store import Record
 
@@ -29,6 +43,15 @@ class Picture:
 
     title: str
     svg: str
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """Tables under a heading, and how to read them."""
+
+    title: str
+    sections: Sequence[Section]
+    legend: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -50,14 +73,13 @@ def page(records: Sequence[Record], drawn: Mapping[str, str]) -> str:
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    handed = modes.modes(records)
     template = resources.files("bench.report").joinpath(_TEMPLATE).read_text(encoding="utf-8")
     return (
         environment.from_string(template).render(
             leaderboard=tables.leaderboard(frames.leaderboard(records)),
             leaderboard_legend=tables.LEADERBOARD_LEGEND,
-            modes=modes.sections(handed),
-            modes_legend=modes.legend(handed),
+            before=list(_before(records)),
+            after=list(_after(records)),
             settings=_settings(records, drawn),
             accuracy_legend=tables.ACCURACY_LEGEND,
             timing=tables.timing(frames.timing(records)),
@@ -72,6 +94,30 @@ def page(records: Sequence[Record], drawn: Mapping[str, str]) -> str:
         )
         + "\n"
     )
+
+
+def _before(records: Sequence[Record]) -> Iterator[Chapter]:
+    """What stands behind the leaderboard."""
+    looked, handed = audit.audits(records), modes.modes(records)
+    if looked:
+        yield Chapter("Audit", audit.sections(looked), audit.LEGEND)
+    if handed:
+        yield Chapter("Modes of attack", modes.sections(handed), modes.legend(handed))
+
+
+def _after(records: Sequence[Record]) -> Iterator[Chapter]:
+    """What stands behind the curves."""
+    paired, proven = comparisons.comparisons(records), certified.certified(records)
+    if paired:
+        yield Chapter("Comparisons", comparisons.sections(paired), comparisons.LEGEND)
+    if proven:
+        shown = [*crossings(records), *certified.sections(proven)]
+        yield Chapter("Certified accuracy", shown, certified.LEGEND)
+    watched, spread = detection.detection(records), seeds.seeds(records)
+    if watched:
+        yield Chapter("Detection", detection.sections(watched), detection.LEGEND)
+    if seeds.several(spread):
+        yield Chapter("Training seeds", seeds.sections(spread), seeds.LEGEND)
 
 
 def _lines(table: Table) -> list[Markup]:

@@ -12,6 +12,7 @@ from bench.report import figures, frames
 from bench.report.audit import audits
 from bench.report.comparisons import comparisons
 from bench.report.frames import leaderboard, tidy
+from bench.report.html import page
 from bench.report.markdown import accuracy, audit, summary
 from bench.report.markdown import leaderboard as leaderboard_text
 from tests.bench.report.conftest import make
@@ -290,3 +291,10 @@ def test_figures_and_comparisons_say_so_too():
     assert rows["fake", "honest"]["verdict"] == "first better, suspect"
     assert rows["honest", "unseen"]["verdict"] == "first better"
     assert rows["fake", "honest"]["first_audit"].startswith("suspect: ")
+
+
+def test_the_page_has_the_findings_and_the_comparisons():
+    shown = page(board(), {})
+    for part in ("<h2>Audit</h2>", "PGD on a margin loss breaks 10 of 20", "<h2>Comparisons</h2>"):
+        assert part in shown
+    assert "<h2>Audit</h2>" not in page([standing()], {})
