@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from bench import check_cli, cli
 from bench.check.baseline import Baseline, parse, rows_of, text
 from bench.executors import LocalExecutor
+from bench.report import groups
 from bench.resolution import resolve
 from bench.runner import Silent, execute
 from bench.spec import request_of
@@ -236,7 +237,7 @@ def test_a_failed_cell_fails_the_gate_and_makes_no_baseline(bench, baseline, bef
     out.mkdir()
     (out / NAME).write_bytes((before / NAME).read_bytes())
     with Store.read(out) as store:
-        key = store.records()[0].key
+        key = groups.attacked(store.records())[0].key
         store._db.execute("DELETE FROM blocks WHERE cell = ?", (key,))
         store.fail(key, "RuntimeError: planted")
     done = bench("check", "--baseline", baseline, "--out", out)
