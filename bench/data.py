@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import functools
 import hashlib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,9 @@ import torch
 from attacks.draws import sample_ids
 from bench.datasets import datasets
 from bench.errors import DataError, RequestError
+from defenses.workshop import Workshop
+from models.checkpoint import Cache
+from models.recipes import Classifier
 from models.split import Split
 
 Indices = npt.NDArray[np.int64]
@@ -53,6 +57,29 @@ class Dataset:
     def shape(self) -> tuple[int, int, int]:
         """(C, H, W) of an image; tensors of the user's own may have other dimensions."""
         return cast("tuple[int, int, int]", tuple(self.test.x.shape[1:]))
+
+    def workshop(
+        self,
+        model: Classifier,
+        device: torch.device,
+        *,
+        numerics: Mapping[str, Any],
+        cache: Cache | None,
+        say: Callable[[str], None] = lambda _: None,
+    ) -> Workshop:
+        """Where a model is trained on it, and defenses are deployed; see Workshop."""
+        return Workshop(
+            model=model,
+            train=self.train,
+            validation=self.validation,
+            shape=self.shape,
+            classes=self.classes,
+            fingerprint=self.fingerprint,
+            device=device,
+            numerics=numerics,
+            cache=cache,
+            say=say,
+        )
 
     def subset(self, n: int | None) -> Indices:
         """The first n positions of `order`; None means min(1000, size of the test set)."""

@@ -16,7 +16,6 @@ from bench.errors import BenchError
 from bench.spec import valid
 from defenses.base import Defense
 from defenses.registry import defenses
-from defenses.workshop import Workshop
 from models.checkpoint import Cache, CorruptWeights, read
 from models.recipes import Classifier
 from models.registry import canonical, models
@@ -77,14 +76,9 @@ class Deployed:
     def _of(cls, recipe: Recipe, dataset: Dataset, device: str, cache: Path) -> Deployed:
         model: Classifier = valid(models.get, recipe.model)
         defense: Defense = valid(defenses.get, recipe.defense)
-        workshop = Workshop(
-            model=model,
-            train=dataset.train,
-            validation=dataset.validation,
-            shape=dataset.shape,
-            classes=dataset.classes,
-            fingerprint=dataset.fingerprint,
-            device=torch.device(device),
+        workshop = dataset.workshop(
+            model,
+            torch.device(device),
             numerics=dict(recipe.trained_under),
             cache=Kept(cache),
         )

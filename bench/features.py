@@ -79,14 +79,9 @@ class Bench:
     def workshop(self, model: str) -> Workshop:
         """Where nets are trained, as in a run: through the cache."""
         recipe: Classifier = valid(models.get, model)
-        return Workshop(
-            model=recipe,
-            train=self.dataset.train,
-            validation=self.dataset.validation,
-            shape=self.dataset.shape,
-            classes=self.dataset.classes,
-            fingerprint=self.dataset.fingerprint,
-            device=self.device,
+        return self.dataset.workshop(
+            recipe,
+            self.device,
             numerics={"threads": threads(), "torch": torch.__version__},
             cache=Cache(cache_folder()),
             say=self.say,

@@ -82,14 +82,9 @@ class Pipeline:
         model = models.get(unit.model) if isinstance(unit.model, str) else unit.model
         defense = defenses.get(unit.defense) if isinstance(unit.defense, str) else unit.defense
         reference = cell.data.reference
-        workshop = Workshop(
-            model=model,
-            train=dataset.train,
-            validation=dataset.validation,
-            shape=dataset.shape,
-            classes=dataset.classes,
-            fingerprint=dataset.fingerprint,
-            device=device,
+        workshop = dataset.workshop(
+            model,
+            device,
             numerics={"threads": cell.numerics.threads, "torch": torch.__version__},
             cache=None if unit.cache is None else Cache(unit.cache),
             say=say,

@@ -20,7 +20,6 @@ from bench import data
 from bench.datasets import datasets
 from bench.errors import RequestError
 from bench.spec import valid
-from defenses.workshop import Workshop
 from models import checkpoint, train
 from models.recipes import Classifier
 
@@ -52,14 +51,9 @@ class Stock:
 
     def source(self, model: Classifier, dataset: data.Dataset) -> nn.Module:
         """A net trained on a dataset without a defense, or as it is given."""
-        workshop = Workshop(
-            model=model,
-            train=dataset.train,
-            validation=dataset.validation,
-            shape=dataset.shape,
-            classes=dataset.classes,
-            fingerprint=dataset.fingerprint,
-            device=self.device,
+        workshop = dataset.workshop(
+            model,
+            self.device,
             numerics=self.numerics,
             cache=self.cache,
             say=self.say,

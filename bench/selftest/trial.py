@@ -26,7 +26,6 @@ from bench.selftest.plants import Ground, Plant, Subject
 from bench.spec import Request
 from bench.stats import Interval
 from bench.store import Store
-from defenses.workshop import Workshop
 from models.checkpoint import Cache, cache_folder
 from models.registry import models
 
@@ -117,14 +116,9 @@ class Trials:
         """The undefended net, trained or from the cache, and the images."""
         dataset, device = data.load(self.extent.dataset, self.root), torch.device("cpu")
         images = Images.of(dataset, len(dataset.subset(self.extent.n)), device)
-        workshop = Workshop(
-            model=models.get("cnn_small"),
-            train=dataset.train,
-            validation=dataset.validation,
-            shape=dataset.shape,
-            classes=dataset.classes,
-            fingerprint=dataset.fingerprint,
-            device=device,
+        workshop = dataset.workshop(
+            models.get("cnn_small"),
+            device,
             numerics={"threads": threads(), "torch": torch.__version__},
             cache=Cache(cache_folder()),
             say=self.say,

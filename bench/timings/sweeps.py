@@ -22,7 +22,6 @@ from bench.spec import SWEEPS
 from bench.timings.clock import interleaved
 from bench.timings.row import Row
 from defenses.registry import defenses
-from defenses.workshop import Workshop
 from models.checkpoint import Cache, cache_folder
 from models.registry import models
 
@@ -41,14 +40,9 @@ def problem(
 ) -> tuple[nn.Module, Samples]:
     """A trained net (from the cache where it is there), and the first digits that it gets right."""
     dataset = load("digits", None)
-    workshop = Workshop(
-        model=models.get("cnn_small"),
-        train=dataset.train,
-        validation=dataset.validation,
-        shape=dataset.shape,
-        classes=dataset.classes,
-        fingerprint=dataset.fingerprint,
-        device=torch.device("cpu"),
+    workshop = dataset.workshop(
+        models.get("cnn_small"),
+        torch.device("cpu"),
         numerics={"threads": torch.get_num_threads(), "torch": torch.__version__},
         cache=Cache(cache_folder()),
         say=say,

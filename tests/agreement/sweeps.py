@@ -19,7 +19,6 @@ from bench.datasets import budget
 from bench.devices import numerics_of
 from bench.spec import parse_grid
 from defenses.registry import defenses
-from defenses.workshop import Workshop
 from models.checkpoint import Cache, cache_folder
 from models.registry import models
 from tests.agreement.entrants import (
@@ -90,14 +89,9 @@ def main(words: list[str]) -> int:
 
 def _net(defense: str, dataset: data.Dataset) -> nn.Module:
     """The net as `bench run` deploys it, trained or from the same cache."""
-    workshop = Workshop(
-        model=models.get(MODEL),
-        train=dataset.train,
-        validation=dataset.validation,
-        shape=dataset.shape,
-        classes=dataset.classes,
-        fingerprint=dataset.fingerprint,
-        device=torch.device("cpu"),
+    workshop = dataset.workshop(
+        models.get(MODEL),
+        torch.device("cpu"),
         numerics={"threads": numerics_of("cpu").threads, "torch": torch.__version__},
         cache=Cache(cache_folder()),
         say=_say,

@@ -8,7 +8,6 @@ import torch
 from bench import data
 from bench.deployed import Deployed, Recipe, Unchecked
 from defenses.registry import defenses
-from defenses.workshop import Workshop
 from models import checkpoint
 from models.registry import canonical, models
 
@@ -25,14 +24,9 @@ def digits():
 def trained(digits, tmp_path_factory):
     """A cache with weights that another device is said to have made, and their digest."""
     cache = checkpoint.Cache(tmp_path_factory.mktemp("cache"))
-    workshop = Workshop(
-        model=models.get(RECIPE.model),
-        train=digits.train,
-        validation=digits.validation,
-        shape=digits.shape,
-        classes=digits.classes,
-        fingerprint=digits.fingerprint,
-        device=torch.device("cpu"),
+    workshop = digits.workshop(
+        models.get(RECIPE.model),
+        torch.device("cpu"),
         numerics=UNDER,
         cache=cache,
     )

@@ -169,18 +169,12 @@ def test_independent_runs_every_eps_and_stores_a_bit_for_each(digits, tmp_path):
 
 
 def trained(digits):
-    from defenses.base import Workshop
     from defenses.none import NoDefense
     from models.registry import models
 
-    workshop = Workshop(
-        model=models.get(TINY),
-        train=digits.train,
-        validation=digits.validation,
-        shape=digits.shape,
-        classes=digits.classes,
-        fingerprint=digits.fingerprint,
-        device=torch.device("cpu"),
+    workshop = digits.workshop(
+        models.get(TINY),
+        torch.device("cpu"),
     )
     return NoDefense().deploy(workshop).predict
 

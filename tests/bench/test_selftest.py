@@ -32,7 +32,6 @@ from bench.selftest.plants import (
 )
 from bench.selftest.trial import Extent, Result, Trials
 from bench.stats import wilson
-from defenses.workshop import Workshop
 from models.checkpoint import Cache
 from models.recipes import CnnSmall
 from models.registry import models as classifiers
@@ -47,14 +46,9 @@ PLANTED = [plant for plant in PLANTS if not plant.is_honest]
 def ground(tmp_path_factory) -> Ground:
     """A net trained a little, and some test images of digits."""
     digits = data.load("digits", None)
-    workshop = Workshop(
-        model=CnnSmall(epochs=3),
-        train=digits.train,
-        validation=digits.validation,
-        shape=digits.shape,
-        classes=digits.classes,
-        fingerprint=digits.fingerprint,
-        device=torch.device("cpu"),
+    workshop = digits.workshop(
+        CnnSmall(epochs=3),
+        torch.device("cpu"),
         cache=Cache(tmp_path_factory.mktemp("cache")),
     )
     index = torch.from_numpy(digits.subset(30))
