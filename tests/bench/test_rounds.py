@@ -26,7 +26,13 @@ from models.seeding import seeded
 
 SIZE = 500
 """Images in the test split of digits."""
-ASKED = Request(models=("logreg",), attacks=("pgd:steps=3", "noise:samples=2"), eps="0.02,0.04")
+ASKED = Request(
+    models=("logreg",),
+    attacks=("pgd:steps=3", "noise:samples=2"),
+    eps="0.02,0.04",
+    bounds="none",
+    audit=False,
+)
 
 
 class Told(Silent):
@@ -138,6 +144,15 @@ def test_stored_blocks_are_not_attacked_again_and_the_split_is_used_up(store):
     assert again.cells == job.cells
 
 
+def test_an_audit_is_made_once_and_stays(store):
+    executor, asked = Counting(), dataclasses.replace(ASKED, until_ci=0.01, audit=True)
+    *_, job = rounds(resolve(asked), store, executor, Silent(), 0.01)
+    assert sorted(cell.data.n for cell in job.cells) == [100, SIZE, SIZE]
+    assert executor.blocks.count((0, 100)) == 1
+    kept = {record.key: record.kind for record in store.records()}
+    assert [kept[cell.key] for cell in job.cells] == ["budget", "budget", "audit"]
+
+
 def test_cells_that_were_there_before_stay(store):
     execute(resolve(dataclasses.replace(ASKED, n=BLOCK)), store, LocalExecutor(), Silent())
     _, attacked, _ = run_to(0.03, store)
@@ -224,7 +239,8 @@ def test_it_is_a_setting_of_a_file():
 
 
 def test_the_command_says_why_it_goes_on_and_why_it_stops(tmp_path, capsys):
-    words = ["run", "--model", "logreg", "--attack", "fgsm", "--eps", "0.02"]
+    words = ["run", "--model", "logreg", "--attack", "fgsm", "--eps", "0.02", "--no-audit"]
+    words += ["--bounds", "none"]
     dry = [*words, "--until-ci", "0.01", "--out", str(tmp_path), "--dry-run"]
     app(dry, standalone_mode=False)
     assert capsys.readouterr().out.endswith("more images follow where --until-ci asks for them\n")
