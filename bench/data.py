@@ -63,8 +63,8 @@ class Dataset:
         model: Classifier,
         device: torch.device,
         *,
-        numerics: Mapping[str, Any],
-        cache: Cache | None,
+        numerics: Mapping[str, Any] | None = None,
+        cache: Cache | None = None,
         say: Callable[[str], None] = lambda _: None,
     ) -> Workshop:
         """Where a model is trained on it, and defenses are deployed; see Workshop."""
@@ -76,7 +76,7 @@ class Dataset:
             classes=self.classes,
             fingerprint=self.fingerprint,
             device=device,
-            numerics=numerics,
+            numerics=numerics or {},
             cache=cache,
             say=say,
         )
