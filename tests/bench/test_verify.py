@@ -35,6 +35,7 @@ REQUEST = Request(
     n=N,
     oblivious=False,
     save_adversarial=True,
+    audit=False,
 )
 FOREIGN = ["--dataset", "digits", "--model", "mlp_relu:epochs=2", "--norm", "linf"]
 
@@ -126,6 +127,7 @@ def test_the_images_of_a_linear_model_fool_it_inside_their_ball(sweep, tmp_path)
         sweep=sweep,
         out=tmp_path,
         save_adversarial=True,
+        audit=False,
     )
     with Store.read(tmp_path) as store:
         records = store.records()
@@ -318,7 +320,7 @@ def test_the_flag_is_a_setting():
 
 def test_rows_without_images_are_claimed_until_they_are_asked_for(tmp_path, kept, bench):
     flags = ["--model", "mlp_relu:epochs=2", "--attack", "pgd:steps=4", "--n", N]
-    flags += ["--eps", "0.02,0.05,0.1", "--out", tmp_path, "--no-oblivious"]
+    flags += ["--eps", "0.02,0.05,0.1", "--out", tmp_path, "--no-oblivious", "--no-audit"]
     assert bench("run", *flags)[0] == 0
     before = cells(tmp_path)["none"]
     assert set(pd.read_csv(tmp_path / "accuracy_vs_eps.csv").evidence) == {"none"}
@@ -576,3 +578,13 @@ def test_another_device_is_looked_for(monkeypatch):
     assert verification._other_device("cuda:0", "cuda") == "cuda:0"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert verification._other_device("auto", "cpu") == "cpu"
+
+
+def test_an_audit_needs_no_images(tmp_path, bench):
+    flags = ["--model", "logreg:epochs=1", "--attack", "fgsm", "--n", "20", "--eps", "0.05"]
+    assert bench("run", *flags, "--out", tmp_path, "--save-adversarial")[0] == 0
+    dry = bench("run", *flags, "--out", tmp_path, "--save-adversarial", "--dry-run")[1]
+    assert any("3 cells, 3 stored, 0 to run" in line for line in dry)
+    status, lines, _ = bench("verify", "--out", tmp_path)
+    assert status == 0
+    assert lines[-1] == "1 verified"

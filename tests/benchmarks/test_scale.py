@@ -109,6 +109,7 @@ def test_planning(benchmark):
 def test_running_on_digits(benchmark, tmp_path):
     """Two models, three attacks, ten radii; the models are trained before."""
     words = ["run", "--out", str(tmp_path), "--quiet", "--fresh", "--no-audit"]
+    words += ["--bounds", "none"]
     words += ["--model", "logreg", "--model", "cnn_small" if benchmark.enabled else "logreg:seed=1"]
     for attack in ("fgsm", "pgd", "noise"):
         words += ["--attack", attack]
