@@ -74,7 +74,9 @@ class Pipeline:
     @classmethod
     def deployed(cls, unit: Unit, say: Callable[[str], None]) -> Pipeline:
         """Trains or loads the pipeline and asks it for the clean predictions."""
-        cell, device = unit.todo[0].cell, torch.device(unit.device)
+        # An audit looks at the first of the images alone.
+        cell = max((item.cell for item in unit.todo), key=lambda cell: cell.data.n)
+        device = torch.device(unit.device)
         dataset = unit.data
         if isinstance(dataset, str):
             dataset = data.dataset_of(dataset, unit.data_root)

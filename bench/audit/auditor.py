@@ -46,28 +46,29 @@ class Asked(Protocol):
 
 @dataclass
 class _Ledger:
-    """What an audit may ask and has asked; each: answers that a query takes."""
+    """What an audit may ask, and has asked of each image (n,)."""
 
     budget: int
-    forward: int = 0
-    backward: int = 0
+    forward: NDArray[np.int64]
+    backward: NDArray[np.int64]
     skipped: dict[str, str] = field(default_factory=dict)
 
     def affords(self, name: str, each: int, wanted: int, until: float = 1.0) -> int:
         """How many images can be asked so many queries each, of the budget up to a share of it;
         none, and a note, where that is too few.
         """
-        left = max(0, int(until * self.budget) - self.forward - self.backward)
+        spent = int(self.forward.sum() + self.backward.sum())
+        left = max(0, int(until * self.budget) - spent)
         count = min(wanted, left // max(1, each))
         if count >= min(wanted, LEAST):
             return count
         self.skipped[name] = f"{left} queries left for {wanted} images, {each} each"
         return 0
 
-    def spend(self, forward: int, backward: int = 0) -> None:
-        """Notes queries."""
-        self.forward += forward
-        self.backward += backward
+    def spend(self, places: NDArray[np.int64] | int, forward: int, backward: int = 0) -> None:
+        """Notes queries made of each of these images."""
+        self.forward[places] += forward
+        self.backward[places] += backward
 
 
 class Auditor:
@@ -88,8 +89,9 @@ class Auditor:
         # The stand-in for what gradient attacks of the audit see.
         self.handed, self.setting = asked(Pgd())
         dear = defended.passes > DEAR
-        self.ledger = _Ledger(audit.share if dear else audit.budget)
         count = len(right)
+        asked_of = (np.zeros(count, np.int64), np.zeros(count, np.int64))
+        self.ledger = _Ledger(audit.share if dear else audit.budget, *asked_of)
         self.stands = right.copy()
         self.least = np.where(right.all(1), np.inf, 0.0)
         self.refused = np.zeros(count, np.int64)
@@ -115,7 +117,6 @@ class Auditor:
         self._drift(clean)
         ledger = self.ledger
         self.facts |= {"skipped": ledger.skipped, "budget": ledger.budget}
-        self.facts |= {"forward": ledger.forward, "backward": ledger.backward}
         if self.audit.again is not None:
             self.facts["again"] = self.audit.again.to_spec()
         return self.noted, self.facts
@@ -135,13 +136,13 @@ class Auditor:
                 flat, broken = gradients.look(self.handed.surrogate, few, self.setting, loss)
                 self._note(f"zero:{name}", places, flat.astype(np.float32))
                 self._note(f"broken:{name}", places, broken.astype(np.float32))
-                self.ledger.spend(len(places) * self.answers, len(places) * self.answers)
+                self.ledger.spend(places, self.answers, self.answers)
         except ModelError as err:
             self.facts["path"] = str(err)
         if self.handed.surrogate is self.defended.predict:
-            self._recorded(few)
+            self._recorded(few, places)
 
-    def _recorded(self, few: Images) -> None:
+    def _recorded(self, few: Images, places: NDArray[np.int64]) -> None:
         """Whether the pipeline answers otherwise while gradients are recorded."""
         predict, rows = self.defended.predict, self.setting.shape
         x, draws = few.x[:rows], self._draws(few.ids[:rows])
@@ -150,7 +151,7 @@ class Auditor:
         with torch.enable_grad():
             recorded = said(predict, x.clone().requires_grad_(), draws).detach().float()
         self.facts["recorded"] = _apart(plain, recorded)
-        self.ledger.spend(2 * len(x))
+        self.ledger.spend(places[: len(x)], 2)
 
     def _draws(self, ids: Tensor) -> Draws | None:
         return evaluation_draws(ids, 0) if is_random(self.defended.predict) else None
@@ -176,7 +177,7 @@ class Auditor:
             same += (logits == before).all(1).float() / _NOISES
         self._note("unstable", places, change.cpu().numpy())
         self._note("constant", places, same.cpu().numpy())
-        self.ledger.spend(_NOISES * len(places))
+        self.ledger.spend(places, _NOISES)
 
     def _probe(self, probe: Probe) -> None:
         """Runs an attack on what stands, within the budget."""
@@ -222,7 +223,7 @@ class Auditor:
         for settled in loop.sweep(recipe, asked.surrogate, judge, samples, setting):
             place = int(places[settled.sample])
             still = self.stands[place] & ~settled.fell[0]
-            self.ledger.spend(settled.forward, settled.backward)
+            self.ledger.spend(place, settled.forward, settled.backward)
             stood[settled.sample] = still.mean()
             if probe.name == FAR:
                 continue
@@ -264,13 +265,17 @@ class Auditor:
 
         loop.craft(recipe, handed, task, steps=_TRACE, watch=watch)
         self._note("rising", places, rising(torch.stack(losses, 1)).cpu().numpy())
-        self.ledger.spend(_TRACE * len(places), _TRACE * len(places))
+        self.ledger.spend(places, _TRACE, _TRACE)
 
     def _drift(self, clean: Tensor) -> None:
         """Whether the pipeline says of the first images what it said before."""
-        few = self.images.first(self.setting.shape)
+        rows = min(self.setting.shape, len(self.right))
+        few = self.images.first(self.ledger.affords("drift", 1, rows))
+        if not len(few.y):
+            return
         again = few.answers(self.defended.predict, self.setting.shape)
         self.facts["drift"] = _apart(again, clean[: len(again)])
+        self.ledger.spend(np.arange(len(again)), 1)
 
     def _note(self, name: str, places: NDArray[np.int64], values: NDArray[Any]) -> None:
         """Values of these images; nan of the others."""

@@ -40,6 +40,7 @@ def audited(pipeline: Pipeline, item: Todo, audit: Audit) -> Iterator[Moved | Do
     with frozen(auditor.handed.surrogate), frozen(defended.predict):
         noted, facts = auditor.run(pipeline.clean[: cell.data.n])
     block = pipeline.block(cell, 0)
+    noted |= {"forward": auditor.ledger.forward, "backward": auditor.ledger.backward}
     block.audit(noted, auditor.least, auditor.refused, auditor.verify)
     yield Noted(cell.key, {"audit": facts})
     yield Done(cell.key, 0, block.arrays, time.perf_counter() - start)

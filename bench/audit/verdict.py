@@ -284,6 +284,8 @@ def _answers(seen: Seen) -> Iterator[Finding]:
             is_far = facts[name] > _APART
             text = f"{what} (by {facts[name]:.2g} of the largest)"
             yield Finding(check, SUSPECT if is_far else PASS, text if is_far else f"not: {what}")
+        elif name in facts.get("skipped", {}):
+            yield _skipped(check, seen, name)
     constant = seen.still("constant", lambda share: share >= _HALF)
     text = "answers do not change at all at half of the random points near"
     yield _counted("constant answers", constant, seen.n, text)

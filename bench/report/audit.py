@@ -71,8 +71,8 @@ def _rows(case: Case, told: Verdict) -> Iterable[dict[str, Any]]:
         "verdict": told.text,
         "eps": None if look is None else float(look.eps[-1]),
         "n": None if look is None else look.n,
-        "forward_queries": facts.get("forward"),
-        "backward_queries": facts.get("backward"),
+        "forward_queries": None if look is None else look.queries[0],
+        "backward_queries": None if look is None else look.queries[1],
         "budget": facts.get("budget"),
         "wall_s": None if look is None else round(look.seconds, 3),
     }

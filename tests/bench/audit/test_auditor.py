@@ -94,9 +94,10 @@ def test_the_audit_is_a_cell_of_its_own_that_no_table_counts(net):
     run = audited(net)
     (cell,) = [record for record in run.records if record.kind == AUDIT]
     assert (cell.n, cell.eps) == (N, (0, Fraction(1, 5)))
-    assert cell.samples["forward"].sum() == 0, "its queries are counted apart"
-    facts = cell.provenance["audit"]
-    assert 0 < facts["forward"] + facts["backward"] <= facts["budget"] == SAMPLES * EACH
+    forward, backward, _ = cell.queries
+    assert 0 < forward + backward <= cell.provenance["audit"]["budget"] == SAMPLES * EACH
+    (own,) = [record for record in run.records if record.kind != AUDIT]
+    assert run.table["forward_queries"].unique().tolist() == [own.queries[0]], "counted apart"
     assert list(run.table["attack"].unique()) == ["pgd:steps=10", "worst-case"]
     assert set(run.samples["attack"]) == {"pgd:steps=10"}
     assert audited(net, audit=False).audit.text == "none"

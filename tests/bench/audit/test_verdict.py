@@ -32,7 +32,7 @@ def looked_of(count, noted=None, **facts):
         name: np.array([*values, *[values[-1]] * (count - len(values))], np.float32)
         for name, values in (noted or {}).items()
     }
-    known = {"skipped": {}, "forward": 100, "backward": 50, "budget": 50000, **facts}
+    known = {"skipped": {}, "budget": 50000, **facts}
     return make(
         [INF] * count,
         attack="audit",
@@ -276,7 +276,8 @@ def test_the_table_of_findings():
     assert {row["defense"] for row in rows} >= {"fake", "honest"}
     found = [row for row in rows if row["level"] == "suspect"]
     assert {row["check"] for row in found} == {"margin beats the rows", "probes beat the rows"}
-    assert (found[0]["forward_queries"], found[0]["budget"], found[0]["n"]) == (100, 50000, N)
+    assert (found[0]["forward_queries"], found[0]["budget"]) == (10 * N, 50000)
+    assert (found[0]["backward_queries"], found[0]["n"]) == (4 * N, N)
     text = audit(board())
     assert "PGD on a margin loss breaks 10 of 20 images that the rows left standing" in text
     assert audits([standing()]).rows == []
