@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,7 +20,7 @@ from attacks.oracles import DIFFERENTIATING, ModelError
 from attacks.pgd import Pgd
 from attacks.pipelines import evaluation_draws, is_random, refuses, said
 from attacks.verify import judge_of, look_like_probabilities
-from attacks.work import Samples, Setting
+from attacks.work import Samples, Setting, Settled
 from bench import gradients
 from bench.audit.probes import FAR, PROBES, Probe
 from bench.audit.recipe import DEAR, Audit
@@ -109,12 +111,16 @@ class Auditor:
         the arrays of the block and facts for provenance.
         """
         self.facts["probabilities"] = look_like_probabilities(clean)
-        self._look()
-        for probe in PROBES:
-            self._probe(probe)
-        self._noises(clean)
-        self._follow()
-        self._drift(clean)
+        checks: list[tuple[str, Callable[[], None]]] = [("gradients", self._look)]
+        checks += [(probe.name, partial(self._probe, probe)) for probe in PROBES]
+        checks += [("landscape", partial(self._noises, clean)), ("loss", self._follow)]
+        checks += [("drift", partial(self._drift, clean))]
+        for name, check in checks:
+            # What one check makes the pipeline answer badly is no reason to leave out the others.
+            try:
+                check()
+            except ModelError as err:
+                self.facts.setdefault("errors", {})[name] = str(err)
         ledger = self.ledger
         self.facts |= {"skipped": ledger.skipped, "budget": ledger.budget}
         if self.audit.again is not None:
@@ -129,6 +135,8 @@ class Auditor:
         places = self._standing(10**9)
         places = places[: self.ledger.affords("gradients", 4 * self.answers, len(places))]
         if not len(places):
+            if why := self.ledger.skipped.get("gradients"):
+                self.ledger.skipped["recorded"] = why
             return
         few = self.images.take(places)
         try:
@@ -161,8 +169,11 @@ class Auditor:
         by how much the margin does. One that draws may well answer with a count of votes.
         """
         places = self._standing(10**9)
+        if is_random(self.defended.predict):
+            self.ledger.skipped["landscape"] = "answers are drawn"
+            return
         places = places[: self.ledger.affords("landscape", _NOISES, len(places))]
-        if not len(places) or is_random(self.defended.predict):
+        if not len(places):
             return
         few, index = self.images.take(places), torch.from_numpy(places).to(clean.device)
         before, draws = clean[index], Draws.of(self.images.take(places).x, self.setting.seed)
@@ -200,10 +211,7 @@ class Auditor:
         places = places[:count]
         if not len(places):
             return
-        try:
-            self._run(probe, recipe, asked, setting, places)
-        except ModelError as err:
-            self.facts.setdefault("errors", {})[probe.name] = str(err)
+        self._run(probe, recipe, asked, setting, places)
 
     def _run(
         self,
@@ -220,29 +228,40 @@ class Auditor:
         samples = Samples(few.x, few.y, few.ids, radii)
         judge = judge_of(asked.predict, samples, setting)
         stood = np.full(len(places), np.nan, np.float32)
-        for settled in loop.sweep(recipe, asked.surrogate, judge, samples, setting):
-            place = int(places[settled.sample])
-            still = self.stands[place] & ~settled.fell[0]
-            self.ledger.spend(place, settled.forward, settled.backward)
-            stood[settled.sample] = still.mean()
-            if probe.name == FAR:
-                continue
-            self.verify[place] += settled.verify
-            self.refused[place] += settled.refused
-            if settled.fell.any():
-                self.least[place] = min(self.least[place], self.radius)
-            self.stands[place] = still
-        self._note(STOOD + probe.name, places, stood)
+        try:
+            for settled in loop.sweep(recipe, asked.surrogate, judge, samples, setting):
+                place = int(places[settled.sample])
+                still = self.stands[place] & ~settled.fell[0]
+                self.ledger.spend(place, settled.forward, settled.backward)
+                self.verify[place] += settled.verify
+                stood[settled.sample] = still.mean()
+                if probe.name != FAR:
+                    self._fell(place, settled, still)
+        finally:
+            # Images whose logits are no numbers are told at the end, when the others are settled.
+            self._note(STOOD + probe.name, places, stood)
+
+    def _fell(self, place: int, settled: Settled, still: NDArray[np.bool_]) -> None:
+        """What a probe inside the ball leaves of an image."""
+        self.refused[place] += settled.refused
+        if settled.fell.any():
+            self.least[place] = min(self.least[place], self.radius)
+        self.stands[place] = still
 
     def _follow(self) -> None:
         """Whether the loss still rises in the last steps (Pintor et al., fourth indicator)."""
         name = "loss"
         places = self._standing(2 * LEAST)
         handed = self.handed.surrogate
+        recipe: StepAttack = Pgd(steps=_TRACE, loss=MARGIN)
         if is_random(handed) or refuses(handed) or "path" in self.facts:
             self.ledger.skipped[name] = "no one loss to follow"
             return
-        if not self.ledger.affords(name, 2 * _TRACE, len(places)):
+        if self.norm not in recipe.norms:
+            self.ledger.skipped[name] = f"not defined under {self.norm}"
+            return
+        places = places[: self.ledger.affords(name, 2 * _TRACE, len(places))]
+        if not len(places):
             return
         few = self.images.take(places)
         radius = torch.full((len(places),), self.radius, device=few.x.device)
@@ -254,9 +273,6 @@ class Auditor:
             self.setting.classes,
             Draws.of(few.x, self.setting.seed),
         )
-        recipe: StepAttack = Pgd(steps=_TRACE, loss=MARGIN)
-        if self.norm not in recipe.norms:
-            return
         losses: list[Tensor] = []
 
         def watch(_: Tensor, logits: Tensor) -> bool:

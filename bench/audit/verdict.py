@@ -291,6 +291,12 @@ def _answers(seen: Seen) -> Iterator[Finding]:
     yield _counted("constant answers", constant, seen.n, text)
 
 
+def _errors(seen: Seen) -> Iterator[Finding]:
+    """Probes that the pipeline did not answer properly."""
+    for name, why in seen.facts.get("errors", {}).items():
+        yield Finding(f"{name} answered", WARN, f"{name}: {why[:_LONG]}")
+
+
 def _landscape(seen: Seen) -> Iterator[Finding]:
     """Pintor's indicators that are no contradiction by themselves: warnings at most."""
     rows = (
@@ -323,7 +329,7 @@ def _unbounded(seen: Seen) -> Iterator[Finding]:
     yield _counted("unbounded", count, seen.n, "an attack without bounds does not break")
 
 
-_CHECKS = (_answers, _gradients, _beaten, _unbounded, _landscape)
+_CHECKS = (_answers, _errors, _gradients, _beaten, _unbounded, _landscape)
 
 
 def _of_cells(case: Case) -> Iterator[Finding]:

@@ -142,6 +142,15 @@ def test_no_gradient_at_all(net):
     assert "margin beats the rows" in skipped
 
 
+def test_logits_that_are_no_numbers_are_told_and_the_rest_is_seen(net):
+    """Wherever pixels leave the steps of 1/16 that the images have, the answer is NaN."""
+    model = Mapped(net, lambda z, x: torch.where(x[:, :, 0, 0] * 16 % 1 == 0, z, torch.nan))
+    run = audited(model, "pgd:steps=1,alpha=0.0625,random=false")
+    found = levels(run)
+    assert found["cross-entropy answered"] == "warn"
+    assert run.audit.level in ("warn", "suspect")
+
+
 def test_answers_that_change_while_it_is_attacked(net):
     run = audited(Counting(net, 12), "noise:samples=2")
     assert levels(run)["drift"] == "suspect"

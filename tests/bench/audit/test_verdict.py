@@ -196,6 +196,11 @@ def test_failures():
     assert level_of("failed attacks", make(n=N)) == "suspect"
 
 
+def test_a_probe_that_was_not_answered_is_a_warning():
+    told = verdict(Case([standing()], [looked(errors={"margin": "NaN for 3 of 20 images"})]))
+    assert told.text == "warn: margin: NaN for 3 of 20 images"
+
+
 def test_skipped_checks_are_named_and_do_not_decide():
     told = verdict(Case([standing()], [looked(skipped={"square": "0 of 10 queries left"})]))
     skipped = [one for one in told.findings if one.level == "skipped"]
