@@ -205,6 +205,7 @@ def evaluate(  # noqa: PLR0913  one keyword per setting
     numerics = _numerics(precision, model, chosen, recipes, where, found)
     cells: dict[str, Cell] = {}
     sources: dict[str, Sources] = {}
+    asked: dict[str, tuple[Attack, int | None]] = {}
     for recipe, how in zip(recipes, numerics, strict=True):
         part = parts.attack_part_of(recipe, norm, chosen, grid, query_budget, root=root)
         is_mean = is_random(model) and recipe.access in DIFFERENTIATING
@@ -224,9 +225,9 @@ def evaluate(  # noqa: PLR0913  one keyword per setting
         cell = shapes.fitted(cell)
         cells[cell.key] = cell
         sources[cell.key] = Sources(chosen, given, defense, recipe)
+        asked[cell.key] = recipe, cell.most_queries
     _check_told_apart([cell.attack.text for cell in cells.values()])
-    made = zip(recipes, (cell.most_queries for cell in cells.values()), strict=True)
-    look = Audit.of(list(made))
+    look = Audit.of(list(asked.values()))
     base = replace(next(iter(cells.values())), numerics=found)
     for cell in _audited(shapes.fitted(base), look, chosen, model) if audit else ():
         cells[cell.key], sources[cell.key] = cell, Sources(chosen, given, defense, look)

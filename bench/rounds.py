@@ -13,7 +13,7 @@ from bench.report.curves import share
 from bench.report.frames import Entry, boards
 from bench.report.groups import by
 from bench.resolution import Job
-from bench.runner import Watcher, execute
+from bench.runner import Watcher, drop, execute
 from bench.stats import half_width, needed_for
 from bench.store import Store
 
@@ -38,7 +38,7 @@ def rounds(
         yield execute(job, store, executor, watcher, fresh=fresh)
         return
     if fresh:
-        store.drop(store.kin(job.cells))
+        drop(store, store.kin(job.cells))
     settled: tuple[Job, ...] = ()
     of_data = [
         job.of(cells)
@@ -67,7 +67,7 @@ def _narrowed(
         yield job
         keys = [cell.key for cell in job.cells]
         if not store.failures(keys):
-            store.drop(key for key in made if key not in keys)
+            drop(store, [key for key in made if key not in keys])
             made = []
         made += [key for key in keys if key not in known]
         wanted = _grown(job, half, store, watcher)

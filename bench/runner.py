@@ -95,7 +95,7 @@ def execute(
     job as it was carried out.
     """
     if fresh:
-        _drop(store, [cell.key for cell in job.cells])
+        drop(store, [cell.key for cell in job.cells])
     todo = plan.missing(job.cells, stored(job, store, job.cells))
     known = provenance(job.device)
     # Blocks of others have no adversarial images of this cell's.
@@ -136,7 +136,7 @@ def stored(job: Job, store: Store, cells: Iterable[Cell]) -> dict[str, list[int]
     }
 
 
-def _drop(store: Store, keys: Sequence[str]) -> None:
+def drop(store: Store, keys: Sequence[str]) -> None:
     """Forgets cells and their images."""
     if store.folder is not None:
         evidence.drop(store.folder, keys)
@@ -211,7 +211,7 @@ class _Sweep:
         for cell in given_up:
             half = cell.under(cell.numerics.shape // 2)
             if self.fresh:
-                _drop(self.store, [half.key])
+                drop(self.store, [half.key])
             self.cells[half.key] = half
             self.smaller.add(half.key)
             missing = plan.missing([half], stored(self.job, self.store, [half]))

@@ -7,6 +7,7 @@ Nothing is trained for it, and robustness is not checked: a sample that nothing 
 from __future__ import annotations
 
 import functools
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -36,11 +37,14 @@ from bench.packing import Arrays, Sheet
 from bench.plan import BLOCK
 from bench.spec import Request, parse_grid
 from bench.store import Record
+from models.grammar import parse
 from models.registry import canonical
 
 MOVED = 0.005
 """The share of a row's outcomes that may move across shapes, devices and versions."""
 CLAIMED, UNCHECKED = "claimed", "not checked"
+_INSIDE = re.compile(r"[\[+=][^\[\],=+]*:[^\[\],=+:]+(?=[:\],+]|$)")
+"""In a spec, one inside it whose name has two parts: NAME:KEY=VALUE has not."""
 _IMAGES = {"x_adv", "delta"}
 _PLACES = {"index", "id"}
 
@@ -316,6 +320,12 @@ class Verifier:
         missing = [name for name in ("dataset", "model", "defense") if not asked.get(name)]
         if missing:
             raise Unchecked(f"the {missing[0]} was handed over from Python")
+        for name in ("model", "defense"):
+            if names_code(asked[name]):
+                raise Unchecked(
+                    f"its {name} {asked[name]!r:.80} is code outside of the tables, which no store "
+                    "makes run"
+                )
         dataset = _dataset(asked["dataset"], self.root)
         if dataset.fingerprint != record.fingerprint:
             raise Unchecked(
@@ -338,6 +348,16 @@ class Verifier:
         return Court(dataset, recipe, self.cache, record.norm, first, second, is_exact)
 
 
+def names_code(text: str) -> bool:
+    """Whether a spec, or one inside it, names a file or a module of somebody's; raises Unchecked
+    for what is no spec.
+    """
+    try:
+        return parse(text).is_external or bool(_INSIDE.search(text))
+    except ValueError as err:
+        raise Unchecked(" ".join(str(err).split())) from err
+
+
 def check_weights(deployed: Deployed, record: Record) -> None:
     """Raises Unchecked where the cache holds other weights than the row was measured on."""
     generator = record.provenance.get("generator") or {}
@@ -354,7 +374,8 @@ def content(file: Sheet, dataset: Dataset) -> tuple[NDArray[np.int64], NDArray[n
     names = set(file.kinds)
     images, places = names & _IMAGES, names & _PLACES
     if names - _IMAGES - _PLACES or len(images) != 1 or not places:
-        got = ", ".join(sorted(names))[:200] or "nothing"
+        # A stranger's names may hold what a terminal obeys.
+        got = ", ".join(map(ascii, sorted(names)))[:200] or "nothing"
         raise DataError(f"{file.path} must hold x_adv or delta, and index or id, got {got}")
     (name,) = images
     kind, shape = file.kinds[name]

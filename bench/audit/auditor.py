@@ -21,8 +21,8 @@ from attacks.pgd import Pgd
 from attacks.pipelines import evaluation_draws, is_random, refuses, said
 from attacks.verify import judge_of, look_like_probabilities
 from attacks.work import Samples, Setting, Settled
-from bench import gradients
-from bench.audit.probes import FAR, PROBES, Probe
+from bench import gradients, memory
+from bench.audit.probes import FAR, PROBES, RESTART, Probe
 from bench.audit.recipe import DEAR, Audit
 from bench.audit.verdict import STOOD
 from bench.outcomes import Images
@@ -34,6 +34,10 @@ LEAST = 10
 _NOISES, _RADIUS = 20, 8 / 255
 """Random directions at an image, and twice their largest component (Pintor et al. 2022,
 arXiv:2106.09947, who take 100)."""
+_EARLY = 0.1
+"""Of the budget, that the look at gradients may take."""
+_OTHER = 2**32
+"""Between the seeds of the rows and of one more restart."""
 _TRACE, _LAST = 40, 10
 """Steps whose loss is followed, and those at the end in which it must not rise."""
 
@@ -110,7 +114,8 @@ class Auditor:
         """Everything that the budget allows. clean (n, K): what the pipeline said before; returns
         the arrays of the block and facts for provenance.
         """
-        self.facts["probabilities"] = look_like_probabilities(clean)
+        self.facts["labels"] = bool(((clean == 0) | (clean == 1)).all())
+        self.facts["probabilities"] = look_like_probabilities(clean) and not self.facts["labels"]
         checks: list[tuple[str, Callable[[], None]]] = [("gradients", self._look)]
         checks += [(probe.name, partial(self._probe, probe)) for probe in PROBES]
         checks += [("landscape", partial(self._noises, clean)), ("loss", self._follow)]
@@ -119,8 +124,10 @@ class Auditor:
             # What one check makes the pipeline answer badly is no reason to leave out the others.
             try:
                 check()
-            except ModelError as err:
-                self.facts.setdefault("errors", {})[name] = str(err)
+            except (ValueError, TypeError, RuntimeError) as err:
+                if memory.ran_out(err):
+                    raise
+                self.facts.setdefault("errors", {})[name] = " ".join(str(err).split())
         ledger = self.ledger
         self.facts |= {"skipped": ledger.skipped, "budget": ledger.budget}
         if self.audit.again is not None:
@@ -133,7 +140,8 @@ class Auditor:
     def _look(self) -> None:
         """Gradients at the images; whether recording them changes the answer."""
         places = self._standing(10**9)
-        places = places[: self.ledger.affords("gradients", 4 * self.answers, len(places))]
+        each = 4 * self.answers
+        places = places[: self.ledger.affords("gradients", each, len(places), _EARLY)]
         if not len(places):
             if why := self.ledger.skipped.get("gradients"):
                 self.ledger.skipped["recorded"] = why
@@ -169,8 +177,9 @@ class Auditor:
         by how much the margin does. One that draws may well answer with a count of votes.
         """
         places = self._standing(10**9)
-        if is_random(self.defended.predict):
-            self.ledger.skipped["landscape"] = "answers are drawn"
+        if is_random(self.defended.predict) or self.facts["labels"]:
+            drawn = "answers are labels" if self.facts["labels"] else "answers are drawn"
+            self.ledger.skipped["landscape"] = drawn
             return
         places = places[: self.ledger.affords("landscape", _NOISES, len(places))]
         if not len(places):
@@ -223,6 +232,9 @@ class Auditor:
     ) -> None:
         few = self.images.take(places)
         radii = np.full((len(places), 1), self.radius)
+        if probe.name == RESTART:
+            # From the seed of the rows it would start where they did.
+            setting = replace(setting, seed=setting.seed + _OTHER)
         if probe.name == FAR:
             radii[:, 0] = norms.furthest(few.x, self.norm).double().cpu().numpy()
         samples = Samples(few.x, few.y, few.ids, radii)

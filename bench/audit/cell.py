@@ -19,8 +19,8 @@ from defenses.base import Defended
 if TYPE_CHECKING:
     from bench.pipeline import Pipeline
 
-_ROWS = 32
-"""Per call on a CPU: few images are left for most probes."""
+_ROWS, _ROWS_ON_CPU = 128, 32
+"""Per call: few images are left for most probes."""
 
 
 def audited(pipeline: Pipeline, item: Todo, audit: Audit) -> Iterator[Moved | Done | Noted]:
@@ -28,8 +28,8 @@ def audited(pipeline: Pipeline, item: Todo, audit: Audit) -> Iterator[Moved | Do
     cell, start, defended = item.cell, time.perf_counter(), pipeline.defended
     few, right = pipeline.images.first(cell.data.n), pipeline.right[: cell.data.n]
     setting = pipeline.setting(cell, defended)
-    if few.y.device.type == "cpu":
-        setting = replace(setting, shape=min(_ROWS, cell.numerics.shape))
+    most = _ROWS_ON_CPU if few.y.device.type == "cpu" else _ROWS
+    setting = replace(setting, shape=min(most, cell.numerics.shape))
 
     def asked(recipe: Attack) -> tuple[Defended, Setting]:
         seen = pipeline.asked(recipe, cell.attack.mode)

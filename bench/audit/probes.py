@@ -13,8 +13,8 @@ from bench.audit.recipe import Audit, longer, once_more
 
 FAR = "unbounded"
 """The probe whose radius is the whole box."""
-RETRIED = ("restart", "longer")
-"""The probes that run an attack of the rows again."""
+RESTART = "restart"
+"""The probe that runs an attack of the rows from other starts."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ PROBES = (
     Probe("margin", _named("pgd:steps=20,loss=margin"), 0.35),
     Probe("one step", _named("fgsm"), 0.4),
     Probe("noise", _named("noise:samples=20"), 0.45),
-    Probe("restart", _again(once_more), 0.55, 40),
+    Probe(RESTART, _again(once_more), 0.55, 40),
     Probe("longer", _again(longer), 0.7, 40),
     Probe("square", _named("square:queries=150"), 0.9),
     Probe(FAR, _named("pgd:steps=20,loss=margin,random=false"), 1.0),

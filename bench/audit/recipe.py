@@ -19,6 +19,8 @@ cheap."""
 SHARE = 0.05
 """Of the queries of the audited rows, that the audit may take: more than the above where that is
 more, and no more than that where a prediction is dear."""
+REVISION = 2
+"""Raised when a change of the code changes what an audit notes."""
 DEAR = 10
 """Passes of a net per prediction beyond which a prediction is dear."""
 
@@ -50,7 +52,7 @@ class Audit:
 
     def part(self) -> AttackPart:
         """As plain values."""
-        identity: dict[str, Any] = {"name": AUDIT, "revision": 1}
+        identity: dict[str, Any] = {"name": AUDIT, "revision": REVISION}
         identity |= {"budget": self.budget, "share": self.share}
         if self.again is not None:
             identity["again"] = self.again.identity()

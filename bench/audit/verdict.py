@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -98,21 +99,37 @@ class Case:
         return [cell for cell in self.cells if not cell.failure]
 
     @functools.cached_property
+    def largest(self) -> list[Record]:
+        """The complete cells on the largest set of samples."""
+        of = max(self.complete, key=lambda c: (c.n, c.samples_digest), default=None)
+        return [c for c in self.complete if of and c.samples_digest == of.samples_digest]
+
+    @functools.cached_property
+    def eps(self) -> Fraction | None:
+        """Where the pipeline is read: at the reference where a grid holds it, else at the
+        largest.
+        """
+        grid = {eps for cell in self.largest for eps in cell.eps}
+        return max(grid & {cell.reference for cell in self.largest} or grid, default=None)
+
+    @functools.cached_property
     def look(self) -> Record | None:
-        """The complete audit of the most images, of these the newest."""
-        done = [audit for audit in self.audits if not audit.failure]
-        return max(done, key=lambda a: (a.n, str(a.provenance.get("start", ""))), default=None)
+        """Of the complete audits at the eps where the pipeline is read that of the most images."""
+        done = [a for a in self.audits if not a.failure and a.eps[-1] == self.eps]
+        return max(done, key=lambda audit: (audit.n, audit.key), default=None)
 
 
 @dataclass(frozen=True)
 class Seen:
     """An audit beside the cells that it speaks of: eps, where both were read; stands (m,): the
-    share of the draws under which the rows left each audited image standing; facts: the audit's.
+    share of the draws under which the rows left each audited image standing; follows: whether any
+    of the rows' attacks followed a gradient.
     """
 
     audit: Record
     eps: float
     stands: Shares
+    follows: bool
 
     @property
     def facts(self) -> Mapping[str, Any]:
@@ -153,9 +170,14 @@ def verdict(case: Case) -> Verdict:
         return NOT_AUDITED
     found, look = list(_of_cells(case)), case.look
     if look is None:
-        found.append(Finding("audit", WARN, f"audit failed: {case.audits[-1].failure[:_LONG]}"))
-    elif (seen := _beside(look, case.complete)) is not None:
-        found += [finding for check in _CHECKS for finding in check(seen)]
+        why = next((f"audit failed: {a.failure[:_LONG]}" for a in case.audits if a.failure), "")
+        found.append(Finding("audit", WARN, why or "not audited at this eps"))
+    elif (seen := _beside(look, case.complete)) is None:
+        found.append(Finding("audit", WARN, "not audited on these images"))
+    else:
+        is_held = case.cells[0].query_budget is not None
+        checks = _UNDER_A_BUDGET if is_held else _CHECKS
+        found += [finding for check in checks for finding in check(seen)]
     return Verdict(tuple(sorted(found, key=lambda one: _ORDER.index(one.level))))
 
 
@@ -169,7 +191,9 @@ def _beside(audit: Record, cells: Sequence[Record]) -> Seen | None:
             continue
         own = cell.outcomes[places] > float(eps)
         stands = own if stands is None else stands & own
-    return None if stands is None else Seen(audit, float(eps), stands.mean(1))
+    if stands is None:
+        return None
+    return Seen(audit, float(eps), stands.mean(1), follows=any(map(_is_gradient, cells)))
 
 
 def _places(have: NDArray[np.int64], wanted: NDArray[np.int64]) -> NDArray[np.int64] | None:
@@ -233,6 +257,9 @@ def _beaten(seen: Seen) -> Iterator[Finding]:
         # Where not all that stand were tried, those that were stand for the others.
         weight = standing.sum() / max(1, tried.sum())
         yield _broken(check, gained, int(tried.sum()), gained * weight / seen.n, text)
+    if left.any() and not any(f"{STOOD}{name}" in seen.audit.samples for name in _BEATEN):
+        yield Finding("probes beat the rows", WARN, "no attack of the audit fits its budget")
+        return
     gained = (seen.stands - lowest)[left].sum()
     text = "cheap attacks break"
     yield _broken("probes beat the rows", gained, int(left.sum()), gained / seen.n, text)
@@ -251,7 +278,8 @@ def _broken(check: str, gained: float, of: int, share: float, text: str) -> Find
 def _gradients(seen: Seen) -> Iterator[Finding]:
     """Whether gradients reach the images that stand."""
     if path := seen.facts.get("path"):
-        yield Finding("gradient path", SUSPECT, f"no gradient: {path}")
+        level = SUSPECT if seen.follows else WARN
+        yield Finding("gradient path", level, f"no gradient: {path}")
         return
     yield Finding("gradient path", PASS, "gradients can be had")
     if "gradients" in seen.facts.get("skipped", {}):
@@ -288,7 +316,10 @@ def _answers(seen: Seen) -> Iterator[Finding]:
             yield _skipped(check, seen, name)
     constant = seen.still("constant", lambda share: share >= _HALF)
     text = "answers do not change at all at half of the random points near"
-    yield _counted("constant answers", constant, seen.n, text)
+    finding = _counted("constant answers", constant, seen.n, text)
+    # Of a pipeline that declares what masks its gradients this is what it declares.
+    is_told = finding.level == SUSPECT and "bpda" in seen.audit.mode
+    yield Finding(finding.check, WARN, finding.text) if is_told else finding
 
 
 def _errors(seen: Seen) -> Iterator[Finding]:
@@ -329,7 +360,13 @@ def _unbounded(seen: Seen) -> Iterator[Finding]:
     yield _counted("unbounded", count, seen.n, "an attack without bounds does not break")
 
 
+def _unasked(_: Seen) -> Iterator[Finding]:
+    """Attacks without a budget say nothing of rows that are held to one."""
+    yield Finding("probes beat the rows", SKIPPED, "skipped: the rows are under a query budget")
+
+
 _CHECKS = (_answers, _errors, _gradients, _beaten, _unbounded, _landscape)
+_UNDER_A_BUDGET = (_answers, _errors, _gradients, _unasked)
 
 
 def _of_cells(case: Case) -> Iterator[Finding]:
@@ -342,7 +379,9 @@ def _of_cells(case: Case) -> Iterator[Finding]:
 
 
 def _failures(case: Case) -> Iterator[Finding]:
-    failed = [cell for cell in case.cells if cell.failure]
+    # A failure on fewer samples is history.
+    least = max((cell.n for cell in case.complete), default=0)
+    failed = [cell for cell in case.cells if cell.failure and cell.n >= least]
     if not failed:
         return
     first = failed[0]
@@ -371,11 +410,23 @@ def _lost(case: Case) -> Iterator[Finding]:
         cells = [c for c in case.complete if _is_exact(c) == is_meant and "refused" in c.samples]
         if not cells:
             continue
-        lost = [(c.samples["refused"] > 0) & np.isinf(c.samples["min_eps"]) for c in cells]
+        # What another attack breaks all the same is not lost.
+        stands = {
+            group[0].samples_digest: np.isinf(np.min([c.samples["min_eps"] for c in group], axis=0))
+            for group in _by_samples(case.complete)
+        }
+        lost = [(c.samples["refused"] > 0) & stands[c.samples_digest] for c in cells]
         worst = max(range(len(cells)), key=lambda place: int(lost[place].sum()))
         finding = _counted(check, int(lost[worst].sum()), cells[worst].n, text)
         softened = finding.level == SUSPECT and not is_meant
         yield Finding(check, WARN, finding.text) if softened else finding
+
+
+def _by_samples(cells: Sequence[Record]) -> list[list[Record]]:
+    groups: dict[str, list[Record]] = {}
+    for cell in cells:
+        groups.setdefault(cell.samples_digest, []).append(cell)
+    return list(groups.values())
 
 
 def _is_exact(cell: Record) -> bool:
@@ -388,13 +439,8 @@ def _blind(case: Case) -> Iterator[Finding]:
     """Whether attacks without gradients beat those with them, on the same images at the eps where
     the pipeline is read.
     """
-    newest = max(case.complete, key=lambda cell: (cell.n, cell.samples_digest))
-    eps = newest.eps[-1] if newest.reference not in newest.eps else newest.reference
-    same = [
-        cell
-        for cell in case.complete
-        if cell.samples_digest == newest.samples_digest and eps in cell.eps
-    ]
+    eps, newest = case.eps, case.largest[0]
+    same = [cell for cell in case.largest if eps in cell.eps]
     seeing = [cell for cell in same if _is_gradient(cell)]
     blind = [cell for cell in same if not _is_gradient(cell)]
     if not seeing or not blind or eps is None:
@@ -419,7 +465,8 @@ def _monotone(case: Case) -> Iterator[Finding]:
     worst, where = 0, None
     for cell in case.complete:
         fooled = cell.samples.get("fooled")
-        if fooled is None:
+        # A detector may well refuse what moves further.
+        if fooled is None or "detection" in cell.provenance:
             continue
         held = [
             int((fooled[:, at].astype(int) > fooled[:, at + 1]).sum())

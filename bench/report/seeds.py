@@ -21,6 +21,7 @@ from bench.report.tables import (
     Table,
     board,
     board_title,
+    bounded,
     count,
     interval_text,
     percent,
@@ -220,12 +221,14 @@ def sections(table: Rows) -> list[Section]:
 
 
 def _line(row: Row) -> tuple[str, ...]:
+    robust, *ends = _shares(row, "robust")
     return (
         row["model"],
         row["defense"],
         count(row["seeds"]),
         count(row["n"]),
-        *_shares(row, "robust"),
+        bounded(robust, row["audit"]),
+        *ends,
         _both(row),
         *_shares(row, "clean"),
         seconds_text(row["training_s"]),

@@ -1,6 +1,7 @@
 """Evidence: adversarial images kept by a run, and checked again; planted lies are found by name."""
 
 import dataclasses
+import json
 import pickle
 import shutil
 import sys
@@ -22,7 +23,7 @@ from bench.runner import Silent, execute
 from bench.spec import Request, request_of
 from bench.store import Store
 from bench.units import Done
-from bench.verification import Court, Place, Verifier, may_move
+from bench.verification import Court, Place, Verifier, may_move, names_code
 from models.checkpoint import cache_folder
 from tests.bench.test_evaluation import linear_problem, net_of, ten
 
@@ -588,3 +589,37 @@ def test_an_audit_needs_no_images(tmp_path, bench):
     status, lines, _ = bench("verify", "--out", tmp_path)
     assert status == 0
     assert lines[-1] == "1 verified"
+
+
+@pytest.mark.parametrize("which", ["model", "defense"])
+def test_code_that_a_store_names_is_not_run(which, store, tmp_path, bench):
+    """Not even imported: the file would leave a mark."""
+    mark = tmp_path / "ran"
+    code = tmp_path / "theirs.py"
+    code.write_text(f"open({str(mark)!r}, 'w')\nmake = None\n")
+    with Store.read(store) as opened:
+        for record in opened.records():
+            asked = record.provenance["asked"] | {which: f"{code}:make"}
+            facts = json.dumps({**record.provenance, "asked": asked})
+            opened._db.execute("UPDATE cells SET provenance = ? WHERE key = ?", (facts, record.key))
+    status, lines, _ = bench("verify", "--out", store)
+    assert not mark.exists()
+    assert any("is code outside of the tables" in line for line in lines)
+    assert status == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("cnn_small:epochs=3", False),
+        ("advtrain:attack=[pgd:steps=7,loss=margin],lam=1", False),
+        ("robust_features:teacher=[madry:norm=l2,attack=[pgd:steps=3]],images=4000", False),
+        ("theirs.py:make", True),
+        ("theirs.module:make:depth=3", True),
+        ("advtrain:attack=[theirs.py:Attack:steps=7],lam=1", True),
+        ("robust_features:teacher=theirs.py:make,images=4000", True),
+        ("cascade:attacks=[pgd:steps=3+theirs.py:Attack]", True),
+    ],
+)
+def test_specs_that_name_code(text, names):
+    assert names_code(text) is names

@@ -10,6 +10,8 @@ import torch
 from torch import nn
 
 import bench
+from attacks import loop
+from attacks.oracles import OnlyLabels
 from attacks.registry import attacks
 from bench import data
 from bench.api import CellFailed
@@ -137,7 +139,8 @@ def test_a_gradient_that_is_not_finite(net):
 
 def test_no_gradient_at_all(net):
     run = audited(Before(net, torch.detach), "square:queries=5")
-    assert levels(run)["gradient path"] == "suspect"
+    # That no attack of the rows needed one is to their credit.
+    assert levels(run)["gradient path"] == "warn"
     skipped = {one.check for one in run.audit.findings if one.level == "skipped"}
     assert "margin beats the rows" in skipped
 
@@ -231,3 +234,45 @@ def test_an_audit_is_repeatable_bit_for_bit(net):
     for name, values in one.samples.items():
         np.testing.assert_array_equal(values, two.samples[name])
     assert one.provenance["audit"] == two.provenance["audit"]
+
+
+def test_one_more_restart_starts_elsewhere(net, monkeypatch):
+    """From the seed of the rows it would find what they found."""
+    seeds, real = {}, loop.sweep
+
+    def spied(recipe, model, judge, samples, setting):
+        seeds.setdefault(recipe.to_spec(), set()).add(setting.seed)
+        yield from real(recipe, model, judge, samples, setting)
+
+    monkeypatch.setattr(loop, "sweep", spied)
+    audited(Before(net, backward_of(-1.0)), "pgd:steps=3")
+    assert seeds["pgd:steps=3"] == {0, 2**32}
+    assert seeds["pgd:steps=6"] == {0}
+
+
+def test_the_same_attack_twice_is_one(net):
+    run = bench.evaluate(net, "digits", ["fgsm", "fgsm"], eps=[EPS], n=20)
+    assert [record.kind for record in run.records].count("budget") == 1
+
+
+def test_a_black_box_of_labels_is_no_suspect_for_that(net):
+    box = OnlyLabels(lambda x: net(x).argmax(1), 10)
+    found = levels(audited(box, "hopskipjump:queries=200,first=10"))
+    assert found["probabilities"] == "pass"
+    assert found["gradient path"] == "warn"
+
+
+def test_a_model_that_raises_far_away_does_not_end_its_audit(net):
+    class Fragile(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = net
+
+        def forward(self, x):
+            if x.requires_grad:
+                raise RuntimeError("no gradients here")
+            return self.net(x)
+
+    run = audited(Fragile(), "noise:samples=2")
+    assert "gradients answered" in levels(run)
+    assert run.audit.level in ("warn", "suspect")

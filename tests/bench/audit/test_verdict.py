@@ -30,7 +30,7 @@ def looked(noted=None, **facts):
 def looked_of(count, noted=None, **facts):
     arrays = {
         name: np.array([*values, *[values[-1]] * (count - len(values))], np.float32)
-        for name, values in (noted or {}).items()
+        for name, values in ({"stood:noise": [1.0]} | (noted or {})).items()
     }
     known = {"skipped": {}, "budget": 50000, **facts}
     return make(
@@ -304,3 +304,37 @@ def test_the_page_has_the_findings_and_the_comparisons():
     for part in ("<h2>Audit</h2>", "PGD on a margin loss breaks 10 of 20", "<h2>Comparisons</h2>"):
         assert part in shown
     assert "<h2>Audit</h2>" not in page([standing()], {})
+
+
+def test_an_audit_at_another_eps_says_nothing_of_the_row():
+    near = looked()
+    near = type(near)(**{**vars(near), "eps": (Fraction(0), Fraction(1, 10)), "key": "near"})
+    bad = looked(noted={"stood:margin": first(6, 0.0, 1.0)})
+    for audits_ in ([near, bad], [bad, near]):
+        assert verdict(Case([standing()], audits_)).level == "suspect"
+    assert verdict(Case([standing()], [near])).text == "warn: not audited at this eps"
+
+
+def test_attacks_without_a_budget_say_nothing_of_rows_under_one():
+    told = verdict(Case([standing(query_budget=50)], [looked({"stood:margin": [0.0]})]))
+    assert told.level == "pass"
+    assert [one.level for one in told.findings if one.check == "probes beat the rows"] == [
+        "skipped"
+    ]
+
+
+def test_where_no_attack_was_run_that_is_a_warning():
+    look = looked(skipped=dict.fromkeys(["cross-entropy", "margin", "square"], "0 queries left"))
+    for name in [name for name in look.samples if name.startswith("stood:")]:
+        del look.samples[name]
+    assert verdict(Case([standing()], [look])).text.startswith("warn: no attack of the audit fits")
+
+
+def test_a_failure_on_fewer_images_is_history():
+    told = verdict(Case([standing(), make(n=5)], [looked(noted={"stood:noise": [1.0]})]))
+    assert told.text == "pass"
+
+
+def test_what_another_attack_breaks_is_not_lost():
+    lost = {"refused": np.array([1] * 6 + [0] * 14)}
+    assert level_of("lost successes", standing(samples=lost), standing(0, attack="cw")) == "pass"

@@ -115,5 +115,5 @@ def test_the_document_has_a_table_per_board(record: MakeRecord) -> None:
     assert shown[:5] == ["cnn / a!b", "cnn / b", "100", "30.0", "20.0"]
     assert shown[5].startswith("10.0 [")
     assert shown[6:] == ["10", "0", "0.002", "0.002", "first better", "none / none"]
-    assert second.endswith("| not told apart |")
+    assert second.endswith("| not told apart | none / none |")
     assert "McNemar" in text
