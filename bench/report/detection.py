@@ -10,8 +10,9 @@ from bench.audit.verdict import level_of
 from bench.report import figures
 from bench.report.groups import by
 from bench.report.rows import FLOAT, INT, TEXT, Rows
-from bench.report.tables import Section, Table, count, eps_text, percent
+from bench.report.tables import Section, Table, count, eps_text, interval_text, percent
 from bench.report.verdicts import of_pipeline, verdicts
+from bench.stats import Interval, wilson
 from bench.store import Record
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ DETECTION = {
     "passed": FLOAT,
     "cell": TEXT,
     "audit": TEXT,
+    "passed_low": FLOAT,
+    "passed_high": FLOAT,
 }
 """Columns of detection in order, and their types. seen: 1 where the detector was trained with this
 very attack, made on the classifier.
@@ -57,8 +60,8 @@ score that 1 or 5 % of the clean images exceed, empty where there are too few.""
 Refused: the share of the fooling images refused at the threshold deployed, which was set on
 validation images before any attack. Clean refused: the share of the clean images that are, each of
 which counts as an error. Passed: the share of all images that the attack leaves misclassified and
-accepted, judged by one point per image, that of the highest loss; the robust accuracy of the other
-tables judges every success that an attack claims.""",
+accepted, with its 95 % Wilson interval, judged by one point per image, that of the highest loss;
+the robust accuracy of the other tables judges every success that an attack claims.""",
 )
 PREFIX = "detection_"
 _INCHES = (7.6, 4.6)
@@ -86,6 +89,7 @@ def _measured(records: Iterable[Record]) -> Iterator[tuple[Record, Mapping[str, 
 
 
 def _row(record: Record, fact: Mapping[str, Any]) -> dict[str, Any]:
+    passed = wilson(fact["passed"] * fact["images"], fact["images"])
     return {
         "dataset": record.dataset,
         "norm": record.norm,
@@ -101,6 +105,8 @@ def _row(record: Record, fact: Mapping[str, Any]) -> dict[str, Any]:
         "cell": record.key,
         **{name: fact[name] for name in ("images", "clean_refused", "fooling", "auc")},
         **{name: fact[name] for name in ("refused", "passed")},
+        "passed_low": passed.low,
+        "passed_high": passed.high,
     }
 
 
@@ -121,7 +127,8 @@ def _title(rows: Sequence[Any]) -> str:
 
 
 def _texts(row: Mapping[Any, Any]) -> tuple[str, ...]:
-    rates = ("auc", "tpr_at_1_percent", "tpr_at_5_percent", "refused", "passed")
+    rates = ("auc", "tpr_at_1_percent", "tpr_at_5_percent", "refused")
+    passed = Interval(row["passed"], row["passed_low"], row["passed_high"])
     return (
         *(row[name] for name in ("model", "defense", "attack", "mode")),
         str(row["seed"]),
@@ -130,6 +137,7 @@ def _texts(row: Mapping[Any, Any]) -> tuple[str, ...]:
         percent(row["clean_refused"]),
         count(row["fooling"]),
         *(percent(row[name]) for name in rates),
+        interval_text(passed),
         level_of(row["audit"]),
     )
 

@@ -10,8 +10,9 @@ from typing import Any
 from bench.audit.verdict import level_of
 from bench.report.groups import by
 from bench.report.rows import FLOAT, INT, TEXT, Rows
-from bench.report.tables import Section, Table, count, eps_text, percent
+from bench.report.tables import Section, Table, count, eps_text, interval_text
 from bench.report.verdicts import of_pipeline, verdicts
+from bench.stats import Interval, wilson
 from bench.store import Record
 
 __all__ = ["LEGEND", "TRANSFER", "sections", "transfer"]
@@ -33,6 +34,10 @@ TRANSFER = {
     "probes": INT,
     "cell": TEXT,
     "audit": TEXT,
+    "agreement_low": FLOAT,
+    "agreement_high": FLOAT,
+    "transfer_low": FLOAT,
+    "transfer_high": FLOAT,
 }
 """Columns of transfer in order, and their types."""
 LEGEND = (
@@ -44,8 +49,9 @@ not through the target. A query budget does not hold them.""",
     """\
 Agreement: the share of held-out images, in percent, that the source labels as the target does.
 Transfer rate: the share whose FGSM image, made on the source at the eps above, the target labels
-otherwise than the image. Both are measured on images (held-out images: their number) that neither
-trains on; the queries of measuring are not counted.""",
+otherwise than the image. Both have their 95 % Wilson intervals, and are measured on images
+(held-out images: their number) that neither trains on; the queries of measuring are not
+counted.""",
 )
 
 
@@ -59,6 +65,10 @@ def transfer(records: Iterable[Record]) -> Rows:
 
 def _rows(record: Record, audit: str) -> Iterable[dict[str, Any]]:
     for fact in record.provenance.get("transfer", ()) if not record.failure else ():
+        agreement, rate = (
+            wilson(fact[name] * fact["probes"], fact["probes"])
+            for name in ("agreement", "transfer_rate")
+        )
         yield {
             "dataset": record.dataset,
             "norm": record.norm,
@@ -76,6 +86,10 @@ def _rows(record: Record, audit: str) -> Iterable[dict[str, Any]]:
             "probes": fact["probes"],
             "cell": record.key,
             "audit": audit,
+            "agreement_low": agreement.low,
+            "agreement_high": agreement.high,
+            "transfer_low": rate.low,
+            "transfer_high": rate.high,
         }
 
 
@@ -94,13 +108,17 @@ def _title(rows: Sequence[Any]) -> str:
     return f"{rows[0]['dataset']}, {rows[0]['norm']}, eps = {eps_text(rows[0]['eps'])}"
 
 
+def _interval(row: Any, name: str, ends: str) -> str:
+    return interval_text(Interval(row[name], row[f"{ends}_low"], row[f"{ends}_high"]))
+
+
 def _texts(rows: Sequence[Any]) -> tuple[tuple[str, ...], ...]:
     return tuple(
         (
             *(row["model"], row["defense"], row["attack"], str(row["seed"]), row["source"]),
             *(count(row[name]) for name in ("round", "images", "target_queries")),
-            percent(row["agreement"]),
-            percent(row["transfer_rate"]),
+            _interval(row, "agreement", "agreement"),
+            _interval(row, "transfer_rate", "transfer"),
             count(row["probes"]),
             level_of(row["audit"]),
         )

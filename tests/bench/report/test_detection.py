@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from bench.report import detection
+from bench.report.tables import interval_text
 from bench.report.write import write
+from bench.stats import wilson
 from bench.store import Record
 
 MakeRecord = Callable[..., Record]
@@ -49,12 +51,16 @@ def cells(record: MakeRecord) -> list[Record]:
 
 def test_a_row_per_measured_cell(cells: list[Record]) -> None:
     keys = [cell.key for cell in cells]
+    some, no = (f"{w.low!r},{w.high!r}" for w in (wilson(1, 4), wilson(0, 4)))
     assert detection.detection(cells).csv().splitlines() == [
         "dataset,norm,eps,model,defense,attack,mode,seed,seen,images,clean_refused,fooling,auc,"
-        "tpr_at_1_percent,tpr_at_5_percent,refused,passed,cell,audit",
-        f"digits,linf,0.2,cnn,safetynet,pgd,oblivious,0,1,4,0.25,2,0.875,,0.5,0.5,0.25,{keys[0]},none",
-        f"digits,linf,0.2,cnn,safetynet,pgd,bpda,0,1,4,0.25,2,0.875,,0.5,0.5,0.25,{keys[1]},none",
-        f"digits,linf,0.2,cnn,safetynet,fgsm,bpda,0,0,4,0.25,0,,,,,0.0,{keys[2]},none",
+        "tpr_at_1_percent,tpr_at_5_percent,refused,passed,cell,audit,"
+        "passed_low,passed_high",
+        f"digits,linf,0.2,cnn,safetynet,pgd,oblivious,0,1,4,0.25,2,0.875,,0.5,0.5,0.25,{keys[0]},none,"
+        f"{some}",
+        f"digits,linf,0.2,cnn,safetynet,pgd,bpda,0,1,4,0.25,2,0.875,,0.5,0.5,0.25,{keys[1]},none,"
+        f"{some}",
+        f"digits,linf,0.2,cnn,safetynet,fgsm,bpda,0,0,4,0.25,0,,,,,0.0,{keys[2]},none,{no}",
     ]
 
 
@@ -63,7 +69,7 @@ def test_the_table_for_people(cells: list[Record]) -> None:
     assert section.title == "digits, linf, eps = 0.2"
     assert section.table.rows[0] == (
         *("cnn", "safetynet", "pgd", "oblivious", "0", "seen"),
-        *("4", "25.0", "2", "87.5", "", "50.0", "50.0", "25.0", "none"),
+        *("4", "25.0", "2", "87.5", "", "50.0", "50.0", interval_text(wilson(1, 4)), "none"),
     )
     assert len(section.table.header) == len(section.table.align) == len(section.table.rows[0])
 
