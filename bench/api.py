@@ -21,8 +21,8 @@ from attacks.oracles import DIFFERENTIATING, frozen
 from attacks.pipelines import EOT, evaluation_draws, is_random, refuses, said
 from attacks.registry import attacks as attack_table
 from bench import data, devices, parts, resolution
+from bench.audit.findings import Verdict
 from bench.audit.recipe import Audit
-from bench.audit.verdict import Verdict
 from bench.datasets import budget
 from bench.errors import BenchError, RequestError
 from bench.executors import LocalExecutor

@@ -22,9 +22,9 @@ from attacks.pipelines import evaluation_draws, is_random, refuses, said
 from attacks.verify import judge_of, look_like_probabilities
 from attacks.work import Samples, Setting, Settled
 from bench import gradients, memory
+from bench.audit.case import STOOD
 from bench.audit.probes import FAR, PROBES, RESTART, Probe
 from bench.audit.recipe import DEAR, Audit
-from bench.audit.verdict import STOOD
 from bench.outcomes import Images
 from bench.packing import Arrays
 from defenses.base import Defended

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.audit.verdict import level_of
+from bench.audit.findings import level_of
 from bench.report.derived import derived
 from bench.report.frames import reading_point
 from bench.report.groups import attacked, by

@@ -7,7 +7,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from bench.audit.verdict import SKIPPED, SUSPECT, WARN, Case, Verdict
+from bench.audit.case import Case
+from bench.audit.findings import SKIPPED, SUSPECT, WARN, Verdict
 from bench.report.groups import by
 from bench.report.rows import FLOAT, INT, TEXT, Row, Rows
 from bench.report.tables import Section, Table, count

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.audit.verdict import level_of
+from bench.audit.findings import level_of
 from bench.plan import CERTIFICATE
 from bench.report.curves import share, worst
 from bench.report.figures import PALETTE, drawn, named, wrapped

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.audit.verdict import SUSPECT, level_of
+from bench.audit.findings import SUSPECT, level_of
 from bench.errors import RequestError
 from bench.report.derived import derived
 from bench.report.frames import Entry, best_first, boards

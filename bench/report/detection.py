@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from bench.audit.verdict import level_of
+from bench.audit.findings import level_of
 from bench.report import figures
 from bench.report.groups import by
 from bench.report.rows import FLOAT, INT, TEXT, Rows

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bench.audit.verdict import SUSPECT, level_of
+from bench.audit.findings import SUSPECT, level_of
 from bench.report import tables
 from bench.report.curves import Curve, group
 from bench.report.groups import by

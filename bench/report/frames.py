@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.audit.verdict import NOT_AUDITED, SUSPECT, Verdict
+from bench.audit.findings import NOT_AUDITED, SUSPECT, Verdict
 from bench.plan import OBLIVIOUS
 from bench.report.curves import Cost, Curve, curves, share, share_failed, worst
 from bench.report.derived import derived

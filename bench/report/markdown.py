@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from bench.audit.verdict import level_of
+from bench.audit.findings import level_of
 from bench.grids import github
 from bench.report import anytime as curves_by_queries
 from bench.report import audit as looks

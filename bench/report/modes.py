@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
-from bench.audit.verdict import level_of
+from bench.audit.findings import level_of
 from bench.plan import OBLIVIOUS
 from bench.report.curves import WORST, Curve, curves
 from bench.report.derived import derived

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.audit.verdict import level_of, severity
+from bench.audit.findings import level_of, severity
 from bench.report import frames
 from bench.report.derived import derived
 from bench.report.groups import by

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from bench.audit.verdict import level_of
+from bench.audit.findings import level_of
 from bench.report.curves import Cost, distances, median_distance, refused_share
 from bench.report.derived import derived
 from bench.report.frames import reading_point

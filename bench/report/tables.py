@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench import evidence
-from bench.audit.verdict import SUSPECT, level_of
+from bench.audit.findings import SUSPECT, level_of
 from bench.report.curves import Curve
 from bench.report.derived import derived
 from bench.report.groups import by

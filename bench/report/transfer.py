@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from bench.audit.verdict import level_of
+from bench.audit.findings import level_of
 from bench.report.groups import by
 from bench.report.rows import FLOAT, INT, TEXT, Rows
 from bench.report.tables import Section, Table, count, eps_text, interval_text

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bench.audit.verdict import NOT_AUDITED, Case, Verdict, verdict
+from bench.audit.case import Case
+from bench.audit.findings import NOT_AUDITED, Verdict
+from bench.audit.verdict import verdict
 from bench.plan import AUDIT
 from bench.report.derived import derived
 from bench.report.groups import pipelines

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from bench import __version__
-from bench.audit.verdict import PASS, SKIPPED, SUSPECT, WARN
+from bench.audit.findings import PASS, SKIPPED, SUSPECT, WARN
 from bench.grids import github
 from bench.report.markdown import escape
 from bench.selftest.trial import CLOSE, ORDINARY, Extent, Result

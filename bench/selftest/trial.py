@@ -15,7 +15,7 @@ from torch import nn
 
 from bench import data
 from bench.api import CellFailed, Run, evaluate
-from bench.audit.verdict import SUSPECT, Finding, Verdict
+from bench.audit.findings import SUSPECT, Finding, Verdict
 from bench.devices import numerics, threads
 from bench.errors import RequestError
 from bench.executors import LocalExecutor

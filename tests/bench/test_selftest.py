@@ -15,7 +15,7 @@ from torch.testing import assert_close
 from attacks.draws import sample_ids
 from attacks.pipelines import evaluation_draws, said
 from bench import data, selftest_cli
-from bench.audit.verdict import Finding, Verdict
+from bench.audit.findings import Finding, Verdict
 from bench.errors import RequestError
 from bench.selftest import document, masks, trial
 from bench.selftest.plants import (

@@ -6,7 +6,9 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from bench.audit.verdict import NOT_AUDITED, Case, Finding, Verdict, severity, verdict
+from bench.audit.case import Case
+from bench.audit.findings import NOT_AUDITED, Finding, Verdict, severity
+from bench.audit.verdict import verdict
 from bench.plan import AUDIT
 from bench.report import figures, frames
 from bench.report.audit import audits

@@ -11,7 +11,7 @@ import pytest
 import typer.main
 
 from bench import cli
-from bench.audit.verdict import Finding, Verdict
+from bench.audit.findings import Finding, Verdict
 from bench.errors import RequestError
 from bench.report import claims, frames, robustbench
 from bench.report.export import as_robustbench
