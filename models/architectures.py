@@ -57,9 +57,9 @@ class Mlp(Stacked):
     weights that are kept. noise: standard deviation of what is added to the discriminator's images
     (Arjovsky and Bottou 2017, arXiv:1701.04862). decay: weight of its squared weights in its loss,
     halved. pack: images that it judges together (Lin et al. 2018, arXiv:1712.04086). leak: slope of
-    its rectifiers below 0. norm: none, or batch: batch norm in the generator, and in the discriminator where no
-    penalty looks at single images. seed: of initialisation, order and noise. weights: a file to
-    load instead of training.
+    its rectifiers below 0. norm: none, or batch: batch norm in the generator, and in the
+    discriminator where no penalty looks at single images. seed: of initialisation, order and noise.
+    weights: a file to load instead of training.
     """
 
     width: int = 256
@@ -94,9 +94,9 @@ class Dcgan(Stacked):
     weights that are kept. noise: standard deviation of what is added to the discriminator's images
     (Arjovsky and Bottou 2017, arXiv:1701.04862). decay: weight of its squared weights in its loss,
     halved. pack: images that it judges together (Lin et al. 2018, arXiv:1712.04086). leak: slope of
-    its rectifiers below 0. norm: none, or batch: batch norm in the generator, and in the discriminator where no
-    penalty looks at single images. seed: of initialisation, order and noise. weights: a file to
-    load instead of training.
+    its rectifiers below 0. norm: none, or batch: batch norm in the generator, and in the
+    discriminator where no penalty looks at single images. seed: of initialisation, order and noise.
+    weights: a file to load instead of training.
     """
 
     def net(self, shape: Shape) -> nn.Module:
