@@ -1,0 +1,159 @@
+"""The panels of a generator's page that show numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bench.report.figures import PALETTE, wrapped
+from bench.report.gan.pictures import LETTERS
+from bench.report.gan.portrait import History, Portrait, Source, Stacked, Truncated
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import SubFigure
+
+SLOPES = {"slope_saturating": "saturating", "slope_nonsaturating": "non-saturating"}
+"""Columns of the log with norms of the generator's gradient, and the costs' names."""
+_SMALL = 7.0
+_SHADES: Mapping[str, str] = {"mode collapse": PALETTE[1], "mode dropping": PALETTE[5]}
+
+
+def games(panel: SubFigure, portrait: Portrait) -> None:
+    """Mean scores of real and made images above, losses below, per log entry."""
+    upper, lower = panel.subplots(2, 1, sharex=True)
+    pairs = (
+        (upper, 0, "mean score", {"d_real": "D(real)", "d_fake": "D(fake)"}),
+        (lower, 2, "mean loss", {"loss_d": "of D", "loss_g": "of G"}),
+    )
+    for axes, first, title, pair in pairs:
+        for place, (name, label) in enumerate(pair.items(), start=first):
+            _line(axes, portrait.log, name, label, PALETTE[place])
+        axes.set_ylabel(title)
+        axes.legend(loc="best", ncols=2)
+    lower.set_xlabel("update of the generator")
+
+
+def slopes(panel: SubFigure, portrait: Portrait) -> None:
+    """Norms of the generator's gradient under both costs, whichever of them it is trained with."""
+    axes = panel.add_subplot()
+    for place, (name, label) in enumerate(SLOPES.items()):
+        _line(axes, portrait.log, name, label, PALETTE[place])
+    axes.set_yscale("log")
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.set_ylabel("norm of the generator's gradient")
+    axes.set_xlabel("update of the generator")
+    axes.legend(loc="best", title="cost")
+
+
+def coverage(panel: SubFigure, history: History) -> None:
+    """Classes found above; below, the dominant class's share and the distance to the prior."""
+    upper, lower = panel.subplots(2, 1, sharex=True)
+    updates = [entry.update for entry in history.coverage]
+    classes = len(history.coverage[0].counts)
+    found = [entry.found for entry in history.coverage]
+    upper.plot(updates, found, color=PALETTE[0], marker=".")
+    upper.set_ylim(0, 1.08 * classes)
+    upper.set_ylabel(f"classes of {classes}")
+    share = [entry.share for entry in history.coverage]
+    lower.plot(updates, share, color=PALETTE[1], marker=".", label="dominant share")
+    lower.plot(
+        updates,
+        [entry.kl for entry in history.coverage],
+        color=PALETTE[2],
+        marker=".",
+        label="KL to the class prior (nats)",
+    )
+    lower.set_ylim(bottom=0)
+    lower.legend(loc="best")
+    for axes in (upper, lower):
+        axes.grid(visible=True)
+        for each in history.findings:
+            colour = _SHADES.get(each.name, PALETTE[3])
+            axes.axvspan(each.first, each.last, color=colour, alpha=0.18, linewidth=0)
+    said = [f"{each.name}, {each.text}" for each in history.findings]
+    said = said or [f"no collapse, dropping or rotation ({history.coverage[0].samples} samples)"]
+    texts = ["update of the generator", *(wrapped(text, LETTERS) for text in said)]
+    lower.set_xlabel("\n".join(texts), fontsize=_SMALL)
+
+
+def truncation(panel: SubFigure, levels: Sequence[Truncated]) -> None:
+    """Precision against recall, a line per kind of truncation, levels beside the points."""
+    axes = panel.add_subplot()
+    kinds = dict.fromkeys(each.kind for each in levels)
+    for place, kind in enumerate(kinds):
+        mine = [each for each in levels if each.kind == kind]
+        recall, precision = [each.recall for each in mine], [each.precision for each in mine]
+        style = ("-", "--", ":")[place % 3]
+        colour, marker = PALETTE[place], ("o", "s", "^")[place % 3]
+        axes.plot(recall, precision, color=colour, linestyle=style, marker=marker, label=kind)
+        for each in mine:
+            axes.annotate(
+                f"{each.level:g}",
+                (each.recall, each.precision),
+                xytext=(4, 4 if place == 0 else -9),
+                textcoords="offset points",
+                fontsize=_SMALL,
+                color=colour,
+            )
+    axes.set_xlim(-0.03, 1.08)
+    axes.set_ylim(-0.03, 1.08)
+    axes.set_xlabel("recall")
+    axes.set_ylabel("precision")
+    axes.grid(visible=True)
+    axes.legend(loc="lower left")
+
+
+def membership(panel: SubFigure, sources: Sequence[Source]) -> None:
+    """ROC curves of own samples against each source."""
+    axes = panel.add_subplot()
+    axes.plot([0, 100], [0, 100], color="#666666", linewidth=0.6)
+    for place, source in enumerate(sources):
+        false, true = zip(*source.roc, strict=True)
+        axes.plot(
+            [100 * rate for rate in false],
+            [100 * rate for rate in true],
+            color=PALETTE[place % len(PALETTE)],
+            linestyle=("-", "--", ":", "-.")[place % 4],
+            linewidth=2.0,
+            label=wrapped(f"{source.name}, AUC {source.auc:.3f}", LETTERS - 16),
+        )
+    axes.set_xlabel("others taken for own samples (%)")
+    axes.set_ylabel("own samples recognised (%)")
+    axes.set_xlim(-2, 102)
+    axes.set_ylim(-2, 102)
+    axes.grid(visible=True)
+    axes.legend(loc="lower right", fontsize=_SMALL, frameon=True, framealpha=0.8)
+
+
+def stacked(panel: SubFigure, triples: Stacked) -> None:
+    """How often each triple was made, the most frequent first, beside the even share."""
+    axes = panel.add_subplot()
+    counts = np.sort(triples.counts)[::-1]
+    total = int(counts.sum())
+    axes.step(range(1, len(counts) + 1), counts, color=PALETTE[0], where="mid", label="samples")
+    axes.axhline(total / len(counts), color=PALETTE[1], linestyle="--", label="even share")
+    axes.set_yscale("symlog", linthresh=1)
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.set_ylim(bottom=0)
+    said = (
+        f"{triples.found:,} of {len(counts):,} triples in {total:,} samples, KL to the uniform "
+        f"{triples.kl:.3f} nats"
+    )
+    axes.set_xlabel(f"triple, by rank\n{wrapped(said, LETTERS)}", fontsize=_SMALL)
+    axes.set_ylabel("samples")
+    axes.grid(visible=True)
+    axes.legend(loc="best")
+
+
+def has(log: Sequence[Mapping[str, Any]], names: Sequence[str]) -> bool:
+    """Whether any entry holds one of these."""
+    return any(entry.get(name) is not None for entry in log for name in names)
+
+
+def _line(axes: Axes, log: Sequence[Mapping[str, Any]], name: str, label: str, colour: str) -> None:
+    values = [np.nan if entry.get(name) is None else entry[name] for entry in log]
+    axes.plot([entry["update"] for entry in log], values, color=colour, marker=".", label=label)
+    axes.grid(visible=True)
