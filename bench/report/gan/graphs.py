@@ -10,6 +10,7 @@ import numpy as np
 from bench.report.figures import PALETTE, wrapped
 from bench.report.gan.pictures import LETTERS
 from bench.report.gan.portrait import History, Portrait, Source, Stacked, Truncated
+from models.coverage import COLLAPSE, DROPPING, ROTATING
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,7 +19,11 @@ if TYPE_CHECKING:
 SLOPES = {"slope_saturating": "saturating", "slope_nonsaturating": "non-saturating"}
 """Columns of the log with norms of the generator's gradient, and the costs' names."""
 _SMALL = 7.0
-_SHADES: Mapping[str, str] = {"mode collapse": PALETTE[1], "mode dropping": PALETTE[5]}
+_SHADES: Mapping[str, str] = {
+    COLLAPSE: PALETTE[1],
+    DROPPING: PALETTE[5],
+    ROTATING: PALETTE[3],
+}
 
 
 def games(panel: SubFigure, portrait: Portrait) -> None:
@@ -51,17 +56,21 @@ def slopes(panel: SubFigure, portrait: Portrait) -> None:
 def coverage(panel: SubFigure, history: History) -> None:
     """Classes found above; below, the dominant class's share and the distance to the prior."""
     upper, lower = panel.subplots(2, 1, sharex=True)
-    updates = [entry.update for entry in history.coverage]
-    classes = len(history.coverage[0].counts)
-    found = [entry.found for entry in history.coverage]
-    upper.plot(updates, found, color=PALETTE[0], marker=".")
+    updates, looks = history.updates, [look.seen for look in history.looks]
+    classes = len(history.looks[0].counts)
+    upper.plot(updates, [look.modes for look in looks], color=PALETTE[0], marker=".")
     upper.set_ylim(0, 1.08 * classes)
-    upper.set_ylabel(f"classes of {classes}")
-    share = [entry.share for entry in history.coverage]
-    lower.plot(updates, share, color=PALETTE[1], marker=".", label="dominant share")
+    upper.set_ylabel(f"classes of {classes:,}")
     lower.plot(
         updates,
-        [entry.kl for entry in history.coverage],
+        [look.share for look in looks],
+        color=PALETTE[1],
+        marker=".",
+        label="dominant share",
+    )
+    lower.plot(
+        updates,
+        [look.divergence for look in looks],
         color=PALETTE[2],
         marker=".",
         label="KL to the class prior (nats)",
@@ -71,12 +80,12 @@ def coverage(panel: SubFigure, history: History) -> None:
     for axes in (upper, lower):
         axes.grid(visible=True)
         for each in history.findings:
-            colour = _SHADES.get(each.name, PALETTE[3])
-            axes.axvspan(each.first, each.last, color=colour, alpha=0.18, linewidth=0)
-    said = [f"{each.name}, {each.text}" for each in history.findings]
-    said = said or [f"no collapse, dropping or rotation ({history.coverage[0].samples} samples)"]
-    texts = ["update of the generator", *(wrapped(text, LETTERS) for text in said)]
-    lower.set_xlabel("\n".join(texts), fontsize=_SMALL)
+            for first, last in each.spans:
+                axes.axvspan(first, last, color=_SHADES[each.name], alpha=0.18, linewidth=0)
+    said = [f"{each.name}: {each.text}" for each in history.findings]
+    said = said or ["no collapse, dropping or rotating collapse"]
+    texts = [f"update of the generator; {looks[0].samples} samples each", *said]
+    lower.set_xlabel("\n".join(wrapped(text, LETTERS) for text in texts), fontsize=_SMALL)
 
 
 def truncation(panel: SubFigure, levels: Sequence[Truncated]) -> None:

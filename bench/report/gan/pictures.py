@@ -34,7 +34,7 @@ def samples(panel: SubFigure, portrait: Portrait) -> None:
     if any(text for text, _ in rows):
         grid.left([text for text, _ in rows])
     shown = sum(len(images) for _, images in rows)
-    grid.below(f"{shown} of {portrait.final.samples:,} samples")
+    grid.below(f"{shown} of {portrait.final.seen.samples:,} samples")
 
 
 def album(panel: SubFigure, history: History) -> None:
@@ -62,6 +62,7 @@ def arithmetic(panel: SubFigure, sums: Arithmetic) -> None:
     """A row per sum: its three addends and what comes out."""
     grid = _Grid(panel, list(sums.images))
     grid.above(sums.names)
+    grid.left(sums.rows)
     grid.below(sums.text)
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from models.coverage import Coverage
 
 OWN, TEST = "own samples", "test images"
 
@@ -39,62 +40,34 @@ class Measure:
 
 
 @dataclass(frozen=True)
-class Coverage:
-    """The classes that a classifier sees in samples after an update.
-
-    counts: per class; kl: from the samples' classes to the class prior, in nats.
+class Look:
+    """The classes that a classifier sees in samples, counts per class and what they tell; update:
+    when, None of the generator as it is now.
     """
 
-    update: int
+    update: int | None
     counts: tuple[int, ...]
-    kl: float
-
-    @property
-    def samples(self) -> int:
-        """How many were looked at."""
-        return sum(self.counts)
-
-    @property
-    def found(self) -> int:
-        """Classes that are there."""
-        return sum(number > 0 for number in self.counts)
-
-    @property
-    def dominant(self) -> int:
-        """The most frequent class."""
-        return int(np.argmax(self.counts))
-
-    @property
-    def share(self) -> float:
-        """Of the most frequent class."""
-        return max(self.counts) / self.samples
-
-    @property
-    def entropy(self) -> float:
-        """Of the classes, in nats."""
-        shares = [number / self.samples for number in self.counts if number]
-        return -sum(share * math.log(share) for share in shares)
+    seen: Coverage
 
 
 @dataclass(frozen=True)
 class Finding:
-    """A failure by name, from one update to another, with what was seen."""
+    """A failure by name, with what was seen; spans: the updates between which it was seen."""
 
     name: str
-    first: int
-    last: int
     text: str
+    spans: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
 class History:
     """What training showed: the images (T, N, C, H, W) of the same latents after each of the
-    updates (T,), what they cover, and the failures that this shows.
+    updates (T,), the classes of all or of more of them, and the failures that this shows.
     """
 
     updates: tuple[int, ...]
     images: Images
-    coverage: tuple[Coverage, ...]
+    looks: tuple[Look, ...]
     findings: tuple[Finding, ...]
 
 
@@ -110,10 +83,11 @@ class Walk:
 @dataclass(frozen=True, eq=False)
 class Arithmetic:
     """Images (P, 4, C, H, W) of sums of latents, P of them: each addend and the result; names: of
-    the four columns; text: how often it comes out as it should.
+    the four columns; rows: of the sums; text: how often it comes out as it should.
     """
 
     names: tuple[str, str, str, str]
+    rows: tuple[str, ...]
     images: Images
     text: str
 
@@ -173,7 +147,7 @@ class Portrait:
     weights: str
     log: tuple[Mapping[str, Any], ...]
     history: History | None
-    final: Coverage
+    final: Look
     findings: tuple[Finding, ...]
     clean: float
     kept: float

@@ -9,7 +9,8 @@ import numpy as np
 
 from bench import __version__
 from bench.report.gan.page import name
-from bench.report.gan.portrait import Coverage, Measure, Portrait, Source
+from bench.report.gan.findings import MANY, listed
+from bench.report.gan.portrait import Look, Measure, Portrait, Source
 from bench.report.markdown import escape
 from bench.report.rows import FLOAT, INT, TEXT, Rows
 from bench.report.tables import count, percent, seconds
@@ -33,18 +34,25 @@ COVERAGE = {
     "entropy": FLOAT,
     "dominant": INT,
     "share": FLOAT,
+    "name": TEXT,
     "counts": TEXT,
 }
 """Columns of gan_coverage.csv in order, and their types."""
 MEASURES = {"measure": TEXT, "value": FLOAT, "of": TEXT}
 """Columns of gan_measures.csv in order, and their types."""
 LEGEND = """\
-Classes: of samples, as the classifier sees them; entropy, and KL to the class prior, the shares of
-the training set, in nats. Inversion error: mean squared error per image, of the restart with the
-smallest one. AUC: the probability that an own sample has a smaller error than an image of the
-source, ties counting half. TPR: own samples that are recognised by an error below a threshold that
-at most 1 %, or 5 %, of the source's images stay below too. Updates, training time: of the
-generator, wherever and whenever it was trained."""
+Classes: of samples, as the classifier sees them; entropy, and KL from their shares to those of as
+many training images by the same classifier, in nats. Dropped: missing or below a quarter of their
+share, and less than chance leaves; collapse: at least 90 % of the samples in one class. FID: the
+Frechet distance of Gaussians fitted to features, which grows as samples get fewer. Precision,
+recall: shares of made, and of real, features within reach of the other kind's third neighbour.
+Longest step, detour: of the change of pixels on the way between two latents, the longest step over
+the mean one, and the length over the straight distance of the ends. Copies: samples as near to a
+training image as the nearest 1 % of test images. Inversion error: mean squared error per image, of
+the restart with the smallest one. AUC: the probability that an own sample has a smaller error than
+an image of the source, ties counting half. TPR: own samples that are recognised by an error below a
+threshold that at most 1 %, or 5 %, of the source's images stay below too. Updates, training time:
+of the generator, wherever and whenever it was trained."""
 
 
 def log(portrait: Portrait) -> Rows:
@@ -54,20 +62,21 @@ def log(portrait: Portrait) -> Rows:
 
 def coverage(portrait: Portrait) -> Rows:
     """A row per update that was looked at, and none where there was no training to look at."""
-    entries = () if portrait.history is None else portrait.history.coverage
-    return Rows.of(map(_covered, entries), COVERAGE)
+    looks = () if portrait.history is None else portrait.history.looks
+    return Rows.of(map(_covered, looks), COVERAGE)
 
 
-def _covered(entry: Coverage) -> dict[str, object]:
+def _covered(look: Look) -> dict[str, object]:
     return {
-        "update": entry.update,
-        "samples": entry.samples,
-        "classes": entry.found,
-        "kl": entry.kl,
-        "entropy": entry.entropy,
-        "dominant": entry.dominant,
-        "share": entry.share,
-        "counts": " ".join(map(str, entry.counts)),
+        "update": look.update,
+        "samples": look.seen.samples,
+        "classes": look.seen.modes,
+        "kl": look.seen.divergence,
+        "entropy": look.seen.entropy,
+        "dominant": look.seen.dominant,
+        "share": look.seen.share,
+        "name": look.seen.name,
+        "counts": " ".join(map(str, look.counts)),
     }
 
 
@@ -81,21 +90,19 @@ def measured(portrait: Portrait) -> list[Measure]:
     """Every number that is known of a generator: its classes, what else was measured of its
     samples, inversion, and its training.
     """
-    final = portrait.final
+    final, classes = portrait.final.seen, len(portrait.final.counts)
     seen = f"{final.samples:,} samples, seen by {portrait.model}"
     tests = f"{portrait.n:,} test images, seen by {portrait.model}"
+    dropped = f"{seen}: {listed(final.dropped)}" if final.dropped else seen
     training = [
         Measure("updates", portrait.updates, "training"),
         Measure("training time (s)", portrait.seconds, "training"),
     ]
     return [
-        Measure("classes found", final.found, f"{seen}; of {len(final.counts)}"),
-        Measure(
-            "class entropy (nats)",
-            final.entropy,
-            f"{seen}; {math.log(len(final.counts)):.3f} at most",
-        ),
-        Measure("KL to the class prior (nats)", final.kl, seen),
+        Measure("classes found", final.modes, f"{seen}; of {classes:,}"),
+        Measure("classes dropped", len(final.dropped), dropped),
+        Measure("class entropy (nats)", final.entropy, f"{seen}; {math.log(classes):.3f} at most"),
+        Measure("KL to the class prior (nats)", final.divergence, seen),
         Measure("dominant share", final.share, f"{seen}; class {final.dominant}"),
         *portrait.measures,
         *(measure for source in portrait.sources for measure in _inverted(source, portrait)),
@@ -122,9 +129,9 @@ def _inverted(source: Source, portrait: Portrait) -> Iterator[Measure]:
 
 def told(portrait: Portrait) -> str:
     """A portrait in a few lines."""
-    final = portrait.final
+    final, classes = portrait.final.seen, len(portrait.final.counts)
     lines = [f"{portrait.generator} on {portrait.dataset}: {_origin(portrait)}"]
-    lines.append(f"{final.found} of {len(final.counts)} classes, entropy {final.entropy:.2f}")
+    lines.append(f"{final.modes:,} of {classes:,} classes, entropy {final.entropy:.2f}")
     lines += [f"{finding.name}: {finding.text}" for finding in portrait.findings]
     lines += [f"{m.name}: {_number(m.value)} ({m.of})" for m in portrait.measures]
     lines += [
@@ -151,7 +158,8 @@ def markdown(portrait: Portrait, folder: str) -> str:
     """The document gan.md; folder: of the page of figures, beside it."""
     rows = [(m.name, _number(m.value), escape(m.of)) for m in measured(portrait)]
     picture = f"![{portrait.dataset}]({folder}/{name(portrait.dataset)})"
-    counts = ", ".join(f"{k}: {count(n)}" for k, n in enumerate(portrait.final.counts))
+    counts = portrait.final.counts
+    per_class = ", ".join(f"{k}: {count(n)}" for k, n in enumerate(counts))
     named = [f"{finding.name}: {finding.text}" for finding in portrait.findings]
     missing = [f"not shown: {text}" for text in portrait.missing]
     return "\n\n".join(
@@ -161,7 +169,7 @@ def markdown(portrait: Portrait, folder: str) -> str:
             f"{escape(portrait.generator)}: {_origin(portrait)}; weights {portrait.weights}",
             *(escape(f"- {text}") for text in (*named, *missing)),
             _table([("measure", "value", "of"), *rows], "lrl"),
-            f"Samples per class: {counts}",
+            *([f"Samples per class: {per_class}"] if len(counts) <= MANY else []),
             picture,
             escape(LEGEND),
             f"Made by `{portrait.command.replace('`', chr(39))}` with adversarial-bench "
