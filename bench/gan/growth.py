@@ -10,7 +10,7 @@ from torch import Tensor
 from bench.gan.eye import Eye
 from bench.report.gan import findings
 from bench.report.gan.portrait import Finding, History, Look
-from models.coverage import SOUND, counts, coverage, naming
+from models.coverage import coverage, tally
 from models.gan import Album
 
 _DRAWN = 10
@@ -22,13 +22,11 @@ IGNORING = "latent ignored"
 
 def look(x: Tensor, eye: Eye, prior: Sequence[int], update: int | None = None) -> Look:
     """The classes of images x (N, C, H, W) beside a prior, counts per class."""
-    found = counts(eye.labels(x).cpu(), len(prior))
+    found = tally(eye.labels(x).cpu(), len(prior))
     return Look(update, tuple(found.tolist()), coverage(found, prior))
 
 
-def history(
-    album: Album, eye: Eye, prior: Sequence[int], device: torch.device
-) -> History | None:
+def history(album: Album, eye: Eye, prior: Sequence[int], device: torch.device) -> History | None:
     """What the pages of an album show, in order; None of an empty one."""
     if not album:
         return None
@@ -42,17 +40,11 @@ def _page(album: Album, update: int) -> Tensor:
     return album[update].float() / _LEVELS
 
 
-def failures(
-    past: History | None, final: Look, *, ignores_latent: bool
-) -> tuple[Finding, ...]:
+def failures(past: History | None, final: Look, *, ignores_latent: bool) -> tuple[Finding, ...]:
     """What is wrong by name: with the generator as it is, and before."""
-    looks = () if past is None else past.looks
-    verdict = naming([each.seen for each in (*looks, final)])
-    made = list(findings.now(final))
+    looks, before = ((), ()) if past is None else (past.looks, past.findings)
+    made = list(findings.now(final, looks))
     if ignores_latent:
         text = "the samples lie less than a tenth as far apart as training images"
         made.append(Finding(IGNORING, text))
-    if verdict != SOUND:
-        made = [Finding(f"verdict: {verdict}", "from all looks together, the last of them counts")] + made
-    before = () if past is None else past.findings
     return (*made, *before)

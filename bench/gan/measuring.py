@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bench.gan.drawing import Sampler, truncated
+from bench.gan.drawing import truncated
 from bench.gan.eye import Eye
 from bench.report.gan.portrait import Measure, Neighbours, Truncated
 from models import fidelity, memorisation, variety
-from models.coverage import coverage, counts
+from models.coverage import tally
 from models.fidelity import Gaussian
 from models.generators import Generator
 from models.split import Split
@@ -46,7 +46,7 @@ class Real:
         """So many of the training images."""
         order = torch.randperm(len(train), generator=torch.Generator().manual_seed(_CHOSEN))
         x = train.images(order[:count], device)
-        return cls(x, eye.features(x), tuple(counts(eye.labels(x).cpu(), classes).tolist()))
+        return cls(x, eye.features(x), tuple(tally(eye.labels(x).cpu(), classes).tolist()))
 
 
 def fidelities(drawn: Tensor, real: Real, eye: Eye, what: str) -> tuple[list[Measure], bool]:

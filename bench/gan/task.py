@@ -182,9 +182,7 @@ def _usual(train: Split, settings: Settings) -> int:
 def _stacked(dataset: Dataset) -> Dataset:
     """Stacked digits, as many as there are digits, drawn from either split on its own."""
     train, test = (
-        None
-        if split is None
-        else stacked.stacked(split, dataset.classes, len(split), _STACKED)
+        None if split is None else stacked.stacked(split, dataset.classes, len(split), _STACKED)
         for split in (dataset.train, dataset.test)
     )
     if test is None:

@@ -56,7 +56,7 @@ def arithmetic(generator: Generator, eye: Eye) -> tuple[Arithmetic, list[Measure
     images = latents.paths(generator, sums.latents[chosen])
     rows = tuple(f"{a}, {b}" for a, b in sums.pairs[chosen].tolist())
     text = (
-        f"classes a, b: mean latents of the quarter of a class with most and least ink; {kept:.0%} "
-        f"of {len(sums.pairs):,} sums are a b, and have {moved:.0%} of the ink that a bold b has more"
+        f"classes a, b: mean latents of the quarter of a class with most, least ink; {kept:.0%} of "
+        f"{len(sums.pairs):,} sums are a b, {moved:.0%} of the way from light to bold b"
     )
     return Arithmetic(_ADDENDS, rows, images.cpu().numpy(), text), measures

@@ -6,10 +6,12 @@ import itertools
 from collections.abc import Iterator, Sequence
 
 from bench.report.gan.portrait import Finding, Look
-from models.coverage import COLLAPSE, DROPPING, ROTATING, SOUND
+from models.coverage import COLLAPSE, DROPPING, ROTATING, SOUND, naming
 
 MANY = 20
 """Classes up to which each is named."""
+_LAST = 10
+"""Looks whose dominant classes are told of a rotating collapse."""
 
 
 def over_time(looks: Sequence[Look]) -> tuple[Finding, ...]:
@@ -29,10 +31,16 @@ def over_time(looks: Sequence[Look]) -> tuple[Finding, ...]:
     return tuple(made)
 
 
-def now(look: Look) -> tuple[Finding, ...]:
-    """What is wrong with the generator as it is."""
-    name = look.seen.name
-    return () if name == SOUND else (Finding(name, f"the samples; {_said(name, [look])}"),)
+def now(final: Look, before: Sequence[Look] = ()) -> tuple[Finding, ...]:
+    """What is wrong with the generator as it is, after looks of its training; see
+    models.coverage.naming.
+    """
+    looks = [*before, final]
+    name = naming([look.seen for look in looks])
+    if name == SOUND:
+        return ()
+    seen = looks[-_LAST:] if name == ROTATING else [final]
+    return (Finding(name, f"the samples; {_said(name, seen)}"),)
 
 
 def listed(classes: Sequence[int]) -> str:

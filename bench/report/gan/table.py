@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from bench import __version__
-from bench.report.gan.page import name
 from bench.report.gan.findings import MANY, listed
+from bench.report.gan.page import name
 from bench.report.gan.portrait import Look, Measure, Portrait, Source
 from bench.report.markdown import escape
 from bench.report.rows import FLOAT, INT, TEXT, Rows
