@@ -60,9 +60,9 @@ class Eye:
         """What the features are, in words."""
         net = self.net if self.single is None else self.single
         names = [name for name, part in net.named_modules() if isinstance(part, nn.Linear)]
-        layer = names[-1] if names and names[-1] else "the last layer"
-        each = "" if self.single is None else ", of each channel"
-        return f"features before {layer} of {self.name}{each}"
+        layer = f"layer {names[-1]}" if names and names[-1] else "the last layer"
+        each = "" if self.single is None else ", channel by channel"
+        return f"features of {self.name}, what enters its {layer}{each}"
 
 
 class _Answer(nn.Module):

@@ -101,6 +101,7 @@ def _portrait(task: Task, ready: Ready, eye: Eye, images: Mapping[str, Tensor]) 
         log=tuple(ready.log),
         history=past,
         final=final,
+        real=real.counts,
         findings=growth.failures(past, final, ignores_latent=is_blind),
         clean=eye.right(task.x, task.y),
         kept=eye.right(again, task.y),

@@ -24,7 +24,8 @@ KEPT = (1.0, 0.5, 0.1)
 """Shares of the prior's latents that a truncation by resampling keeps."""
 _FEWER = 2000
 """Most samples per truncation, and samples whose nearest training images are looked for."""
-_SHOWN = 24
+_LINE = 8
+"""Images in a line of them."""
 _CHOSEN, _PULLED = 5, 6
 """Seeds of the choice of training images, and of truncated samples."""
 _FEWEST_HELD_OUT = 100
@@ -57,7 +58,7 @@ def fidelities(drawn: Tensor, real: Real, eye: Eye, what: str) -> tuple[list[Mea
     x, features = real.x[:count], real.features[:count]
     made = eye.features(drawn[:count])
     of = f"{count:,} {what} and as many training images, {eye.layer}"
-    halves = f"halves of {count:,} training images, {eye.layer}"
+    halves = f"{count // 2:,} training images and as many others, {eye.layer}"
     both = fidelity.overlap(features, made)
     mine, theirs = (variety.variety(images) for images in (drawn[:count], x))
     pixels = f"{count:,} {what}, in pixels; training images: "
@@ -114,22 +115,23 @@ def memories(
     made, others = drawn[:_FEWER], held_out.images(slice(0, _FEWER), drawn.device)
     say(f"looking for the nearest training images of {len(made):,} samples")
     found, theirs = memorisation.nearest(made, train), memorisation.nearest(others, train)
-    of = f"{len(made):,} {what}, in pixels; {len(others):,} test images: "
-    least, usual = found.distance.min(), found.distance.median()
+    of, beside = f"{len(made):,} {what}, in pixels", f"{len(others):,} test images"
     measures = [
-        Measure("nearest training image, least", float(least), f"{of}{theirs.distance.min():.4g}"),
-        Measure(
-            "nearest training image, median", float(usual), f"{of}{theirs.distance.median():.4g}"
-        ),
+        Measure(f"nearest training image, {name}", here, f"{of}; {beside}: {there:.4g}")
+        for name, here, there in (
+            ("least", float(found.distance.min()), float(theirs.distance.min())),
+            ("median", float(found.distance.median()), float(theirs.distance.median())),
+        )
     ]
-    text = f"nearest first; distance of {least:.3g} to {found.distance.max():.3g} in pixels"
+    text = "first line: the nearest of all, others: any"
     if len(others) >= _FEWEST_HELD_OUT:
         share = memorisation.copied(found.distance, theirs.distance)
-        measures.append(Measure("copies", share, of.partition(";")[0]))
+        measures.append(Measure("copies", share, of))
         text += (
-            f"; {100 * share:.1f} % of {len(made):,} samples are as near as the nearest 1 % of "
-            f"{len(others):,} test images"
+            f"; {100 * share:.1f} % of {len(made):,} samples are as near to a training image as the "
+            f"nearest 1 % of {beside}"
         )
-    first = found.distance.argsort(stable=True)[:_SHOWN]
-    nearest = train.images(found.index[first].cpu())
-    return Neighbours(made[first].cpu().numpy(), nearest.numpy(), text), measures
+    nearest = found.distance.argsort(stable=True)[:_LINE]
+    shown = torch.cat([nearest, torch.arange(2 * _LINE, device=nearest.device)])
+    beneath = train.images(found.index[shown].cpu())
+    return Neighbours(made[shown].cpu().numpy(), beneath.numpy(), text), measures

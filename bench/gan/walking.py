@@ -12,10 +12,10 @@ WAYS, POINTS = 100, 9
 _SHOWN = 6
 _SUMMED = 2000
 """Latents whose classes and ink are told before they are added."""
-_ADDENDS = ("bold a", "- light a", "+ light b", "= bold b")
+_ADDENDS = ("bold\na", "- light\na", "+ light\nb", "= bold\nb")
 _ENDS, _ADDED = 7, 8
 """Seeds of the ways' ends, and of what is added."""
-_ROWS = 8
+_SUMS = 16
 """Sums that are drawn."""
 
 
@@ -52,11 +52,11 @@ def arithmetic(generator: Generator, eye: Eye) -> tuple[Arithmetic, list[Measure
     ]
     classes = sums.pairs.unique().tolist()
     following = dict(zip(classes, [*classes[1:], classes[0]], strict=True))
-    chosen = [k for k, (a, b) in enumerate(sums.pairs.tolist()) if following[a] == b][:_ROWS]
+    chosen = [k for k, (a, b) in enumerate(sums.pairs.tolist()) if following[a] == b][:_SUMS]
     images = latents.paths(generator, sums.latents[chosen])
-    rows = tuple(f"{a}, {b}" for a, b in sums.pairs[chosen].tolist())
+    rows = tuple(f"{a} to {b}" for a, b in sums.pairs[chosen].tolist())
     text = (
-        f"classes a, b: mean latents of the quarter of a class with most, least ink; {kept:.0%} of "
-        f"{len(sums.pairs):,} sums are a b, {moved:.0%} of the way from light to bold b"
+        f"classes a to b; bold, light: mean latents of its quarter with most, least ink; "
+        f"{kept:.0%} of {len(sums.pairs):,} sums are a b, {moved:.0%} of the way to bold b"
     )
     return Arithmetic(_ADDENDS, rows, images.cpu().numpy(), text), measures

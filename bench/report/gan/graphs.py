@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bench.report.figures import PALETTE, wrapped
-from bench.report.gan.pictures import LETTERS
+from bench.report.gan.pictures import filled
 from bench.report.gan.portrait import History, Portrait, Source, Stacked, Truncated
 from models.coverage import COLLAPSE, DROPPING, ROTATING
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 SLOPES = {"slope_saturating": "saturating", "slope_nonsaturating": "non-saturating"}
 """Columns of the log with norms of the generator's gradient, and the costs' names."""
 _SMALL = 7.0
+_LETTERS = 46
+"""Of a line of a legend."""
 _SHADES: Mapping[str, str] = {
     COLLAPSE: PALETTE[1],
     DROPPING: PALETTE[5],
@@ -85,7 +87,24 @@ def coverage(panel: SubFigure, history: History) -> None:
     said = [f"{each.name}: {each.text}" for each in history.findings]
     said = said or ["no collapse, dropping or rotating collapse"]
     texts = [f"update of the generator; {looks[0].samples} samples each", *said]
-    lower.set_xlabel("\n".join(wrapped(text, LETTERS) for text in texts), fontsize=_SMALL)
+    lower.set_xlabel(filled(*texts), fontsize=_SMALL)
+
+
+def classes(panel: SubFigure, portrait: Portrait) -> None:
+    """The share of each class among samples, beside that among training images."""
+    axes = panel.add_subplot()
+    places = np.arange(len(portrait.final.counts))
+    for offset, counts, colour, label in (
+        (-0.2, portrait.final.counts, PALETTE[0], "samples"),
+        (0.2, portrait.real, PALETTE[5], "training images"),
+    ):
+        shares = 100 * np.asarray(counts) / sum(counts)
+        axes.bar(places + offset, shares, 0.4, color=colour, label=f"{sum(counts):,} {label}")
+    axes.set_xticks(places)
+    axes.set_xlabel("class, as the classifier sees it")
+    axes.set_ylabel("share (%)")
+    axes.grid(visible=True, axis="y")
+    axes.legend(loc="best")
 
 
 def truncation(panel: SubFigure, levels: Sequence[Truncated]) -> None:
@@ -100,9 +119,9 @@ def truncation(panel: SubFigure, levels: Sequence[Truncated]) -> None:
         axes.plot(recall, precision, color=colour, linestyle=style, marker=marker, label=kind)
         for each in mine:
             axes.annotate(
-                f"{each.level:g}",
+                f"{each.level:.3g}",
                 (each.recall, each.precision),
-                xytext=(4, 4 if place == 0 else -9),
+                xytext=(5, 4) if place == 0 else (-26, -3),
                 textcoords="offset points",
                 fontsize=_SMALL,
                 color=colour,
@@ -127,7 +146,7 @@ def membership(panel: SubFigure, sources: Sequence[Source]) -> None:
             color=PALETTE[place % len(PALETTE)],
             linestyle=("-", "--", ":", "-.")[place % 4],
             linewidth=2.0,
-            label=wrapped(f"{source.name}, AUC {source.auc:.3f}", LETTERS - 16),
+            label=wrapped(f"{source.name}, AUC {source.auc:.3f}", _LETTERS),
         )
     axes.set_xlabel("others taken for own samples (%)")
     axes.set_ylabel("own samples recognised (%)")
@@ -151,7 +170,7 @@ def stacked(panel: SubFigure, triples: Stacked) -> None:
         f"{triples.found:,} of {len(counts):,} triples in {total:,} samples, KL to the uniform "
         f"{triples.kl:.3f} nats"
     )
-    axes.set_xlabel(f"triple, by rank\n{wrapped(said, LETTERS)}", fontsize=_SMALL)
+    axes.set_xlabel(filled("triple, by rank", said), fontsize=_SMALL)
     axes.set_ylabel("samples")
     axes.grid(visible=True)
     axes.legend(loc="best")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from bench.report.figures import drawn, named, wrapped
 from bench.report.gan import graphs, pictures
+from bench.report.gan.findings import MANY
 from bench.report.gan.portrait import Portrait
 
 if TYPE_CHECKING:
@@ -51,6 +53,8 @@ def svg(portrait: Portrait) -> str:
 def panels(portrait: Portrait) -> list[Panel]:
     """What there is to draw, in order."""
     made = [Panel("Samples", partial(pictures.samples, portrait=portrait))]
+    if len(portrait.final.counts) <= MANY:
+        made.append(Panel("Classes of samples", partial(graphs.classes, portrait=portrait)))
     made += _of_training(portrait)
     if portrait.stacked is not None:
         draw = partial(graphs.stacked, triples=portrait.stacked)
@@ -95,7 +99,7 @@ def _page(portrait: Portrait) -> Figure:
     across = min(_ACROSS, len(shown))
     rows = -(-len(shown) // across)
     title = wrapped(f"{portrait.dataset}: {portrait.generator}, {portrait.source}", _HEADING)
-    notes = "\n".join(wrapped(text, _LETTERS) for text in _notes(portrait))
+    notes = "\n".join(textwrap.fill(text, _LETTERS) for text in _notes(portrait))
     under = _MARGIN + _TITLE * len(title.splitlines())
     top = under + _LINE * len(notes.splitlines()) + _MARGIN
     figure = Figure(figsize=(_WIDE * across, _HIGH * rows + top), layout="constrained")

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bench.report.figures import wrapped
 from bench.report.gan.portrait import TEST, Arithmetic, History, Images, Neighbours, Portrait, Walk
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import SubFigure
 
-LETTERS = 62
+_LETTERS = 62
 """Of a line of text under a panel."""
 _GAP = 1
 """Pixels between images."""
@@ -59,10 +59,18 @@ def walks(panel: SubFigure, ways: Sequence[Walk]) -> None:
 
 
 def arithmetic(panel: SubFigure, sums: Arithmetic) -> None:
-    """A row per sum: its three addends and what comes out."""
-    grid = _Grid(panel, list(sums.images))
-    grid.above(sums.names)
-    grid.left(sums.rows)
+    """Two sums in a row: the three addends and what comes out of each."""
+    blank = np.ones_like(sums.images[0, :1])
+    half = -(-len(sums.images) // 2)
+    rows, labels = [], []
+    for place in range(half):
+        first, *others = sums.images[place::half]
+        rows.append(np.concatenate([first, *(x for other in others for x in (blank, other))]))
+        labels.append(", ".join(sums.rows[place::half]))
+    grid = _Grid(panel, rows)
+    names = [*sums.names, "", *sums.names]
+    grid.above(names[: grid.columns])
+    grid.left(labels)
     grid.below(sums.text)
 
 
@@ -80,6 +88,11 @@ def inversions(panel: SubFigure, portrait: Portrait) -> None:
         f"{portrait.inversion}; mean squared error of {len(errors)} test images: median "
         f"{np.median(errors):.3g}"
     )
+
+
+def filled(*texts: str) -> str:
+    """Texts in lines that a panel holds."""
+    return "\n".join(textwrap.fill(text, _LETTERS) for text in texts)
 
 
 def _spread(count: int, most: int) -> list[int]:
@@ -142,7 +155,7 @@ class _Grid:
 
     def below(self, *texts: str) -> None:
         """What is said of them."""
-        self.axes.set_xlabel("\n".join(wrapped(text, LETTERS) for text in texts), fontsize=_SMALL)
+        self.axes.set_xlabel(filled(*texts), fontsize=_SMALL)
 
 
 def _colours(image: Images) -> Images:

@@ -133,7 +133,8 @@ class Portrait:
     """What was measured of a generator.
 
     source: trained, cached, pretrained, given or untrained; log: of its training; history: of that
-    training, None where it was not here; final: the classes of samples; clean, kept: shares of the
+    training, None where it was not here; final: the classes of samples;
+    real: counts per class of training images by the same classifier; clean, kept: shares of the
     test images that the classifier gets right as they are and after inversion; samples: rows of
     images (N, C, H, W), by what stands beside the row; images, inverted: (N, C, H, W) of the same
     test images; weights: their digest; missing: what could not be measured and why; command: what
@@ -148,6 +149,7 @@ class Portrait:
     log: tuple[Mapping[str, Any], ...]
     history: History | None
     final: Look
+    real: tuple[int, ...]
     findings: tuple[Finding, ...]
     clean: float
     kept: float

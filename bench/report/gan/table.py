@@ -54,6 +54,9 @@ an image of the source, ties counting half. TPR: own samples that are recognised
 threshold that at most 1 %, or 5 %, of the source's images stay below too. Updates, training time:
 of the generator, wherever and whenever it was trained."""
 
+_TOLD = ("FID", "precision", "recall", "copies", "requested label right")
+"""Measures that stand among the few lines that are printed."""
+
 
 def log(portrait: Portrait) -> Rows:
     """A row per log entry of the training, none where there was none."""
@@ -133,7 +136,9 @@ def told(portrait: Portrait) -> str:
     lines = [f"{portrait.generator} on {portrait.dataset}: {_origin(portrait)}"]
     lines.append(f"{final.modes:,} of {classes:,} classes, entropy {final.entropy:.2f}")
     lines += [f"{finding.name}: {finding.text}" for finding in portrait.findings]
-    lines += [f"{m.name}: {_number(m.value)} ({m.of})" for m in portrait.measures]
+    lines += [
+        f"{m.name}: {_number(m.value)} ({m.of})" for m in portrait.measures if m.name in _TOLD
+    ]
     lines += [
         f"{source.name}: error {np.median(source.errors):.3g} (median)"
         + ("" if source.auc is None else f", AUC {source.auc:.3f}")
@@ -160,14 +165,14 @@ def markdown(portrait: Portrait, folder: str) -> str:
     picture = f"![{portrait.dataset}]({folder}/{name(portrait.dataset)})"
     counts = portrait.final.counts
     per_class = ", ".join(f"{k}: {count(n)}" for k, n in enumerate(counts))
-    named = [f"{finding.name}: {finding.text}" for finding in portrait.findings]
-    missing = [f"not shown: {text}" for text in portrait.missing]
+    notes = [f"{finding.name}: {finding.text}" for finding in portrait.findings]
+    notes += [f"not shown: {text}" for text in portrait.missing]
     return "\n\n".join(
         [
             "# Generator",
             f"## {escape(portrait.dataset)}",
             f"{escape(portrait.generator)}: {_origin(portrait)}; weights {portrait.weights}",
-            *(escape(f"- {text}") for text in (*named, *missing)),
+            *(["\n".join(f"- {escape(text)}" for text in notes)] if notes else []),
             _table([("measure", "value", "of"), *rows], "lrl"),
             *([f"Samples per class: {per_class}"] if len(counts) <= MANY else []),
             picture,
