@@ -106,6 +106,7 @@ def _portrait(task: Task, ready: Ready, eye: Eye, images: Mapping[str, Tensor]) 
         clean=eye.right(task.x, task.y),
         kept=eye.right(again, task.y),
         sources=_sources(found),
+        sampled=sampler.text,
         samples=[(k, x.cpu().numpy()) for k, x in sampler.rows(drawn, settings.labels)],
         images=task.x[:PAIRS].cpu().numpy(),
         inverted=again[:PAIRS].cpu().numpy(),

@@ -22,6 +22,8 @@ PSI = (1.0, 0.7, 0.3)
 """Truncations towards the mean that are compared."""
 KEPT = (1.0, 0.5, 0.1)
 """Shares of the prior's latents that a truncation by resampling keeps."""
+_NEAR = 10_000
+"""Most samples whose neighbours are looked for among all of them."""
 _FEWER = 2000
 """Most samples per truncation, and samples whose nearest training images are looked for."""
 _LINE = 8
@@ -55,18 +57,20 @@ def fidelities(drawn: Tensor, real: Real, eye: Eye, what: str) -> tuple[list[Mea
     and whether the samples cannot depend on their latents.
     """
     count = min(len(drawn), len(real.x))
+    near = min(count, _NEAR)
     x, features = real.x[:count], real.features[:count]
     made = eye.features(drawn[:count])
-    of = f"{count:,} {what} and as many training images, {eye.layer}"
+    of = f"{what} and as many training images, {eye.layer}"
+    balls = f"{near:,} {of}, k = {fidelity.NEIGHBOURS}"
     halves = f"{count // 2:,} training images and as many others, {eye.layer}"
-    both = fidelity.overlap(features, made)
+    both = fidelity.overlap(features[:near], made[:near])
     mine, theirs = (variety.variety(images) for images in (drawn[:count], x))
     pixels = f"{count:,} {what}, in pixels; training images: "
     measures = [
-        Measure("FID", fidelity.frechet(*map(Gaussian.of, (features, made))), of),
+        Measure("FID", fidelity.frechet(*map(Gaussian.of, (features, made))), f"{count:,} {of}"),
         Measure("FID, at best", _between_halves(features), halves),
-        Measure("precision", both.precision, f"{of}, k = {fidelity.NEIGHBOURS}"),
-        Measure("recall", both.recall, f"{of}, k = {fidelity.NEIGHBOURS}"),
+        Measure("precision", both.precision, balls),
+        Measure("recall", both.recall, balls),
         Measure("distance of pairs", mine.apart, f"{pixels}{theirs.apart:.4g}"),
         Measure("distance to the nearest", mine.nearest, f"{pixels}{theirs.nearest:.4g}"),
     ]
@@ -128,7 +132,7 @@ def memories(
         share = memorisation.copied(found.distance, theirs.distance)
         measures.append(Measure("copies", share, of))
         text += (
-            f"; {100 * share:.1f} % of {len(made):,} samples are as near to a training image as the "
+            f"; {100 * share:.1f} % of {len(made):,} samples are as near to training images as the "
             f"nearest 1 % of {beside}"
         )
     nearest = found.distance.argsort(stable=True)[:_LINE]

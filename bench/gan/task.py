@@ -180,14 +180,15 @@ def _usual(train: Split, settings: Settings) -> int:
 
 
 def _stacked(dataset: Dataset) -> Dataset:
-    """Stacked digits, as many as there are digits, drawn from either split on its own."""
-    train, test = (
-        None if split is None else stacked.stacked(split, dataset.classes, len(split), _STACKED)
-        for split in (dataset.train, dataset.test)
-    )
-    if test is None:
-        raise TypeError("a dataset has test images")
-    return assemble(f"stacked {dataset.name}", dataset.kind, test, train, dataset.classes**3)
+    """Stacked digits drawn from either split on its own, as many as there are digits, and for
+    training at least as many as samples are looked at.
+    """
+    train, classes = dataset.train, dataset.classes
+    if train is not None:
+        count = max(len(train), stacked.SAMPLES)
+        train = stacked.stacked(train, classes, count, _STACKED)
+    test = stacked.stacked(dataset.test, classes, len(dataset.test), _STACKED)
+    return assemble(f"stacked_{dataset.name}", dataset.kind, test, train, classes**3)
 
 
 def _others(recipe: Gan, texts: tuple[str, ...] | None) -> tuple[Gan, ...]:

@@ -10,8 +10,6 @@ from models.coverage import COLLAPSE, DROPPING, ROTATING, SOUND, naming
 
 MANY = 20
 """Classes up to which each is named."""
-_LAST = 10
-"""Looks whose dominant classes are told of a rotating collapse."""
 
 
 def over_time(looks: Sequence[Look]) -> tuple[Finding, ...]:
@@ -39,8 +37,11 @@ def now(final: Look, before: Sequence[Look] = ()) -> tuple[Finding, ...]:
     name = naming([look.seen for look in looks])
     if name == SOUND:
         return ()
-    seen = looks[-_LAST:] if name == ROTATING else [final]
-    return (Finding(name, f"the samples; {_said(name, seen)}"),)
+    sound = [place for place, look in enumerate(looks) if look.seen.name == SOUND]
+    since = looks[sound[-1] + 1 if sound else 0 :]
+    collapsed = [look for look in since if look.seen.name == COLLAPSE]
+    seen = collapsed if name == ROTATING else [final]
+    return (Finding(name, f"in the end; {_said(name, seen)}"),)
 
 
 def listed(classes: Sequence[int]) -> str:

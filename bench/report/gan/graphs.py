@@ -45,11 +45,15 @@ def games(panel: SubFigure, portrait: Portrait) -> None:
 
 def slopes(panel: SubFigure, portrait: Portrait) -> None:
     """Norms of the generator's gradient under both costs, whichever of them it is trained with."""
+    from matplotlib.ticker import LogLocator
+
     axes = panel.add_subplot()
     for place, (name, label) in enumerate(SLOPES.items()):
         _line(axes, portrait.log, name, label, PALETTE[place])
     axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter("")
     axes.set_ylabel("norm of the generator's gradient")
     axes.set_xlabel("update of the generator")
     axes.legend(loc="best", title="cost")

@@ -33,8 +33,10 @@ def samples(panel: SubFigure, portrait: Portrait) -> None:
     grid = _Grid(panel, [images for _, images in rows])
     if any(text for text, _ in rows):
         grid.left([text for text, _ in rows])
-    shown = sum(len(images) for _, images in rows)
-    grid.below(f"{shown} of {portrait.final.seen.samples:,} samples")
+        grid.below(f"{portrait.sampled} of the classes asked for")
+    else:
+        shown = sum(len(images) for _, images in rows)
+        grid.below(f"{shown} of {portrait.final.seen.samples:,} {portrait.sampled}")
 
 
 def album(panel: SubFigure, history: History) -> None:

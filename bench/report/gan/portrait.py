@@ -132,13 +132,12 @@ class Stacked:
 class Portrait:
     """What was measured of a generator.
 
-    source: trained, cached, pretrained, given or untrained; log: of its training; history: of that
-    training, None where it was not here; final: the classes of samples;
-    real: counts per class of training images by the same classifier; clean, kept: shares of the
-    test images that the classifier gets right as they are and after inversion; samples: rows of
-    images (N, C, H, W), by what stands beside the row; images, inverted: (N, C, H, W) of the same
-    test images; weights: their digest; missing: what could not be measured and why; command: what
-    made it.
+    source: trained, cached, pretrained, given or untrained; weights: their digest; log: of its
+    training; history: of that training, None where it was not here; final: the classes of samples,
+    real: of training images, both by the same classifier; clean, kept: shares of the test images
+    that it gets right as they are and after inversion; sampled: what samples are called; samples:
+    rows of images (N, C, H, W), by what stands beside the row; images, inverted: (N, C, H, W) of
+    the same test images; missing: what could not be measured and why; command: what made it.
     """
 
     dataset: str
@@ -154,6 +153,7 @@ class Portrait:
     clean: float
     kept: float
     sources: tuple[Source, ...]
+    sampled: str
     samples: Sequence[tuple[str, Images]]
     images: Images
     inverted: Images

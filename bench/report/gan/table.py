@@ -94,7 +94,7 @@ def measured(portrait: Portrait) -> list[Measure]:
     samples, inversion, and its training.
     """
     final, classes = portrait.final.seen, len(portrait.final.counts)
-    seen = f"{final.samples:,} samples, seen by {portrait.model}"
+    seen = f"{final.samples:,} {portrait.sampled}, seen by {portrait.model}"
     tests = f"{portrait.n:,} test images, seen by {portrait.model}"
     dropped = f"{seen}: {listed(final.dropped)}" if final.dropped else seen
     training = [
