@@ -54,7 +54,7 @@ def _shares(a: Tensor, points: int) -> Tensor:
 
 def paths(generator: Generator, z: Tensor) -> Tensor:
     """Images (P, T, C, H, W) of latents z (P, T, d)."""
-    return through(generator, z.flatten(0, 1)).view(*z.shape[:2], *generator.shape)
+    return generator.made(z.flatten(0, 1)).view(*z.shape[:2], *generator.shape)
 
 
 @dataclass(frozen=True)
@@ -115,12 +115,13 @@ class Bolder:
 def bolder(generator: Generator, net: nn.Module, z: Tensor) -> Bolder:
     """For all pairs of classes a, b: mean z(bold a) - mean z(light a) + mean z(light b).
 
-    z (N, d) are latents of the prior, a classifier in eval mode says of which class their images
-    are; bold are the quarter of a class with most ink (mean intensity), light the quarter with
-    least. Ink is compared between images of latents: the sum above, the mean of light b and that of
-    bold b. Classes of fewer than four images are left out; refuses fewer than two others.
+    z (N, d) are latents of the prior, on the device of both nets; a classifier in eval mode says of
+    which class their images are; bold are the quarter of a class with most ink (mean intensity),
+    light the quarter with least. Ink is compared between images of latents: the sum above, the mean
+    of light b and that of bold b. Classes of fewer than four images are left out; refuses fewer
+    than two others.
     """
-    images = through(generator, z)
+    images = generator.made(z)
     labels, ink = through(net, images).argmax(1), images.flatten(1).mean(1)
     found = [int(label) for label in torch.unique(labels) if (labels == label).sum() >= _QUARTER]
     if len(found) < 2:
@@ -130,10 +131,9 @@ def bolder(generator: Generator, net: nn.Module, z: Tensor) -> Bolder:
     pairs = torch.tensor(list(itertools.permutations(range(len(found)), 2)), device=z.device)
     a, b = pairs.unbind(1)
     summed = analogy(bold[a], light[a], light[b])
-    reached = through(generator, summed)
+    reached = generator.made(summed)
     start, end, got = (
-        x.flatten(1).mean(1)
-        for x in (through(generator, light)[b], through(generator, bold)[b], reached)
+        x.flatten(1).mean(1) for x in (generator.made(light)[b], generator.made(bold)[b], reached)
     )
     named = torch.tensor(found, device=z.device)[pairs]
     moved = torch.where(end > start, (got - start) / (end - start), torch.nan)

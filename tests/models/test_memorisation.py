@@ -1,7 +1,10 @@
 """Memorisation: copies, new images, and neighbours that chunks do not change."""
 
+import os
+
 import pytest
 import torch
+from torchvision.datasets import MNIST
 
 from models import distances, memorisation
 from models.memorisation import copied, nearest
@@ -57,6 +60,16 @@ def test_a_faint_change_is_a_copy_still():
     held_out = nearest(images(1000, 1), TRAIN).distance
     faint = (TRAIN.x[:50] + 0.1 * (images(50, 5) - 0.5)).clamp(0, 1)
     assert copied(nearest(faint, TRAIN).distance, held_out) == 1
+
+
+@pytest.mark.data
+def test_nearest_neighbours_of_mnist():
+    """reference 2.17: of the first 1,000 test images, 3.8 % have a nearest of another class."""
+    parts = (MNIST(os.environ["BENCH_DATA"], train=is_train) for is_train in (True, False))
+    train, test = (Split(part.data[:, None], part.targets) for part in parts)
+    first = torch.arange(1000)
+    found = nearest(test.images(first), train)
+    assert int((train.y[found.index] != test.y[first]).sum()) == 38
 
 
 def test_what_tells_nothing_is_refused():
