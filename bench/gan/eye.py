@@ -22,10 +22,11 @@ class Triples(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (N, K^3); each channel is seen alone."""
-        logits = self.net(x.flatten(0, 1).unsqueeze(1)).log_softmax(1)
-        first, second, third = logits.view(len(x), 3, -1).unbind(1)
+        each = self.net(x.flatten(0, 1).unsqueeze(1)).log_softmax(1)
+        first, second, third = each.view(len(x), 3, -1).unbind(1)
         pairs = (first[:, :, None] + second[:, None]).flatten(1)
-        return (pairs[:, :, None] + third[:, None]).flatten(1)
+        logits: Tensor = (pairs[:, :, None] + third[:, None]).flatten(1)
+        return logits
 
 
 @dataclass(frozen=True)

@@ -93,7 +93,7 @@ def truncations(
         levels.append(Truncated(kind, level, both.precision, both.recall))
     of = f"{count:,} samples and as many training images, {eye.layer}"
     measures = [
-        Measure(f"{name} at {each.kind} = {each.level:.3g}", value, of)
+        Measure(f"{name} under truncation", value, f"{each.kind} = {each.level:.3g}; {of}")
         for each in levels
         for name, value in (("precision", each.precision), ("recall", each.recall))
     ]

@@ -50,7 +50,7 @@ def arithmetic(generator: Generator, eye: Eye) -> tuple[Arithmetic, list[Measure
         Measure("arithmetic: class kept", kept, of),
         Measure("arithmetic: boldness gained", moved, f"{of}; 1 is that of the bold"),
     ]
-    classes = sums.pairs.unique().tolist()
+    classes = sorted({a for a, _ in sums.pairs.tolist()})
     following = dict(zip(classes, [*classes[1:], classes[0]], strict=True))
     chosen = [k for k, (a, b) in enumerate(sums.pairs.tolist()) if following[a] == b][:_SUMS]
     images = latents.paths(generator, sums.latents[chosen])
