@@ -18,6 +18,8 @@ _SMALLEST = 4
 """Least side that is halved to."""
 _WIDEST = 4
 """Most channels of a level, in those of the last."""
+_GROWN = 0.5
+"""Share of training after which the nets have their full size."""
 
 
 def sides(shape: Shape, base: int | None = None) -> list[tuple[int, int]]:
@@ -49,14 +51,17 @@ def channels(levels: int, width: int) -> list[int]:
 def stage(share: float, levels: int) -> tuple[int, float]:
     """The level that is trained when this share of training in [0, 1] is over, and its alpha.
 
-    Training is 2 levels - 1 phases of equal length, as in the paper: the first level, then for
-    each further one its fade-in, alpha going from 0 to 1, and its training at alpha = 1.
+    The last level has half of training for itself (ours; the paper's phases are equally long); the
+    other half is equal phases: the first level, then for each further one its fade-in, alpha going
+    from 0 to 1, and, before the last, its training at alpha = 1.
     """
     if not 0 <= share <= 1:
         raise ValueError(f"share must be in [0, 1], got {share}")
-    phases = 2 * levels - 1
-    phase = min(int(share * phases), phases - 1)
-    return (phase + 1) // 2, share * phases - phase if phase % 2 else 1.0
+    if levels == 1 or share >= _GROWN:
+        return levels - 1, 1.0
+    progress = share / _GROWN * (2 * levels - 2)
+    phase = int(progress)
+    return (phase + 1) // 2, progress - phase if phase % 2 else 1.0
 
 
 def larger(x: Tensor, times: int = 2) -> Tensor:

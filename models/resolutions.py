@@ -46,9 +46,10 @@ class Progressive(Resolutions):
     width: channels at full size, twice as many at each size below, at most 4 width; the paper has
     16 at 1024x1024 and 512 at 32x32. base: the shorter side of the first images, that of the data
     over a power of two; none means the smallest of at least 4: 4 for 8x8 and 32x32, 7 for 28x28.
-    Training is divided equally into the first size, and the fade-in and the training of each
-    further one. With pixel norm and an equalised learning rate; without the paper's standard
-    deviation over a minibatch, for which pack stands in. The other keys: see below.
+    Half of the training is of the full size; the other half is divided equally into the first
+    size, the fade-in of each further one, and the training of those between. With pixel norm and
+    an equalised learning rate; without the paper's standard deviation over a minibatch, for which
+    pack stands in. The other keys: see below.
 
     latent: components of a latent. prior: normal, N(0, 1 / latent), uniform of the same variance,
     or truncated, a normal without what is beyond two standard deviations. objective: wasserstein,
@@ -62,6 +63,8 @@ class Progressive(Resolutions):
     halved. pack: images that it judges together. seed: of initialisation, order and noise.
     weights: a file to load instead of training.
     """
+
+    lr: float = 3e-3
 
     def net(self, shape: Shape) -> nn.Module:
         """See growing.Generator."""
