@@ -76,6 +76,25 @@ def smaller(x: Tensor, halvings: int = 1) -> Tensor:
     return x
 
 
+class _Active(Convolution):
+    """A convolution 3x3 and a leaky rectifier."""
+
+    def __init__(self, inputs: int, outputs: int):
+        super().__init__(inputs, outputs, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features (N, outputs, H, W)."""
+        return rectified(super().forward(x))
+
+
+class _Normed(_Active):
+    """The same, and pixel norm."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features (N, outputs, H, W)."""
+        return normalised(super().forward(x))
+
+
 class Generator(nn.Module):
     """Latents (N, d) to images (N, C, H, W) in [0, 1], of full size at every level.
 
@@ -95,9 +114,9 @@ class Generator(nn.Module):
         self.size, self.spread = (wide[0], *sizes[0]), math.sqrt(latent)
         # A quarter of the usual gain, as in the authors' code: it learns more slowly.
         self.dense = Dense(latent, math.prod(self.size), RECTIFIED / 4)
-        self.first = Convolution(wide[0], wide[0], 3)
+        self.first = _Normed(wide[0], wide[0])
         self.blocks = nn.ModuleList(
-            nn.ModuleList([Convolution(before, after, 3), Convolution(after, after, 3)])
+            nn.Sequential(_Normed(before, after), _Normed(after, after))
             for before, after in itertools.pairwise(wide)
         )
         self.images = nn.ModuleList(Convolution(count, shape[0], 1, 1.0) for count in wide)
@@ -113,20 +132,14 @@ class Generator(nn.Module):
         before, which it equals at alpha = 0.
         """
         x = self.dense(z * self.spread).view(len(z), *self.size)
-        x = before = _active(self.first, normalised(rectified(x)))
+        x = before = self.first(normalised(rectified(x)))
         for number in range(self.level):
-            x, before = larger(x), x
-            for convolution in self.blocks[number]:  # type: ignore[attr-defined]
-                x = _active(convolution, x)
+            x, before = self.blocks[number](larger(x)), x
         picture: Tensor = self.images[self.level](x)
         if self.alpha < 1:
             lower = larger(self.images[self.level - 1](before))
             picture = torch.lerp(lower, picture, self.alpha)
         return larger(picture, 2 ** (self.top - self.level)).sigmoid()
-
-
-def _active(convolution: nn.Module, x: Tensor) -> Tensor:
-    return normalised(rectified(convolution(x)))
 
 
 class Discriminator(nn.Module):
@@ -146,10 +159,10 @@ class Discriminator(nn.Module):
         self.centre = Centre()
         self.images = nn.ModuleList(Convolution(shape[0], count, 1) for count in wide)
         self.blocks = nn.ModuleList(
-            nn.ModuleList([Convolution(after, after, 3), Convolution(after, before, 3)])
+            nn.Sequential(_Active(after, after), _Active(after, before))
             for before, after in itertools.pairwise(wide)
         )
-        self.last = Convolution(wide[0], wide[0], 3)
+        self.last = _Active(wide[0], wide[0])
         self.dense = Dense(wide[0] * math.prod(sizes[0]), wide[0])
         self.score = Dense(wide[0], 1, 1.0)
         self.top = len(sizes) - 1
@@ -162,13 +175,11 @@ class Discriminator(nn.Module):
         images = smaller(self.centre(images), self.top - self.level)
         x = rectified(self.images[self.level](images))
         for number in range(self.level - 1, -1, -1):
-            for convolution in self.blocks[number]:  # type: ignore[attr-defined]
-                x = rectified(convolution(x))
-            x = smaller(x)
+            x = smaller(self.blocks[number](x))
             if number == self.level - 1 and self.alpha < 1:
                 lower = rectified(self.images[number](smaller(images)))
                 x = torch.lerp(lower, x, self.alpha)
-        x = rectified(self.dense(rectified(self.last(x)).flatten(1)))
+        x = rectified(self.dense(self.last(x).flatten(1)))
         scores: Tensor = self.score(x)
         return scores[:, 0]
 

@@ -9,11 +9,14 @@ from dataclasses import dataclass, replace
 from torch import nn
 
 from models import gan, growing, style
+from models.games import Clipped, Game
 from models.gans import Gan
 from models.nets import Shape, is_small
 
 _UPDATES = 3000
 """Of images that are not small: these nets take longer per update than a DCGAN."""
+_BOUND = 1.0
+"""Of clipped weights, which have variance 1 and are scaled at run time."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,13 @@ class Resolutions(Gan):
         for name, value in (("width", self.width), ("base", self.base)):
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
+
+    @property
+    def game(self) -> Game:
+        """See Gan."""
+        if self.objective == "wasserstein_clip" and self.penalty is None:
+            return Clipped(_BOUND)
+        return super().game
 
     def settings(self, shape: Shape) -> gan.Settings:
         """See Gan."""
@@ -56,7 +66,7 @@ class Progressive(Resolutions):
     with gradient penalty, wasserstein_clip, with clipped weights and RMSProp, nonsaturating or
     saturating cross-entropy, or least_squares. penalty: weight of the gradient penalty (none: 10),
     of R1 (none: 0.1 with cross-entropy, 0 with least_squares), or the bound of clipped weights
-    (none: 0.01). updates: of the generator; none means 3,000, of images below 512 components 600;
+    (none: 1, as weights have variance 1 here). updates: of the generator; none means 3,000, of images below 512 components 600;
     0 leaves it untrained. batch: images per step. critic: discriminator steps per update. lr: the
     learning rate of both. ema: of the averaged weights that are kept. noise: standard deviation of
     what is added to the discriminator's images. decay: weight of its squared weights in its loss,

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from models.checkpoint import Cache
+from models.games import Clipped, Wasserstein
 from models.growing import Discriminator, GrowingDiscriminator
 from models.registry import generators as table
 from models.resolutions import Progressive, Style
@@ -49,6 +50,13 @@ def test_defaults_are_for_a_slow_machine(kind):
     assert type(kind().opponent(SHAPE)) is (
         GrowingDiscriminator if kind is Progressive else Discriminator
     )
+
+
+@pytest.mark.parametrize("kind", TINY)
+def test_weights_of_variance_1_are_clipped_to_1(kind):
+    assert kind(objective="wasserstein_clip").game == Clipped(1.0)
+    assert kind(objective="wasserstein_clip", penalty=0.5).game == Clipped(0.5)
+    assert kind().game == Wasserstein(10.0)
 
 
 @pytest.mark.parametrize("name", ["progressive", "style"])
