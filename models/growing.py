@@ -18,6 +18,8 @@ _SMALLEST = 4
 """Least side that is halved to."""
 _WIDEST = 4
 """Most channels of a level, in those of the last."""
+_GROWN = 0.5
+"""Share of training after which the nets have their full size."""
 
 
 def sides(shape: Shape, base: int | None = None) -> list[tuple[int, int]]:
@@ -49,14 +51,17 @@ def channels(levels: int, width: int) -> list[int]:
 def stage(share: float, levels: int) -> tuple[int, float]:
     """The level that is trained when this share of training in [0, 1] is over, and its alpha.
 
-    Training is 2 levels - 1 phases of equal length, as in the paper: the first level, then for
-    each further one its fade-in, alpha going from 0 to 1, and its training at alpha = 1.
+    The last level has half of training for itself (ours; the paper's phases are equally long); the
+    other half is equal phases: the first level, then for each further one its fade-in, alpha going
+    from 0 to 1, and, before the last, its training at alpha = 1.
     """
     if not 0 <= share <= 1:
         raise ValueError(f"share must be in [0, 1], got {share}")
-    phases = 2 * levels - 1
-    phase = min(int(share * phases), phases - 1)
-    return (phase + 1) // 2, share * phases - phase if phase % 2 else 1.0
+    if levels == 1 or share >= _GROWN:
+        return levels - 1, 1.0
+    progress = share / _GROWN * (2 * levels - 2)
+    phase = int(progress)
+    return (phase + 1) // 2, progress - phase if phase % 2 else 1.0
 
 
 def larger(x: Tensor, times: int = 2) -> Tensor:
@@ -69,6 +74,25 @@ def smaller(x: Tensor, halvings: int = 1) -> Tensor:
     for _ in range(halvings):
         x = F.avg_pool2d(x, 2)
     return x
+
+
+class _Active(Convolution):
+    """A convolution 3x3 and a leaky rectifier."""
+
+    def __init__(self, inputs: int, outputs: int):
+        super().__init__(inputs, outputs, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features (N, outputs, H, W)."""
+        return rectified(super().forward(x))
+
+
+class _Normed(_Active):
+    """The same, and pixel norm."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features (N, outputs, H, W)."""
+        return normalised(super().forward(x))
 
 
 class Generator(nn.Module):
@@ -90,9 +114,9 @@ class Generator(nn.Module):
         self.size, self.spread = (wide[0], *sizes[0]), math.sqrt(latent)
         # A quarter of the usual gain, as in the authors' code: it learns more slowly.
         self.dense = Dense(latent, math.prod(self.size), RECTIFIED / 4)
-        self.first = Convolution(wide[0], wide[0], 3)
+        self.first = _Normed(wide[0], wide[0])
         self.blocks = nn.ModuleList(
-            nn.ModuleList([Convolution(before, after, 3), Convolution(after, after, 3)])
+            nn.Sequential(_Normed(before, after), _Normed(after, after))
             for before, after in itertools.pairwise(wide)
         )
         self.images = nn.ModuleList(Convolution(count, shape[0], 1, 1.0) for count in wide)
@@ -108,20 +132,14 @@ class Generator(nn.Module):
         before, which it equals at alpha = 0.
         """
         x = self.dense(z * self.spread).view(len(z), *self.size)
-        x = before = _active(self.first, normalised(rectified(x)))
+        x = before = self.first(normalised(rectified(x)))
         for number in range(self.level):
-            x, before = larger(x), x
-            for convolution in self.blocks[number]:  # type: ignore[attr-defined]
-                x = _active(convolution, x)
+            x, before = self.blocks[number](larger(x)), x
         picture: Tensor = self.images[self.level](x)
         if self.alpha < 1:
             lower = larger(self.images[self.level - 1](before))
             picture = torch.lerp(lower, picture, self.alpha)
         return larger(picture, 2 ** (self.top - self.level)).sigmoid()
-
-
-def _active(convolution: nn.Module, x: Tensor) -> Tensor:
-    return normalised(rectified(convolution(x)))
 
 
 class Discriminator(nn.Module):
@@ -141,10 +159,10 @@ class Discriminator(nn.Module):
         self.centre = Centre()
         self.images = nn.ModuleList(Convolution(shape[0], count, 1) for count in wide)
         self.blocks = nn.ModuleList(
-            nn.ModuleList([Convolution(after, after, 3), Convolution(after, before, 3)])
+            nn.Sequential(_Active(after, after), _Active(after, before))
             for before, after in itertools.pairwise(wide)
         )
-        self.last = Convolution(wide[0], wide[0], 3)
+        self.last = _Active(wide[0], wide[0])
         self.dense = Dense(wide[0] * math.prod(sizes[0]), wide[0])
         self.score = Dense(wide[0], 1, 1.0)
         self.top = len(sizes) - 1
@@ -157,13 +175,11 @@ class Discriminator(nn.Module):
         images = smaller(self.centre(images), self.top - self.level)
         x = rectified(self.images[self.level](images))
         for number in range(self.level - 1, -1, -1):
-            for convolution in self.blocks[number]:  # type: ignore[attr-defined]
-                x = rectified(convolution(x))
-            x = smaller(x)
+            x = smaller(self.blocks[number](x))
             if number == self.level - 1 and self.alpha < 1:
                 lower = rectified(self.images[number](smaller(images)))
                 x = torch.lerp(lower, x, self.alpha)
-        x = rectified(self.dense(rectified(self.last(x)).flatten(1)))
+        x = rectified(self.dense(self.last(x).flatten(1)))
         scores: Tensor = self.score(x)
         return scores[:, 0]
 

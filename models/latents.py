@@ -100,12 +100,14 @@ def analogy(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
 class Bolder:
     """What became of light images of one class that were given the boldness of another.
 
-    pairs (Q, 2): classes a, b, in order; is_kept (Q,): whether the classifier calls the image b;
+    pairs (Q, 2): classes a, b, in order; latents (Q, 4, d): of bold a, light a, light b and the sum
+    that should be bold b; is_kept (Q,): whether the classifier calls the image b;
     moved (Q,): how far its ink has come from that of light b (0) to that of bold b (1), NaN where
     bold b has no more ink than light b.
     """
 
     pairs: Tensor
+    latents: Tensor
     is_kept: Tensor
     moved: Tensor
 
@@ -128,13 +130,15 @@ def bolder(generator: Generator, net: nn.Module, z: Tensor) -> Bolder:
     light, bold = (torch.stack(means) for means in zip(*quarters, strict=True))
     pairs = torch.tensor(list(itertools.permutations(range(len(found)), 2)), device=z.device)
     a, b = pairs.unbind(1)
-    reached = generator.made(analogy(bold[a], light[a], light[b]))
+    summed = analogy(bold[a], light[a], light[b])
+    reached = generator.made(summed)
     start, end, got = (
         x.flatten(1).mean(1) for x in (generator.made(light)[b], generator.made(bold)[b], reached)
     )
     named = torch.tensor(found, device=z.device)[pairs]
     moved = torch.where(end > start, (got - start) / (end - start), torch.nan)
-    return Bolder(named, through(net, reached).argmax(1) == named[:, 1], moved)
+    addends = torch.stack([bold[a], light[a], light[b], summed], 1)
+    return Bolder(named, addends, through(net, reached).argmax(1) == named[:, 1], moved)
 
 
 def _quarters(z: Tensor, ink: Tensor, is_member: Tensor) -> tuple[Tensor, Tensor]:

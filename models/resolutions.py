@@ -9,11 +9,14 @@ from dataclasses import dataclass, replace
 from torch import nn
 
 from models import gan, growing, style
+from models.games import Clipped, Game
 from models.gans import Gan
 from models.nets import Shape, is_small
 
 _UPDATES = 3000
 """Of images that are not small: these nets take longer per update than a DCGAN."""
+_BOUND = 1.0
+"""Of clipped weights, which have variance 1 and are scaled at run time."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,13 @@ class Resolutions(Gan):
         for name, value in (("width", self.width), ("base", self.base)):
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
+
+    @property
+    def game(self) -> Game:
+        """See Gan."""
+        if self.objective == "wasserstein_clip" and self.penalty is None:
+            return Clipped(_BOUND)
+        return super().game
 
     def settings(self, shape: Shape) -> gan.Settings:
         """See Gan."""
@@ -46,22 +56,25 @@ class Progressive(Resolutions):
     width: channels at full size, twice as many at each size below, at most 4 width; the paper has
     16 at 1024x1024 and 512 at 32x32. base: the shorter side of the first images, that of the data
     over a power of two; none means the smallest of at least 4: 4 for 8x8 and 32x32, 7 for 28x28.
-    Training is divided equally into the first size, and the fade-in and the training of each
-    further one. With pixel norm and an equalised learning rate; without the paper's standard
-    deviation over a minibatch, for which pack stands in. The other keys: see below.
+    Half of the training is of the full size; the other half is divided equally into the first
+    size, the fade-in of each further one, and the training of those between. With pixel norm and
+    an equalised learning rate; without the paper's standard deviation over a minibatch, for which
+    pack stands in. The other keys: see below.
 
     latent: components of a latent. prior: normal, N(0, 1 / latent), uniform of the same variance,
     or truncated, a normal without what is beyond two standard deviations. objective: wasserstein,
     with gradient penalty, wasserstein_clip, with clipped weights and RMSProp, nonsaturating or
     saturating cross-entropy, or least_squares. penalty: weight of the gradient penalty (none: 10),
     of R1 (none: 0.1 with cross-entropy, 0 with least_squares), or the bound of clipped weights
-    (none: 0.01). updates: of the generator; none means 3,000, of images below 512 components 600;
+    (none: 1, as weights have variance 1 here). updates: of the generator; none means 3,000, of images below 512 components 600;
     0 leaves it untrained. batch: images per step. critic: discriminator steps per update. lr: the
     learning rate of both. ema: of the averaged weights that are kept. noise: standard deviation of
     what is added to the discriminator's images. decay: weight of its squared weights in its loss,
     halved. pack: images that it judges together. seed: of initialisation, order and noise.
     weights: a file to load instead of training.
     """
+
+    lr: float = 3e-3
 
     def net(self, shape: Shape) -> nn.Module:
         """See growing.Generator."""

@@ -10,6 +10,7 @@ import math
 import torch
 from torch import Tensor
 
+from models import style
 from models.generators import Generator
 
 _BLOCK = 4096
@@ -51,6 +52,7 @@ def towards(generator: Generator, z: Tensor, psi: float) -> Tensor:
     """
     if not 0 <= psi <= 1:
         raise ValueError(f"psi must be in [0, 1], got {psi}")
-    pulled = getattr(generator.net, "truncated", None)
-    images: Tensor = generator(psi * z) if pulled is None else pulled(z, psi)
+    if isinstance(generator.net, style.Generator):
+        return generator.net.truncated(z, psi)
+    images: Tensor = generator(psi * z)
     return images

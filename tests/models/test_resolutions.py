@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from models.checkpoint import Cache
+from models.games import Clipped, Wasserstein
 from models.growing import Discriminator, GrowingDiscriminator
 from models.registry import generators as table
 from models.resolutions import Progressive, Style
@@ -49,6 +50,13 @@ def test_defaults_are_for_a_slow_machine(kind):
     assert type(kind().opponent(SHAPE)) is (
         GrowingDiscriminator if kind is Progressive else Discriminator
     )
+
+
+@pytest.mark.parametrize("kind", TINY)
+def test_weights_of_variance_1_are_clipped_to_1(kind):
+    assert kind(objective="wasserstein_clip").game == Clipped(1.0)
+    assert kind(objective="wasserstein_clip", penalty=0.5).game == Clipped(0.5)
+    assert kind().game == Wasserstein(10.0)
 
 
 @pytest.mark.parametrize("name", ["progressive", "style"])
@@ -98,11 +106,11 @@ def test_a_generator_from_the_cache_makes_the_images_of_the_trained_one(studio, 
 
 def test_pictures_grow_while_they_are_trained(studio):
     ready = studio.ready(TINY[Progressive])
-    # Two levels, three phases of two updates: after the third, alpha has just left 0.
+    # Two updates at the first of two levels, one at alpha = 1/3, and three at full size.
     for update, page in ready.album.items():
         squares = page.view(-1, 4, 2, 4, 2)
         is_coarse = bool((squares.amax((2, 4)) == squares.amin((2, 4))).all())
-        assert is_coarse == (update <= 3), update
+        assert is_coarse == (update <= 2), update
     net = ready.generator.net
     assert (net.level, net.alpha) == (1, 1.0)
 
