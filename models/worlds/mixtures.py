@@ -46,18 +46,18 @@ class Mixture:
     def _centres(self) -> Tensor:
         return torch.tensor(self.centres)
 
-    def coverage(self, images: Tensor) -> Coverage:
+    def census(self, images: Tensor) -> Census:
         """What images (N, 2, 1, 1) cover: a sample is good within NEAR sd of the nearest centre."""
         if images.shape[1:] != SHAPE:
             raise ValueError(f"images must be (N, 2, 1, 1), got {tuple(images.shape)}")
         gap, nearest = torch.cdist(images.flatten(1).cpu(), self._centres()).min(1)
         good = nearest[gap <= NEAR * self.sd]
         counts = torch.bincount(good, minlength=len(self.centres)).tolist()
-        return Coverage(tuple(counts), len(images))
+        return Census(tuple(counts), len(images))
 
 
 @dataclass(frozen=True)
-class Coverage:
+class Census:
     """good: samples within reach of each centre (K,); count: samples, good or not."""
 
     good: tuple[int, ...]
@@ -96,8 +96,8 @@ def _square(side: int, gap: float) -> tuple[tuple[float, float], ...]:
     return tuple((x, y) for x in at for y in at)
 
 
-RING = Mixture("ring of 8", _around(8, 0.4), 0.008)
-"""Standard deviation a fiftieth of the radius."""
+RING = Mixture("ring of 8", _around(8, 0.4), 0.01)
+"""Standard deviation a fortieth of the radius."""
 GRID = Mixture("grid of 25", _square(5, 0.2), 0.005)
 """Standard deviation a fortieth of the distance of neighbours (as in Dumoulin et al. 2017,
 arXiv:1606.00704)."""

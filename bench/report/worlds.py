@@ -1,0 +1,419 @@
+"""The small worlds as a page, tables and one page of figures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bench import __version__
+from bench.grids import github
+from bench.report import figures as drawing
+from bench.report.markdown import escape
+from bench.report.rows import FLOAT, INT, TEXT, Row, Rows
+from bench.report.tables import count, percent, seconds
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+CHECKS = {
+    "world": TEXT,
+    "quantity": TEXT,
+    "measured": FLOAT,
+    "relation": TEXT,
+    "expected": FLOAT,
+    "tolerance": FLOAT,
+    "holds": TEXT,
+}
+SHIFTS = {
+    "shift": FLOAT,
+    "jsd": FLOAT,
+    "value": FLOAT,
+    "value_sampled": FLOAT,
+    "w1": FLOAT,
+    "w1_sampled": FLOAT,
+    "accuracy": FLOAT,
+    "accuracy_sampled": FLOAT,
+}
+MODES = {
+    "world": TEXT,
+    "generator": TEXT,
+    "modes": INT,
+    "of": INT,
+    "good": FLOAT,
+    "divergence": FLOAT,
+    "verdict": TEXT,
+    "n": INT,
+    "updates": INT,
+    "seconds": FLOAT,
+}
+"""Columns of worlds.csv, worlds_shifts.csv and worlds_modes.csv in order, and their types."""
+FIGURE = "worlds.svg"
+SHOWN = 1000
+"""Samples of a mixture or a generator that are drawn."""
+_BLUE, _RED, _GREEN, _PINK = drawing.PALETTE[:4]
+_GREY = "#666666"
+LEGEND = (
+    "Line: G(z) = z + theta against a logistic discriminator, ten samples each, losses summed "
+    "(Prince 2023, Understanding Deep Learning, notebook 15.1). Lasting oscillation is what it "
+    "comes to: at the discriminator's learning rate its steps are longer than the curvature of its "
+    "loss allows.",
+    "Shifts: N(0, 1) against N(shift, 1). JSD and the value V(D*, G) by quadrature, W1 and the "
+    "accuracy of the optimal discriminator D* in closed form; beside them what samples say. JSD "
+    "stands still at log 2 where W1 goes on growing: nothing then tells a generator which way to "
+    "go.",
+    "Slopes: of the generator's cost by the logit of D, by automatic differentiation: -D of the "
+    "saturating cost log(1 - D), -(1 - D) of the non-saturating -log D.",
+    "Saddle: min over x, max over y of x y. Steps at the same time grow by sqrt(1 + lr^2) each; "
+    "steps in turn stay on an ellipse.",
+    "Population: distributions instead of samples, D optimal at every step; V goes to -log 4.",
+    "Earth mover: two histograms of ten bins at i / 9, by linear programming and in closed form.",
+    "Mixtures: a sample is good within 3 standard deviations of the nearest centre (98.9 % of a "
+    "Gaussian's own are); a mode is found when its good samples are at least a quarter of a fair "
+    "share of all samples. KL: of the good samples' modes from the uniform distribution, nats. "
+    "Seconds are those of the training, whenever that was, on one thread.",
+)
+
+
+@dataclass(frozen=True)
+class Check:
+    """A number beside the one it must be: relation: = (within the tolerance), <, or >=."""
+
+    world: str
+    quantity: str
+    measured: float
+    expected: float
+    tolerance: float = 0.0
+    relation: str = "="
+
+    @property
+    def holds(self) -> bool:
+        """Whether it is as it must be."""
+        if self.relation == "<":
+            return self.measured < self.expected
+        if self.relation == ">=":
+            return self.measured >= self.expected
+        is_same = self.measured == self.expected
+        return is_same or abs(self.measured - self.expected) <= self.tolerance
+
+
+@dataclass(frozen=True, eq=False)
+class Cloud:
+    """Samples (n, 2) of a generator, or of the mixture itself, in the unit square; row: see
+    MODES.
+    """
+
+    points: npt.NDArray[np.float32]
+    row: Row
+
+
+@dataclass(frozen=True, eq=False)
+class Worlds:
+    """What was played.
+
+    shifts: see SHIFTS; slopes: D, saturating and non-saturating slope; theta: (rounds + 1,) of the
+    line, and target, where it swings about; spiral, ellipse: (steps + 1, 2) of the saddle; values:
+    V + log 4 per step of the population; plan: (K, K) of the earth mover, shares: (2, K); clouds:
+    per mixture, the mixture itself first; command: what made it.
+    """
+
+    checks: tuple[Check, ...]
+    shifts: tuple[Row, ...]
+    slopes: tuple[tuple[float, float, float], ...]
+    theta: Sequence[float]
+    target: float
+    optimum: tuple[float, float]
+    means: tuple[float, float]
+    spiral: npt.NDArray[np.float64]
+    ellipse: npt.NDArray[np.float64]
+    values: npt.NDArray[np.float64]
+    shares: npt.NDArray[np.float64]
+    plan: npt.NDArray[np.float64]
+    clouds: Mapping[str, tuple[Cloud, ...]]
+    command: str
+
+    @property
+    def failures(self) -> tuple[Check, ...]:
+        """Checks that do not hold."""
+        return tuple(check for check in self.checks if not check.holds)
+
+
+def checks(worlds: Worlds) -> Rows:
+    """A row per check."""
+    made = [{**vars(check), "holds": "yes" if check.holds else "no"} for check in worlds.checks]
+    return Rows.of(made, CHECKS)
+
+
+def modes(worlds: Worlds) -> Rows:
+    """A row per mixture and generator."""
+    return Rows.of([cloud.row for clouds in worlds.clouds.values() for cloud in clouds], MODES)
+
+
+def files(worlds: Worlds) -> dict[str, str]:
+    """Every table and the page, by file name."""
+    return {
+        "worlds.csv": checks(worlds).csv(),
+        "worlds_shifts.csv": Rows.of(worlds.shifts, SHIFTS).csv(),
+        "worlds_modes.csv": modes(worlds).csv(),
+        "worlds.md": markdown(worlds),
+    }
+
+
+def told(worlds: Worlds) -> str:
+    """In a few lines: the mixtures, and what does not hold."""
+    lines = [
+        f"{row['world']}, {row['generator']}: {_modes(row)}, {percent(row['good'])} % good, "
+        f"{row['verdict']}"
+        for row in modes(worlds)
+    ]
+    lines.append(f"{len(worlds.checks) - len(worlds.failures)} of {len(worlds.checks)} checks hold")
+    lines += [
+        f"does not hold: {check.world}, {check.quantity}: {check.measured!r}, not "
+        f"{_expected(vars(check))}"
+        for check in worlds.failures
+    ]
+    return "\n".join(lines)
+
+
+def markdown(worlds: Worlds) -> str:
+    """The document worlds.md."""
+    return "\n\n".join(
+        [
+            "# Small worlds",
+            f"{len(worlds.checks) - len(worlds.failures)} of {len(worlds.checks)} checks hold.",
+            f"![Small worlds](figures/{FIGURE})",
+            "## Mixtures",
+            _table(_MODES, modes(worlds), "llrrrlrrr"),
+            "## Shifts",
+            _table(_SHIFTS, worlds.shifts, "r" * len(_SHIFTS)),
+            "## Slopes of the generator's cost",
+            github(
+                ["D(G(z))", "saturating", "non-saturating", "ratio"],
+                [
+                    [
+                        f"{d:g}",
+                        f"{a:.6g}",
+                        f"{b:.6g}",
+                        f"{b / a:,.4g}" if b / a < 1e3 else f"{b / a:,.1f}",
+                    ]
+                    for d, a, b in worlds.slopes
+                ],
+                "rrrr",
+            ),
+            "## Checks",
+            _table(_CHECKS, checks(worlds), "llrrl"),
+            *map(escape, LEGEND),
+            f"Made by `{worlds.command.replace('`', chr(39))}` with adversarial-bench "
+            f"{__version__}.\n",
+        ]
+    )
+
+
+_Reader = Callable[[Row], str]
+
+
+def _table(columns: Mapping[str, _Reader], rows: Sequence[Row] | Rows, align: str) -> str:
+    cells = [[escape(read(row)) for read in columns.values()] for row in rows]
+    return github(list(columns), cells, align)
+
+
+def _number(name: str, row: Row) -> str:
+    value = row[name]
+    return "" if value is None else f"{value:.6g}"
+
+
+def _modes(row: Row) -> str:
+    return "" if row["modes"] is None else f"{row['modes']} of {row['of']}"
+
+
+def _expected(row: Mapping[str, Any]) -> str:
+    if row["relation"] != "=":
+        return f"{row['relation']} {row['expected']:g}"
+    within = f" +- {row['tolerance']:g}" if row["tolerance"] else ""
+    return f"{row['expected']!r}{within}"
+
+
+_CHECKS: Mapping[str, _Reader] = {
+    "world": lambda row: str(row["world"]),
+    "quantity": lambda row: str(row["quantity"]),
+    "measured": lambda row: repr(row["measured"]),
+    "expected": _expected,
+    "holds": lambda row: str(row["holds"]),
+}
+_SHIFTS: Mapping[str, _Reader] = {
+    "shift": partial(_number, "shift"),
+    "JSD (nats)": partial(_number, "jsd"),
+    "V": partial(_number, "value"),
+    "V, samples": partial(_number, "value_sampled"),
+    "W1": partial(_number, "w1"),
+    "W1, samples": partial(_number, "w1_sampled"),
+    "accuracy of D*": partial(_number, "accuracy"),
+    "accuracy, samples": partial(_number, "accuracy_sampled"),
+}
+_MODES: Mapping[str, _Reader] = {
+    "world": lambda row: str(row["world"]),
+    "generator": lambda row: str(row["generator"]),
+    "modes": _modes,
+    "good %": lambda row: percent(row["good"]),
+    "KL": lambda row: "" if row["divergence"] is None else f"{row['divergence']:.3f}",
+    "verdict": lambda row: str(row["verdict"]),
+    "samples": lambda row: count(row["n"]),
+    "updates": lambda row: count(row["updates"]),
+    "seconds": lambda row: seconds(row["seconds"]),
+}
+
+
+# --- the page of figures -------------------------------------------------------------------------
+
+
+def svg(worlds: Worlds) -> str:
+    """All figures on one page, as SVG text."""
+    return drawing.drawn(partial(_page, worlds))
+
+
+def _page(worlds: Worlds) -> Figure:
+    """Seven small worlds in two rows, and a row of clouds per mixture below."""
+    from matplotlib.figure import Figure
+
+    clouds = list(worlds.clouds.items())
+    widest = max(len(members) for _, members in clouds)
+    figure = Figure(figsize=(12.5, 6.2 + 2.75 * len(clouds)), layout="constrained")
+    parts = figure.subfigures(2, 1, height_ratios=[6.2, 2.75 * len(clouds)])
+    above = parts[0].subplots(2, 4).ravel()
+    for axes, draw in zip(above, _PANELS, strict=True):
+        draw(axes, worlds)
+        axes.title.set_fontsize(9.5)
+    below = parts[1].subplots(len(clouds), widest, squeeze=False)
+    for line, (name, members) in zip(below, clouds, strict=True):
+        for axes in line[len(members) :]:
+            axes.set_visible(False)
+        for axes, cloud in zip(line, members, strict=False):
+            _cloud(axes, cloud)
+        line[0].set_ylabel(name)
+    return figure
+
+
+def _cloud(axes: Axes, cloud: Cloud) -> None:
+    x, y = cloud.points.T
+    axes.plot(x, y, ".", color=_BLUE, markersize=2.2, alpha=0.5, markeredgewidth=0)
+    axes.set_xlim(0, 1)
+    axes.set_ylim(0, 1)
+    axes.set_aspect("equal")
+    axes.set_xticks([])
+    axes.set_yticks([])
+    good = "failed" if cloud.row["good"] is None else f"{percent(cloud.row['good'])} % good"
+    title = drawing.wrapped(str(cloud.row["generator"]), 26)
+    axes.set_title(f"{title}\n{_modes(cloud.row)} modes, {good}", fontsize=8)
+
+
+def _theta(axes: Axes, worlds: Worlds) -> None:
+    axes.axhline(worlds.target, color=_GREY, linewidth=0.8, label="mean(x) - mean(z)")
+    axes.plot(worlds.theta, color=_BLUE, linewidth=1.2, label="theta")
+    axes.set_title("line: theta swings and does not settle")
+    axes.set_xlabel("rounds of 300 D steps, 3 G steps")
+    axes.legend(loc="lower right")
+    axes.grid(visible=True)
+
+
+def _optimum(axes: Axes, worlds: Worlds) -> None:
+    real, fake = worlds.means
+    offset, slope = worlds.optimum
+    x = np.linspace(fake - 4, real + 4, 400)
+    for mean, colour, label in ((real, _GREEN, "data"), (fake, _RED, "made")):
+        density = np.exp(-((x - mean) ** 2) / 2) / math.sqrt(2 * math.pi)
+        axes.fill_between(x, density, color=colour, alpha=0.35, linewidth=0, label=label)
+    axes.plot(x, 1 / (1 + np.exp(-offset - slope * x)), color=_BLUE, label="D*")
+    axes.set_title(f"line: D*(x) = s({slope:g} x - {-offset:g})")
+    axes.set_xlabel("x")
+    axes.legend(loc="center left")
+    axes.grid(visible=True)
+
+
+def _saturation(axes: Axes, worlds: Worlds) -> None:
+    finite = [row for row in worlds.shifts if math.isfinite(row["shift"]) and row["shift"] <= 5]
+    for name, colour, label in (
+        ("w1", _RED, "W1"),
+        ("accuracy", _GREEN, "accuracy of D*"),
+        ("jsd", _BLUE, "JSD"),
+    ):
+        axes.plot(
+            [row["shift"] for row in finite],
+            [row[name] for row in finite],
+            color=colour,
+            marker=".",
+            label=label,
+        )
+    axes.axhline(math.log(2), color=_GREY, linewidth=0.8, linestyle="--")
+    axes.text(0.02, math.log(2) + 0.04, "log 2", color=_GREY, fontsize=8)
+    axes.set_ylim(0, 2.5)
+    axes.set_title("shift: JSD saturates, W1 grows")
+    axes.set_xlabel("shift of the mean")
+    axes.legend(loc="upper left")
+    axes.grid(visible=True)
+
+
+def _slopes(axes: Axes, worlds: Worlds) -> None:
+    d, saturating, other = (np.array(column) for column in zip(*worlds.slopes, strict=True))
+    axes.loglog(d, -saturating, color=_RED, marker=".", label="saturating, D")
+    axes.loglog(d, -other, color=_BLUE, marker=".", label="non-saturating, 1 - D")
+    axes.set_title("generator's slope by D's logit")
+    axes.set_xlabel("D(G(z))")
+    axes.legend(loc="lower right")
+    axes.grid(visible=True)
+
+
+def _saddle(axes: Axes, worlds: Worlds) -> None:
+    axes.plot(*worlds.spiral.T, color=_RED, linewidth=1.2, label="at the same time")
+    axes.plot(*worlds.ellipse.T, color=_BLUE, linewidth=1.2, label="in turn")
+    axes.plot(0, 0, "+", color="#000000")
+    axes.set_aspect("equal", adjustable="datalim")
+    axes.set_title("saddle: min over x, max over y of x y")
+    axes.legend(loc="upper right")
+    axes.grid(visible=True)
+
+
+def _population(axes: Axes, worlds: Worlds) -> None:
+    axes.semilogy(np.maximum(worlds.values, 1e-16), color=_BLUE, marker=".")
+    axes.set_title("population: V + log 4 goes to 0")
+    axes.set_xlabel("steps, D optimal at each")
+    axes.grid(visible=True)
+
+
+def _histograms(axes: Axes, worlds: Worlds) -> None:
+    bins = np.arange(worlds.shares.shape[1])
+    for place, (name, colour) in enumerate((("p", _BLUE), ("q", _RED))):
+        axes.bar(bins + 0.4 * place - 0.2, worlds.shares[place], 0.4, color=colour, label=name)
+    axes.set_title("earth mover: from p to q")
+    axes.set_xlabel("bin")
+    axes.legend(loc="upper right")
+
+
+def _plan(axes: Axes, worlds: Worlds) -> None:
+    for i, j in zip(*np.nonzero(worlds.plan > 0), strict=True):
+        share = worlds.plan[i, j]
+        axes.plot(i, j, "s", color=_PINK if i != j else _GREY, markersize=28 * math.sqrt(share))
+    size = len(worlds.plan)
+    axes.set_xlim(-0.6, size - 0.4)
+    axes.set_ylim(-0.6, size - 0.4)
+    axes.set_aspect("equal")
+    axes.set_title("the cheapest plan: area is what moves")
+    axes.set_xlabel("from bin of p")
+    axes.set_ylabel("to bin of q")
+
+
+_PANELS: Sequence[Callable[[Axes, Worlds], None]] = (
+    _theta,
+    _optimum,
+    _saturation,
+    _slopes,
+    _saddle,
+    _population,
+    _histograms,
+    _plan,
+)
