@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-
 from bench.devices import numerics, threads
 from bench.report.worlds import SHOWN, Check, Cloud, Worlds
 from bench.runner import provenance
@@ -25,22 +24,17 @@ from models.studio import Studio
 from models.train import TrainingFailed
 from models.worlds import histograms, line, population, saddle, shifts
 from models.worlds.line import Line
-from models.worlds.mixtures import GRID, RING, SHAPE, Mixture
+from models.worlds.mixtures import GRID, RING, SHAPE, Census, Mixture
 
 Say = Callable[[str], None]
 
-TRAINED = {
-    RING: (
-        "mlp:objective=wasserstein,penalty=0.1,updates=3000",
-        "mlp:objective=nonsaturating,penalty=0,updates=3000",
-        "mlp:objective=saturating,penalty=0,updates=3000",
-    ),
-    GRID: (
-        "mlp:objective=wasserstein,penalty=0.1,updates=3000",
-        "mlp:objective=nonsaturating,penalty=0,updates=3000",
-    ),
+_COMMON = "updates=3000,latent=2,width=128,batch=128"
+_OBJECTIVES = {
+    "Wasserstein, penalty": f"mlp:objective=wasserstein,penalty=0.1,{_COMMON}",
+    "non-saturating": f"mlp:objective=nonsaturating,penalty=0,{_COMMON}",
+    "saturating": f"mlp:objective=saturating,penalty=0,{_COMMON}",
 }
-"""What plays on each mixture."""
+MIXTURES = (RING, GRID)
 DATA, COLLAPSED = "the mixture itself", "a constant"
 _TRAINING, _LOOKED_AT = 50_000, 2_500
 """Samples that are trained on, and that are looked at."""
@@ -51,10 +45,10 @@ _GOLDEN, _QUADRATURE = 1e-9, 1e-6
 
 def play(seed: int, updates: int | None, say: Say) -> Worlds:
     """All of them. seed: of samples and trainings; updates: of every trained generator, None for
-    what TRAINED says.
+    what _OBJECTIVES say.
     """
     with numerics(threads()):
-        clouds = {mixture.name: _clouds(mixture, seed, updates, say) for mixture in TRAINED}
+        clouds = {mixture.name: _clouds(mixture, seed, updates, say) for mixture in MIXTURES}
     say("playing on the line")
     lines = _Lines.played()
     normals = _normals(seed)
@@ -74,6 +68,7 @@ def play(seed: int, updates: int | None, say: Say) -> Worlds:
     return Worlds(
         checks=checks,
         shifts=tuple(moved),
+        curves=_curves(),
         slopes=slopes,
         theta=[3.0, *(game.theta for game in lines.trace)],
         target=lines.target,
@@ -167,12 +162,19 @@ def _shift(normals: Any, shift: float) -> dict[str, float | None]:
         "shift": shift,
         "jsd": shifts.divergence(shift),
         "value": shifts.value(shift),
-        "value_sampled": seen and seen.value,
+        "value_sampled": None if seen is None else seen.value,
         "w1": shift,
-        "w1_sampled": seen and seen.distance,
+        "w1_sampled": None if seen is None else seen.distance,
         "accuracy": shifts.bayes(shift),
-        "accuracy_sampled": seen and seen.accuracy,
+        "accuracy_sampled": None if seen is None else seen.accuracy,
     }
+
+
+def _curves() -> Any:
+    """Shift, W1, accuracy and JSD (4, n) of shifts from 0 to 6."""
+    moved = np.linspace(0, 6, 61)
+    rows = [(shift, shift, shifts.bayes(shift), shifts.divergence(shift)) for shift in moved]
+    return np.array(rows).T
 
 
 def _shift_checks(moved: list[dict[str, float | None]]) -> Iterator[Check]:
@@ -305,10 +307,7 @@ class _Earth:
 def _clouds(mixture: Mixture, seed: int, updates: int | None, say: Say) -> tuple[Cloud, ...]:
     """The mixture itself, a constant, and what is trained on it."""
     train = mixture.split(_TRAINING, seed)
-    made = [
-        _cloud(mixture, DATA, mixture.split(_LOOKED_AT, seed + 1).x),
-        _cloud(mixture, COLLAPSED, train.x[:1].expand(_LOOKED_AT, *SHAPE)),
-    ]
+    made = [_cloud(mixture, DATA, mixture.split(_LOOKED_AT, seed + 1).x)]
     studio = Studio(
         train=train,
         shape=SHAPE,
@@ -318,27 +317,29 @@ def _clouds(mixture: Mixture, seed: int, updates: int | None, say: Say) -> tuple
         cache=Cache(cache_folder()),
         say=say,
     )
-    for text in TRAINED[mixture]:
+    for name, text in _OBJECTIVES.items():
         recipe: Gan = valid(generators.get, text)
         recipe = replace(recipe, seed=seed, updates=recipe.updates if updates is None else updates)
-        made.append(_played(mixture, recipe, studio))
-    return tuple(made)
+        made.append(_played(mixture, name, recipe, studio))
+    constant = train.x[:1].expand(_LOOKED_AT, *SHAPE)
+    return (*made, _cloud(mixture, COLLAPSED, constant))
 
 
-def _played(mixture: Mixture, recipe: Gan, studio: Studio) -> Cloud:
+def _played(mixture: Mixture, name: str, recipe: Gan, studio: Studio) -> Cloud:
     """A generator trained on a mixture, or the failure of that."""
+    facts = {"generator": name, "spec": recipe.to_spec()}
     try:
         ready = studio.ready(recipe)
     except TrainingFailed as err:
-        row = {"world": mixture.name, "generator": recipe.to_spec(), "verdict": f"failed: {err}"}
-        return Cloud(np.zeros((0, 2), np.float32), row)
+        row = {"world": mixture.name, **facts, "wrong": f"failed: {err}"}
+        return Cloud(np.array(mixture.centres), np.zeros((0, 2), np.float32), row)
     images = ready.generator.sample(_LOOKED_AT, recipe.seed + 1)
     spent = {"updates": recipe.updates, "seconds": ready.seconds}
-    return _cloud(mixture, recipe.to_spec(), images, spent)
+    return _cloud(mixture, name, images, {**facts, **spent})
 
 
 def _cloud(
-    mixture: Mixture, name: str, images: Tensor, spent: dict[str, Any] | None = None
+    mixture: Mixture, name: str, images: Tensor, facts: dict[str, Any] | None = None
 ) -> Cloud:
     found = mixture.census(images)
     row = {
@@ -348,21 +349,21 @@ def _cloud(
         "of": len(mixture.centres),
         "good": found.quality,
         "divergence": found.divergence,
-        "verdict": _verdict(found.good),
+        "wrong": _wrong(found),
         "n": found.count,
-        **(spent or {}),
+        **(facts or {}),
     }
-    return Cloud(images[:SHOWN].flatten(1).numpy(), row)
+    return Cloud(np.array(mixture.centres), images[:SHOWN].flatten(1).numpy(), row)
 
 
-def _verdict(good: tuple[int, ...]) -> str:
+def _wrong(found: Census) -> str:
     """What is wrong with the centres that good samples belong to, by name."""
-    return coverage(good, np.ones(len(good))).name if sum(good) else "nothing good"
+    return coverage(found.good, np.ones(len(found.good))).name if found.found else "no mode found"
 
 
 def _mixture_checks(clouds: dict[str, tuple[Cloud, ...]]) -> Iterator[Check]:
     """Of the mixtures themselves and of constants, which nobody trains."""
-    for world, (data, constant, *_) in clouds.items():
+    for world, (data, *_, constant) in clouds.items():
         of = float(data.row["of"])
         yield Check(world, f"modes of {DATA}", float(data.row["modes"]), of)
         yield Check(world, f"modes of {COLLAPSED}", float(constant.row["modes"]), 1.0)

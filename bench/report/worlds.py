@@ -44,26 +44,31 @@ SHIFTS = {
 MODES = {
     "world": TEXT,
     "generator": TEXT,
+    "spec": TEXT,
     "modes": INT,
     "of": INT,
     "good": FLOAT,
     "divergence": FLOAT,
-    "verdict": TEXT,
+    "wrong": TEXT,
     "n": INT,
     "updates": INT,
     "seconds": FLOAT,
 }
 """Columns of worlds.csv, worlds_shifts.csv and worlds_modes.csv in order, and their types."""
 FIGURE = "worlds.svg"
-SHOWN = 1000
+SHOWN = 400
 """Samples of a mixture or a generator that are drawn."""
 _BLUE, _RED, _GREEN, _PINK = drawing.PALETTE[:4]
 _GREY = "#666666"
+_WIDTH, _TITLE = 12.5, 9.5
+"""Inches of the page, and points of a panel's title."""
+_NOTHING = 1e-12
+"""Shares of a plan below this are rounding."""
 LEGEND = (
     "Line: G(z) = z + theta against a logistic discriminator, ten samples each, losses summed "
-    "(Prince 2023, Understanding Deep Learning, notebook 15.1). Lasting oscillation is what it "
-    "comes to: at the discriminator's learning rate its steps are longer than the curvature of its "
-    "loss allows.",
+    "(Prince 2023, Understanding Deep Learning, notebook 15.1). theta swings about mean(x) - "
+    "mean(z) ever less, but D finds no rest: its steps are longer than the curvature of its loss "
+    "allows, throw it to and fro, and leave its loss far above 20 log 2.",
     "Shifts: N(0, 1) against N(shift, 1). JSD and the value V(D*, G) by quadrature, W1 and the "
     "accuracy of the optimal discriminator D* in closed form; beside them what samples say. JSD "
     "stands still at log 2 where W1 goes on growing: nothing then tells a generator which way to "
@@ -105,10 +110,11 @@ class Check:
 
 @dataclass(frozen=True, eq=False)
 class Cloud:
-    """Samples (n, 2) of a generator, or of the mixture itself, in the unit square; row: see
-    MODES.
+    """Samples (n, 2) of a generator, or of the mixture itself, beside the centres (K, 2), in the
+    unit square; row: see MODES.
     """
 
+    centres: npt.NDArray[np.float64]
     points: npt.NDArray[np.float32]
     row: Row
 
@@ -117,14 +123,16 @@ class Cloud:
 class Worlds:
     """What was played.
 
-    shifts: see SHIFTS; slopes: D, saturating and non-saturating slope; theta: (rounds + 1,) of the
-    line, and target, where it swings about; spiral, ellipse: (steps + 1, 2) of the saddle; values:
-    V + log 4 per step of the population; plan: (K, K) of the earth mover, shares: (2, K); clouds:
-    per mixture, the mixture itself first; command: what made it.
+    shifts: see SHIFTS; curves: (4, n) of shift, W1, accuracy, JSD; slopes: D, saturating and
+    non-saturating slope; theta: (rounds + 1,) of the line, target: what it swings about; optimum:
+    offset and slope of D*'s logit between two means; spiral, ellipse: (steps + 1, 2) of the saddle;
+    values: V + log 4 per step of the population; shares (2, K), plan (K, K): of the earth mover;
+    clouds: per mixture, the mixture itself first; command: what made it.
     """
 
     checks: tuple[Check, ...]
     shifts: tuple[Row, ...]
+    curves: npt.NDArray[np.float64]
     slopes: tuple[tuple[float, float, float], ...]
     theta: Sequence[float]
     target: float
@@ -169,7 +177,7 @@ def told(worlds: Worlds) -> str:
     """In a few lines: the mixtures, and what does not hold."""
     lines = [
         f"{row['world']}, {row['generator']}: {_modes(row)}, {percent(row['good'])} % good, "
-        f"{row['verdict']}"
+        f"wrong: {row['wrong']}"
         for row in modes(worlds)
     ]
     lines.append(f"{len(worlds.checks) - len(worlds.failures)} of {len(worlds.checks)} checks hold")
@@ -189,7 +197,7 @@ def markdown(worlds: Worlds) -> str:
             f"{len(worlds.checks) - len(worlds.failures)} of {len(worlds.checks)} checks hold.",
             f"![Small worlds](figures/{FIGURE})",
             "## Mixtures",
-            _table(_MODES, modes(worlds), "llrrrlrrr"),
+            _table(_MODES, modes(worlds), "lllrrrlrrr"),
             "## Shifts",
             _table(_SHIFTS, worlds.shifts, "r" * len(_SHIFTS)),
             "## Slopes of the generator's cost",
@@ -200,7 +208,7 @@ def markdown(worlds: Worlds) -> str:
                         f"{d:g}",
                         f"{a:.6g}",
                         f"{b:.6g}",
-                        f"{b / a:,.4g}" if b / a < 1e3 else f"{b / a:,.1f}",
+                        f"{b / a:.5g}",
                     ]
                     for d, a, b in worlds.slopes
                 ],
@@ -225,7 +233,7 @@ def _table(columns: Mapping[str, _Reader], rows: Sequence[Row] | Rows, align: st
 
 def _number(name: str, row: Row) -> str:
     value = row[name]
-    return "" if value is None else f"{value:.6g}"
+    return "" if value is None else f"{round(value, 9):.6g}"
 
 
 def _modes(row: Row) -> str:
@@ -259,10 +267,11 @@ _SHIFTS: Mapping[str, _Reader] = {
 _MODES: Mapping[str, _Reader] = {
     "world": lambda row: str(row["world"]),
     "generator": lambda row: str(row["generator"]),
+    "spec": lambda row: row["spec"] or "",
     "modes": _modes,
     "good %": lambda row: percent(row["good"]),
     "KL": lambda row: "" if row["divergence"] is None else f"{row['divergence']:.3f}",
-    "verdict": lambda row: str(row["verdict"]),
+    "wrong": lambda row: str(row["wrong"]),
     "samples": lambda row: count(row["n"]),
     "updates": lambda row: count(row["updates"]),
     "seconds": lambda row: seconds(row["seconds"]),
@@ -278,47 +287,53 @@ def svg(worlds: Worlds) -> str:
 
 
 def _page(worlds: Worlds) -> Figure:
-    """Seven small worlds in two rows, and a row of clouds per mixture below."""
+    """Eight small worlds in two rows, and a row of clouds per mixture below."""
     from matplotlib.figure import Figure
 
-    clouds = list(worlds.clouds.items())
-    widest = max(len(members) for _, members in clouds)
-    figure = Figure(figsize=(12.5, 6.2 + 2.75 * len(clouds)), layout="constrained")
-    parts = figure.subfigures(2, 1, height_ratios=[6.2, 2.75 * len(clouds)])
-    above = parts[0].subplots(2, 4).ravel()
-    for axes, draw in zip(above, _PANELS, strict=True):
-        draw(axes, worlds)
-        axes.title.set_fontsize(9.5)
-    below = parts[1].subplots(len(clouds), widest, squeeze=False)
-    for line, (name, members) in zip(below, clouds, strict=True):
-        for axes in line[len(members) :]:
-            axes.set_visible(False)
-        for axes, cloud in zip(line, members, strict=False):
-            _cloud(axes, cloud)
-        line[0].set_ylabel(name)
+    clouds = list(worlds.clouds.values())
+    heights = (5.8, 2.9 * len(clouds))
+    figure = Figure(figsize=(_WIDTH, sum(heights)), layout="constrained")
+    places = figure.add_gridspec(2, 1, height_ratios=heights)
+    above = places[0].subgridspec(2, 4)
+    for place, draw in enumerate(_PANELS):
+        draw(figure.add_subplot(above[place // 4, place % 4]), worlds)
+    below = places[1].subgridspec(len(clouds), max(map(len, clouds)))
+    for line, members in enumerate(clouds):
+        for place, cloud in enumerate(members):
+            _cloud(figure.add_subplot(below[line, place]), cloud)
     return figure
 
 
 def _cloud(axes: Axes, cloud: Cloud) -> None:
-    x, y = cloud.points.T
-    axes.plot(x, y, ".", color=_BLUE, markersize=2.2, alpha=0.5, markeredgewidth=0)
+    row = cloud.row
+    axes.plot(*cloud.centres.T, "o", color=_GREY, fillstyle="none", markersize=7, linewidth=0.5)
+    axes.plot(*cloud.points.T, ".", color=_BLUE, markersize=2.4, markeredgewidth=0)
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1)
     axes.set_aspect("equal")
     axes.set_xticks([])
     axes.set_yticks([])
-    good = "failed" if cloud.row["good"] is None else f"{percent(cloud.row['good'])} % good"
-    title = drawing.wrapped(str(cloud.row["generator"]), 26)
-    axes.set_title(f"{title}\n{_modes(cloud.row)} modes, {good}", fontsize=8)
+    found = f"{_modes(row)} modes, {percent(row['good'])} % good" if "modes" in row else "failed"
+    axes.set_title(f"{row['world']}: {row['generator']}\n{found}", fontsize=_TITLE)
+
+
+def _named(axes: Axes, title: str, across: str) -> None:
+    axes.set_title(title, fontsize=_TITLE)
+    axes.set_xlabel(across)
+    axes.grid(visible=True)
+
+
+def _powers(axis: Any) -> None:
+    """Ticks of a logarithmic axis as plain numbers."""
+    axis.set_major_formatter(lambda value, _: f"{value:g}")
+    axis.set_minor_formatter(lambda *_: "")
 
 
 def _theta(axes: Axes, worlds: Worlds) -> None:
     axes.axhline(worlds.target, color=_GREY, linewidth=0.8, label="mean(x) - mean(z)")
     axes.plot(worlds.theta, color=_BLUE, linewidth=1.2, label="theta")
-    axes.set_title("line: theta swings and does not settle")
-    axes.set_xlabel("rounds of 300 D steps, 3 G steps")
     axes.legend(loc="lower right")
-    axes.grid(visible=True)
+    _named(axes, "line: theta swings about its aim", "rounds of 300 D and 3 G steps")
 
 
 def _optimum(axes: Axes, worlds: Worlds) -> None:
@@ -327,45 +342,31 @@ def _optimum(axes: Axes, worlds: Worlds) -> None:
     x = np.linspace(fake - 4, real + 4, 400)
     for mean, colour, label in ((real, _GREEN, "data"), (fake, _RED, "made")):
         density = np.exp(-((x - mean) ** 2) / 2) / math.sqrt(2 * math.pi)
-        axes.fill_between(x, density, color=colour, alpha=0.35, linewidth=0, label=label)
+        axes.fill_between(x, density, color=colour, alpha=0.4, linewidth=0, label=label)
     axes.plot(x, 1 / (1 + np.exp(-offset - slope * x)), color=_BLUE, label="D*")
-    axes.set_title(f"line: D*(x) = s({slope:g} x - {-offset:g})")
-    axes.set_xlabel("x")
     axes.legend(loc="center left")
-    axes.grid(visible=True)
+    _named(axes, f"line: D*(x) = s({slope:g} x - {-offset:g})", "x")
 
 
 def _saturation(axes: Axes, worlds: Worlds) -> None:
-    finite = [row for row in worlds.shifts if math.isfinite(row["shift"]) and row["shift"] <= 5]
-    for name, colour, label in (
-        ("w1", _RED, "W1"),
-        ("accuracy", _GREEN, "accuracy of D*"),
-        ("jsd", _BLUE, "JSD"),
-    ):
-        axes.plot(
-            [row["shift"] for row in finite],
-            [row[name] for row in finite],
-            color=colour,
-            marker=".",
-            label=label,
-        )
-    axes.axhline(math.log(2), color=_GREY, linewidth=0.8, linestyle="--")
-    axes.text(0.02, math.log(2) + 0.04, "log 2", color=_GREY, fontsize=8)
+    shift, *curves = worlds.curves
+    names = (("W1", _RED), ("accuracy of D*", _GREEN), ("JSD", _BLUE))
+    for curve, (label, colour) in zip(curves, names, strict=True):
+        axes.plot(shift, curve, color=colour, label=label)
+    axes.axhline(math.log(2), color=_GREY, linewidth=0.8, linestyle="--", label="log 2")
     axes.set_ylim(0, 2.5)
-    axes.set_title("shift: JSD saturates, W1 grows")
-    axes.set_xlabel("shift of the mean")
-    axes.legend(loc="upper left")
-    axes.grid(visible=True)
+    axes.legend(loc="upper right")
+    _named(axes, "shift: JSD saturates, W1 grows", "shift of the mean")
 
 
 def _slopes(axes: Axes, worlds: Worlds) -> None:
     d, saturating, other = (np.array(column) for column in zip(*worlds.slopes, strict=True))
-    axes.loglog(d, -saturating, color=_RED, marker=".", label="saturating, D")
-    axes.loglog(d, -other, color=_BLUE, marker=".", label="non-saturating, 1 - D")
-    axes.set_title("generator's slope by D's logit")
-    axes.set_xlabel("D(G(z))")
-    axes.legend(loc="lower right")
-    axes.grid(visible=True)
+    axes.loglog(d, -saturating, color=_RED, marker=".", label="saturating: D")
+    axes.loglog(d, -other, color=_BLUE, marker=".", label="non-saturating: 1 - D")
+    _powers(axes.xaxis)
+    _powers(axes.yaxis)
+    axes.legend(loc="lower center")
+    _named(axes, "slope of G's cost, times -1", "D(G(z))")
 
 
 def _saddle(axes: Axes, worlds: Worlds) -> None:
@@ -373,38 +374,35 @@ def _saddle(axes: Axes, worlds: Worlds) -> None:
     axes.plot(*worlds.ellipse.T, color=_BLUE, linewidth=1.2, label="in turn")
     axes.plot(0, 0, "+", color="#000000")
     axes.set_aspect("equal", adjustable="datalim")
-    axes.set_title("saddle: min over x, max over y of x y")
-    axes.legend(loc="upper right")
-    axes.grid(visible=True)
+    axes.set_ylim(-3.2, 4.2)
+    axes.legend(loc="upper center", ncols=2, columnspacing=1.0, handlelength=1.2)
+    _named(axes, "saddle: min over x, max over y of xy", "x")
 
 
 def _population(axes: Axes, worlds: Worlds) -> None:
+    # at the precision of floats a difference may be 0 or below
     axes.semilogy(np.maximum(worlds.values, 1e-16), color=_BLUE, marker=".")
-    axes.set_title("population: V + log 4 goes to 0")
-    axes.set_xlabel("steps, D optimal at each")
-    axes.grid(visible=True)
+    _powers(axes.yaxis)
+    _named(axes, "population: V + log 4", "steps, D optimal at each")
 
 
 def _histograms(axes: Axes, worlds: Worlds) -> None:
     bins = np.arange(worlds.shares.shape[1])
     for place, (name, colour) in enumerate((("p", _BLUE), ("q", _RED))):
         axes.bar(bins + 0.4 * place - 0.2, worlds.shares[place], 0.4, color=colour, label=name)
-    axes.set_title("earth mover: from p to q")
-    axes.set_xlabel("bin")
     axes.legend(loc="upper right")
+    _named(axes, "earth mover: p and q", "bin")
 
 
 def _plan(axes: Axes, worlds: Worlds) -> None:
-    for i, j in zip(*np.nonzero(worlds.plan > 0), strict=True):
-        share = worlds.plan[i, j]
-        axes.plot(i, j, "s", color=_PINK if i != j else _GREY, markersize=28 * math.sqrt(share))
-    size = len(worlds.plan)
-    axes.set_xlim(-0.6, size - 0.4)
-    axes.set_ylim(-0.6, size - 0.4)
+    for i, j in zip(*np.nonzero(worlds.plan > _NOTHING), strict=True):
+        colour, side = _PINK if i != j else _GREY, 26 * math.sqrt(worlds.plan[i, j])
+        axes.plot(i, j, "s", color=colour, markersize=side)
+    axes.set_xlim(-0.6, len(worlds.plan) - 0.4)
+    axes.set_ylim(-0.6, len(worlds.plan) - 0.4)
     axes.set_aspect("equal")
-    axes.set_title("the cheapest plan: area is what moves")
-    axes.set_xlabel("from bin of p")
     axes.set_ylabel("to bin of q")
+    _named(axes, "the cheapest plan, shares as areas", "from bin of p")
 
 
 _PANELS: Sequence[Callable[[Axes, Worlds], None]] = (
