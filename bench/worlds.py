@@ -29,7 +29,7 @@ from models.worlds.mixtures import GRID, RING, SHAPE, Census, Mixture
 Say = Callable[[str], None]
 
 _COMMON = "updates=3000,latent=2,width=128,batch=128"
-_OBJECTIVES = {
+OBJECTIVES = {
     "Wasserstein, penalty": f"mlp:objective=wasserstein,penalty=0.1,{_COMMON}",
     "non-saturating": f"mlp:objective=nonsaturating,penalty=0,{_COMMON}",
     "saturating": f"mlp:objective=saturating,penalty=0,{_COMMON}",
@@ -45,7 +45,7 @@ _GOLDEN, _QUADRATURE = 1e-9, 1e-6
 
 def play(seed: int, updates: int | None, say: Say) -> Worlds:
     """All of them. seed: of samples and trainings; updates: of every trained generator, None for
-    what _OBJECTIVES say.
+    what OBJECTIVES say.
     """
     with numerics(threads()):
         clouds = {mixture.name: _clouds(mixture, seed, updates, say) for mixture in MIXTURES}
@@ -317,7 +317,7 @@ def _clouds(mixture: Mixture, seed: int, updates: int | None, say: Say) -> tuple
         cache=Cache(cache_folder()),
         say=say,
     )
-    for name, text in _OBJECTIVES.items():
+    for name, text in OBJECTIVES.items():
         recipe: Gan = valid(generators.get, text)
         recipe = replace(recipe, seed=seed, updates=recipe.updates if updates is None else updates)
         made.append(_played(mixture, name, recipe, studio))

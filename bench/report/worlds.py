@@ -17,6 +17,7 @@ from bench.report import figures as drawing
 from bench.report.markdown import escape
 from bench.report.rows import FLOAT, INT, TEXT, Row, Rows
 from bench.report.tables import count, percent, seconds
+from models.coverage import COLLAPSE, DROPPING
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -176,7 +177,9 @@ def files(worlds: Worlds) -> dict[str, str]:
 def told(worlds: Worlds) -> str:
     """In a few lines: the mixtures, and what does not hold."""
     lines = [
-        f"{row['world']}, {row['generator']}: {_modes(row)}, {percent(row['good'])} % good, "
+        f"{row['world']}, {row['generator']}: {row['wrong']}"
+        if row["modes"] is None
+        else f"{row['world']}, {row['generator']}: {_modes(row)}, {percent(row['good'])} % good, "
         f"wrong: {row['wrong']}"
         for row in modes(worlds)
     ]
@@ -307,14 +310,17 @@ def _page(worlds: Worlds) -> Figure:
 def _cloud(axes: Axes, cloud: Cloud) -> None:
     row = cloud.row
     axes.plot(*cloud.centres.T, "o", color=_GREY, fillstyle="none", markersize=7, linewidth=0.5)
-    axes.plot(*cloud.points.T, ".", color=_BLUE, markersize=2.4, markeredgewidth=0)
+    # a lone point would hardly be seen
+    size = 2.4 if len(np.unique(cloud.points, axis=0)) > 1 else 8.0
+    axes.plot(*cloud.points.T, ".", color=_BLUE, markersize=size, markeredgewidth=0)
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1)
     axes.set_aspect("equal")
     axes.set_xticks([])
     axes.set_yticks([])
     found = f"{_modes(row)} modes, {percent(row['good'])} % good" if "modes" in row else "failed"
-    axes.set_title(f"{row['world']}: {row['generator']}\n{found}", fontsize=_TITLE)
+    named = f", {row['wrong']}" if row["wrong"] in (COLLAPSE, DROPPING) else ""
+    axes.set_title(f"{row['world']}: {row['generator']}\n{found}{named}", fontsize=_TITLE)
 
 
 def _named(axes: Axes, title: str, across: str) -> None:
@@ -373,7 +379,8 @@ def _saddle(axes: Axes, worlds: Worlds) -> None:
     axes.plot(*worlds.spiral.T, color=_RED, linewidth=1.2, label="at the same time")
     axes.plot(*worlds.ellipse.T, color=_BLUE, linewidth=1.2, label="in turn")
     axes.plot(0, 0, "+", color="#000000")
-    axes.set_aspect("equal", adjustable="datalim")
+    axes.set_aspect("equal")
+    axes.set_xlim(-4.6, 4.6)
     axes.set_ylim(-3.2, 4.2)
     axes.legend(loc="upper center", ncols=2, columnspacing=1.0, handlelength=1.2)
     _named(axes, "saddle: min over x, max over y of xy", "x")
@@ -401,6 +408,8 @@ def _plan(axes: Axes, worlds: Worlds) -> None:
     axes.set_xlim(-0.6, len(worlds.plan) - 0.4)
     axes.set_ylim(-0.6, len(worlds.plan) - 0.4)
     axes.set_aspect("equal")
+    axes.set_xticks(range(len(worlds.plan)))
+    axes.set_yticks(range(len(worlds.plan)))
     axes.set_ylabel("to bin of q")
     _named(axes, "the cheapest plan, shares as areas", "from bin of p")
 
