@@ -28,7 +28,7 @@ from models.worlds.mixtures import GRID, RING, SHAPE, Census, Mixture
 
 Say = Callable[[str], None]
 
-_COMMON = "updates=3000,latent=2,width=128,batch=128"
+_COMMON = "updates=2000,latent=2,prior=uniform,width=128,ema=0.995"
 OBJECTIVES = {
     "Wasserstein, penalty": f"mlp:objective=wasserstein,penalty=0.1,{_COMMON}",
     "non-saturating": f"mlp:objective=nonsaturating,penalty=0,{_COMMON}",

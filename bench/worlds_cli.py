@@ -17,7 +17,7 @@ def worlds(
     seed: Annotated[int, typer.Option(help="Of samples and trainings.")] = 0,
     updates: Annotated[
         int | None,
-        typer.Option(help="Of every generator that is trained; 0: none. [default: 3,000]"),
+        typer.Option(help="Of every generator that is trained; 0: none. [default: 2,000]"),
     ] = None,
     quiet: Quiet = False,
 ) -> None:

@@ -318,7 +318,7 @@ def _cloud(axes: Axes, cloud: Cloud) -> None:
     axes.set_aspect("equal")
     axes.set_xticks([])
     axes.set_yticks([])
-    found = f"{_modes(row)} modes, {percent(row['good'])} % good" if "modes" in row else "failed"
+    found = f"{_modes(row)}, {percent(row['good'])} % good" if "modes" in row else "failed"
     named = f", {row['wrong']}" if row["wrong"] in (COLLAPSE, DROPPING) else ""
     axes.set_title(f"{row['world']}: {row['generator']}\n{found}{named}", fontsize=_TITLE)
 
