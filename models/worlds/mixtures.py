@@ -97,7 +97,6 @@ def _square(side: int, gap: float) -> tuple[tuple[float, float], ...]:
 
 
 RING = Mixture("ring of 8", _around(8, 0.4), 0.01)
-"""Standard deviation a fortieth of the radius."""
+"""Standard deviation a fortieth of the radius (our choice; others take a hundredth)."""
 GRID = Mixture("grid of 25", _square(5, 0.2), 0.005)
-"""Standard deviation a fortieth of the distance of neighbours (as in Dumoulin et al. 2017,
-arXiv:1606.00704)."""
+"""Standard deviation a fortieth of the distance of neighbours (our choice)."""
