@@ -21,6 +21,7 @@ from bench import (
     selftest_cli,
     time_cli,
     verify_cli,
+    worlds_cli,
 )
 from bench.errors import BenchError, RequestError
 from bench.features_cli import INTERRUPTED
@@ -45,6 +46,7 @@ app = typer.Typer(
 )
 app.add_typer(features_cli.app)
 app.command()(gan_cli.gan)
+app.command()(worlds_cli.worlds)
 app.command("list")(listing_cli.list_)
 app.command()(listing_cli.show)
 app.command()(time_cli.time)
