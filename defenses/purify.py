@@ -17,7 +17,8 @@ from defenses.purifying import PurifyingRecipe, Train
 from defenses.reformed import error
 from defenses.transformed import BehindDraws, PassingDraws
 from defenses.workshop import Workshop
-from models.gans import Dcgan, Gan
+from models.architectures import Dcgan
+from models.gans import Gan
 from models.generators import Generator
 from models.inversion import Inversion, Inverted
 from models.nets import Shape, is_small

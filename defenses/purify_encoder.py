@@ -17,7 +17,8 @@ from defenses.purifying import PurifyingRecipe, Train
 from defenses.reformed import MODES, mean_error, reformed
 from defenses.workshop import Workshop
 from models import nets
-from models.gans import Dcgan, Gan
+from models.architectures import Dcgan
+from models.gans import Gan
 from models.generators import Generator
 from models.nets import Shape
 from models.recipes import Classifier

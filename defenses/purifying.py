@@ -15,7 +15,7 @@ from attacks.pipelines import said
 from defenses.base import Defense
 from defenses.detector import check_enough, check_fpr
 from defenses.workshop import OtherSplit, Workshop
-from models import gan, gans
+from models import gan, studio
 from models.gans import Gan
 from models.nets import Shape, is_small
 from models.split import Split
@@ -61,7 +61,7 @@ class PurifyingRecipe(Defense):
 
     def identity(self) -> dict[str, Any]:
         """See Defense; the generator is known by how it is trained and by those of the package."""
-        return {**super().identity(), "gan": gan.REVISION, "package": gans.package()}
+        return {**super().identity(), "gan": gan.REVISION, "package": studio.package()}
 
     def own_attacks(self, shape: Shape) -> tuple[str, ...]:
         """See Defense: the search in latent space, of small images a shorter one."""
