@@ -192,6 +192,14 @@ ROWS = {
         "mlp_relu:epochs=2",
         inner="net",
     ),
+    "purify_encoder": Row(
+        "purify_encoder:epochs=8,generator=[dcgan:updates=200]",
+        "L(x, y)",
+        0.3,
+        "mlp_relu:epochs=4",
+        "mlp_relu:epochs=2",
+        inner="net",
+    ),
     "smoothing": Row(
         "smoothing", "L(x + n, y); n normal, standard deviation 0.25", 0.75, inner="net"
     ),
