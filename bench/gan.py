@@ -24,11 +24,12 @@ from bench.spec import Request, valid
 from defenses.workshop import Workshop
 from models import checkpoint
 from models.external_generator import ExternalGenerator
-from models.gans import Gan, Ready, Studio
+from models.gans import Gan
 from models.generators import Generator
 from models.inversion import Inversion, Inverted
 from models.membership import inverted, membership, roc
 from models.registry import generators
+from models.studio import Ready, Studio
 
 SAMPLES = 1000
 """Own samples whose classes are counted; those that are inverted and drawn are the first of

@@ -22,8 +22,9 @@ from defenses.detector import (
 )
 from defenses.transformed import BehindDraws, PassingDraws
 from defenses.workshop import OtherSplit, Workshop
-from models import gan, gans
-from models.gans import Dcgan, Gan
+from models import gan, studio
+from models.architectures import Dcgan
+from models.gans import Gan
 from models.generators import Generator
 from models.inversion import Inversion, Inverted
 from models.nets import Shape, is_small
@@ -189,7 +190,7 @@ class Purify(Defense):
 
     def identity(self) -> dict[str, Any]:
         """See Defense; the generator is known by how it is trained and by those of the package."""
-        return {**super().identity(), "gan": gan.REVISION, "package": gans.package()}
+        return {**super().identity(), "gan": gan.REVISION, "package": studio.package()}
 
     def own_attacks(self, shape: Shape) -> tuple[str, ...]:
         """See Defense: the search in latent space, of small images a shorter one."""

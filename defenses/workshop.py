@@ -11,11 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from models import checkpoint, train
-from models.gans import Gan, Ready, Studio
+from models.gans import Gan
 from models.nets import Shape
 from models.recipes import Classifier
 from models.registry import canonical
 from models.split import Split
+from models.studio import Ready, Studio
 from models.train import Objective, Standard, TrainingFailed
 
 

@@ -1,4 +1,4 @@
-"""The only GAN training loop; what the two nets play for is passed in."""
+"""The only GAN training loop; what its steps are made of is passed in."""
 
 from __future__ import annotations
 
@@ -7,16 +7,13 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from models import state
-from models.games import Game, Round
-from models.generators import Generator
 from models.seeding import seeded
-from models.split import Split
 from models.train import TrainingFailed
 
 REVISION = 1
@@ -24,6 +21,8 @@ REVISION = 1
 
 _ENTRIES = 40
 _MEASURED = ("loss_d", "loss_g", "d_real", "d_fake")
+_SLOPES = ("slope_saturating", "slope_nonsaturating")
+_LEVELS = 255
 
 
 class GanFailed(TrainingFailed):
@@ -41,9 +40,10 @@ class GanFailed(TrainingFailed):
 class Settings:
     """How a GAN is trained.
 
-    updates: of the generator; batch: real and made images per step; critic: discriminator steps per
-    generator step; lr: Adam's, of both; ema: share of the averaged generator that an update leaves;
-    seed: of initialisation, order and noise.
+    batch: real and made images per step; an update is `critic` steps of the discriminator and
+    `makers` of the generator; lr: of both; decay: weight of the discriminator's squared weights in
+    its loss, halved; ema: share of the averaged generator that an update leaves; seed: of
+    initialisation, order and noise.
     """
 
     updates: int
@@ -52,6 +52,67 @@ class Settings:
     lr: float
     ema: float
     seed: int
+    decay: float = 0.0
+    makers: int = 1
+
+
+class Contest(Protocol):
+    """What the loop's steps are made of: the data, the costs, and what is looked at. All random
+    numbers of a step come from `players.random`.
+    """
+
+    @property
+    def text(self) -> str:
+        """What the discriminator minimises, for people."""
+        ...
+
+    def optimisers(
+        self, generator: nn.Module, discriminator: nn.Module, settings: Settings
+    ) -> tuple[torch.optim.Optimizer, torch.optim.Optimizer]:
+        """What moves each side."""
+        ...
+
+    def discriminator(self, players: Players, number: int) -> tuple[Tensor, Tensor]:
+        """The loss of the discriminator's step `number`, counted from the first of the training,
+        and D (2,) as it is told, mean of real and of made images, detached.
+        """
+        ...
+
+    def generator(self, players: Players) -> Tensor:
+        """The loss of a generator's step."""
+        ...
+
+    def after(self, discriminator: nn.Module) -> None:
+        """What happens after each of the discriminator's steps."""
+        ...
+
+    def shown(self, generator: nn.Module) -> Tensor:
+        """Images (N, C, H, W) in [0, 1] that show what the generator makes at present, of the same
+        latents, or images, each time.
+        """
+        ...
+
+    def slopes(self, players: Players) -> Tensor:
+        """The norm (2,) of the generator's gradient under the saturating and the non-saturating
+        cost, of the same noise each time; moves nothing.
+        """
+        ...
+
+    def is_won(self, entry: Mapping[str, float]) -> bool:
+        """Whether a log entry says that the discriminator has won: nothing is left to learn."""
+        ...
+
+
+Album = dict[int, Tensor]
+"""Update to what the generator in play made then: images (N, C, H, W), bytes, on the CPU."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What is told of a training: log, up to 40 entries; album, a page per entry."""
+
+    log: list[dict[str, Any]]
+    album: Album
 
 
 @dataclass
@@ -69,6 +130,7 @@ class Players:
     good: dict[str, Tensor]
     update: int = 0
     log: list[dict[str, Any]] = field(default_factory=list)
+    album: Album = field(default_factory=dict)
 
     def nets(self) -> dict[str, nn.Module]:
         """The nets by name."""
@@ -85,6 +147,7 @@ class Players:
             tensors |= state.under(name, net.state_dict())
         for number, optimiser in enumerate(self.steps):
             tensors |= state.under(f"optimiser{number}", state.moments(optimiser))
+        tensors |= state.under("album", {str(k): images for k, images in self.album.items()})
         keep.write(tensors, {"format": state.FORMAT, "update": self.update, "log": self.log})
 
     def read(self, keep: state.Keep) -> bool:
@@ -99,33 +162,31 @@ class Players:
         for number, optimiser in enumerate(self.steps):
             state.restore_moments(optimiser, state.of(f"optimiser{number}", tensors))
         self.update, self.log = facts["update"], facts["log"]
+        self.album = {int(k): t.cpu() for k, t in state.of("album", tensors).items()}
         self.good = copy.deepcopy(self.average.state_dict())
         return True
 
 
 def fit(
-    generator: Generator,
+    generator: nn.Module,
     discriminator: nn.Module,
-    train: Split,
-    game: Game,
+    contest: Contest,
     settings: Settings,
     *,
     say: Callable[[str], None] = lambda _: None,
     keep: state.Keep | None = None,
-) -> list[dict[str, Any]]:
+) -> Trained:
     """Trains both nets in place and leaves the generator in eval mode with its averaged weights;
-    returns a log of 40 entries: mean losses, D(real), D(fake), seconds.
+    tells mean losses, D(real), D(fake), the generator's slopes and seconds, 40 times.
 
-    A generator step comes after `critic` discriminator steps, with fresh noise in each; the
-    generator never sees a real image, the discriminator stands still while the generator moves and
-    its images are detached while the discriminator does. Equal arguments give equal weights on one
-    machine; keep: where the state is put down at each log entry, and gone on from. Raises GanFailed
-    when a loss or weight is no longer finite or the discriminator has won for two entries in a row.
+    The discriminator stands still while the generator moves. Nets that grow are told how much of
+    the training is over. Equal arguments give equal weights on one machine; keep: where the state
+    is put down at each log entry, and gone on from. Raises GanFailed when a loss or weight is no
+    longer finite or the discriminator has won for two entries in a row.
     """
     device = next(generator.parameters()).device
-    real = train.images(slice(None), device)
     with seeded(settings.seed):
-        players = _seated(generator, discriminator, game, settings, device)
+        players = _seated(generator, discriminator, contest, settings, device)
         if keep is not None and players.read(keep):
             say(f"going on after update {players.update:,}/{settings.updates:,}")
         every = max(1, math.ceil(settings.updates / _ENTRIES))
@@ -134,71 +195,64 @@ def fit(
             count = until - players.update
             players.sums.zero_()
             while players.update < until:
-                _play(players, real, game, settings)
+                _grow(players, players.update / settings.updates)
+                _play(players, contest, settings)
                 players.update += 1
-            _note(players, game, count, time.perf_counter() - start)
+            _note(players, contest, count, start)
             say(_told(players.log[-1], settings.updates))
             if keep is not None:
                 players.write(keep)
+    _grow(players, 1.0)
     generator.load_state_dict(players.average.state_dict())
     generator.eval()
-    return players.log
+    return Trained(players.log, players.album)
 
 
 def _seated(
-    generator: Generator,
+    generator: nn.Module,
     discriminator: nn.Module,
-    game: Game,
+    contest: Contest,
     settings: Settings,
     device: torch.device,
 ) -> Players:
     """Before the first update."""
     average = copy.deepcopy(generator).requires_grad_(requires_grad=False)
-    first, second = (
-        torch.optim.Adam(net.parameters(), settings.lr, game.betas)
-        for net in (generator, discriminator)
-    )
     return Players(
         generator.train(),
         discriminator.train(),
         average,
-        (first, second),
+        contest.optimisers(generator, discriminator, settings),
         torch.Generator(device).manual_seed(settings.seed),
         torch.zeros(len(_MEASURED), device=device),
         copy.deepcopy(average.state_dict()),
     )
 
 
-def _play(players: Players, real: Tensor, game: Game, settings: Settings) -> None:
+def _grow(players: Players, share: float) -> None:
+    """Tells nets that grow how much of the training is over."""
+    for net in players.nets().values():
+        grow: Callable[[float], None] | None = getattr(net, "grow", None)
+        if grow is not None:
+            grow(share)
+
+
+def _play(players: Players, contest: Contest, settings: Settings) -> None:
     """One update: the discriminator's steps, then the generator's; nothing waits for the device."""
     first, second = players.steps
-    losses, scores = torch.zeros_like(players.sums[0]), torch.zeros_like(players.sums[:2])
+    loss_d, loss_g, told = (torch.zeros_like(players.sums[at]) for at in (0, 1, slice(2, 4)))
     for number in range(settings.critic):
-        with torch.no_grad():
-            fake = players.generator(_noise(players, settings.batch))
-        size = (settings.batch,)
-        index = torch.randint(len(real), size, generator=players.random, device=real.device)
-        mix = torch.rand(size, generator=players.random, device=real.device)
-        turn = Round(real[index], fake, mix, players.update * settings.critic + number)
-        loss_d, scored = game.discriminator(players.discriminator, turn)
-        _step(second, loss_d)
-        losses, scores = loss_d.detach(), scored.detach().mean(1)
+        loss, told = contest.discriminator(players, players.update * settings.critic + number)
+        _step(second, loss)
+        contest.after(players.discriminator)
+        loss_d = loss.detach()
     players.discriminator.requires_grad_(requires_grad=False)
-    made = players.generator(_noise(players, settings.batch))
-    loss_g = game.generator(players.discriminator(made))
-    _step(first, loss_g)
+    for _ in range(settings.makers):
+        loss = contest.generator(players)
+        _step(first, loss)
+        loss_g = loss.detach()
     players.discriminator.requires_grad_(requires_grad=True)
     _averaged(players, settings.ema)
-    players.sums += torch.stack([losses, loss_g.detach(), *scores])
-
-
-def _noise(players: Players, count: int) -> Tensor:
-    """Fresh latents from the generator's prior."""
-    generator: Any = players.generator
-    size = (count, generator.latent)
-    numbers = torch.rand(size, generator=players.random, device=players.sums.device)
-    latents: Tensor = generator.prior.latents(numbers)
-    return latents
+    players.sums += torch.cat([torch.stack([loss_d, loss_g]), told])
 
 
 def _step(optimiser: torch.optim.Optimizer, loss: Tensor) -> None:
@@ -220,19 +274,27 @@ def _averaged(players: Players, ema: float) -> None:
         torch._foreach_lerp_(averages, weights, weight)
 
 
-def _note(players: Players, game: Game, count: int, seconds: float) -> None:
-    """A log entry; raises GanFailed where going on is pointless."""
+def _note(players: Players, contest: Contest, count: int, start: float) -> None:
+    """A log entry and its page; raises GanFailed where going on is pointless."""
     means = (players.sums / count).tolist()
     entry: dict[str, Any] = {"update": players.update, **dict(zip(_MEASURED, means, strict=True))}
-    entry["seconds"] = seconds
     before = players.log[-1]["update"] if players.log else 0
     # A finite loss may have moved weights to where they are not.
     is_finite = all(bool(t.isfinite().all()) for t in players.average.state_dict().values())
     if not is_finite or not all(map(math.isfinite, means)):
         raise GanFailed(f"diverged by update {players.update:,}", players.good, before)
-    if game.is_won(entry) and players.log and game.is_won(players.log[-1]):
+    if contest.is_won(entry) and players.log and contest.is_won(players.log[-1]):
         reason = f"stopped at update {players.update:,}: the discriminator's loss is at 0"
         raise GanFailed(reason, players.good, before)
+    entry["seconds"] = time.perf_counter() - start
+    for net in (players.generator, players.discriminator):
+        net.eval()
+    entry |= zip(_SLOPES, contest.slopes(players).tolist(), strict=True)
+    with torch.no_grad():
+        images = contest.shown(players.generator)
+    players.album[players.update] = (images * _LEVELS).round().to(torch.uint8).cpu()
+    for net in (players.generator, players.discriminator):
+        net.train()
     players.log.append(entry)
     players.good = copy.deepcopy(players.average.state_dict())
 

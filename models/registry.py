@@ -324,8 +324,10 @@ def _load_generator(name: str) -> Any:
 generators = Registry(
     "generator",
     {
-        "dcgan": "models.gans:Dcgan",
-        "defensegan": "models.gans:DefenseGan",
+        "mlp": "models.architectures:Mlp",
+        "dcgan": "models.architectures:Dcgan",
+        "conditional": "models.architectures:Conditional",
+        "defensegan": "models.architectures:DefenseGan",
     },
     loader=_load_generator,
 )
