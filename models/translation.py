@@ -189,7 +189,7 @@ def cycle_cost(a: Tensor, again_a: Tensor, b: Tensor, again_b: Tensor) -> Tensor
 
 
 def identity_cost(pair: Pair, a: Tensor, b: Tensor) -> Tensor:
-    """mean |F(x) - x|_1 + mean |G(y) - y|_1: what is of a translator's own domain stays as it is."""
+    """mean |F(x) - x|_1 + mean |G(y) - y|_1: what is where it should be stays as it is."""
     return distance(pair.back(a), a) + distance(pair.there(b), b)
 
 
@@ -197,21 +197,21 @@ def identity_cost(pair: Pair, a: Tensor, b: Tensor) -> Tensor:
 class Cycle:
     """Images a (N, C, H, W) of A and b (M, C, H, W) of B on the pair's device, drawn independently
     of each other: the five costs, both discriminators', both translators', and `cycle` times the
-    cycle's; identity: weight of the identity cost, half of `cycle` where the paper has it.
+    cycle's; same: weight of the identity cost, half of `cycle` where the paper has it.
     """
 
     a: Tensor
     b: Tensor
     batch: int
     cycle: float = 10.0
-    identity: float = 0.0
+    same: float = 0.0
 
     @property
     def text(self) -> str:
         """See models.gan.Contest."""
         return (
             "((D(y) - 1)^2 + D(G(x))^2) / 2 of both domains, G and F (D(G(x)) - 1)^2 of both + "
-            f"{self.cycle} (|F(G(x)) - x| + |G(F(y)) - y|) + {self.identity} (|F(x) - x| + "
+            f"{self.cycle} (|F(G(x)) - x| + |G(F(y)) - y|) + {self.same} (|F(x) - x| + "
             "|G(y) - y|)"
         )
 
@@ -249,8 +249,8 @@ class Cycle:
         if self.cycle > 0:
             again_a, again_b = pair.back(made_b), pair.there(made_a)
             loss = loss + self.cycle * cycle_cost(a, again_a, b, again_b)
-        if self.identity > 0:
-            loss = loss + self.identity * identity_cost(pair, a, b)
+        if self.same > 0:
+            loss = loss + self.same * identity_cost(pair, a, b)
         return loss
 
     def after(self, discriminator: nn.Module) -> None:

@@ -235,15 +235,15 @@ def players(shape):
 
 
 def test_the_loop_finds_a_shift_of_brightness_that_nobody_paired():
-    # A: flat images of 0.2 to 0.4, B of 0.6 to 0.8.
+    # A: flat images of 0.2 to 0.4, B of 0.5 to 0.7.
     shape = (1, 4, 4)
     grey = torch.linspace(0, 0.2, 50).view(-1, 1, 1, 1).expand(-1, *shape)
     pair, judges = players(shape)
-    contest = Cycle(grey + 0.2, grey + 0.6, 20)
-    trained = fit(pair, judges, contest, Settings(60, 20, 1, 5e-3, 0.9, 0))
+    contest = Cycle(grey + 0.2, grey + 0.5, 16)
+    trained = fit(pair, judges, contest, Settings(60, 16, 1, 1e-2, 0.9, 0))
     with torch.no_grad():
         there, again = pair(contest.a), pair.again(contest.a)
-    assert there.mean() == pytest.approx(0.7, abs=0.1)
+    assert there.mean() == pytest.approx(0.6, abs=0.1)
     assert (again - contest.a).abs().mean() < 0.05
     assert trained.log[-1]["slope_nonsaturating"] > 0
     (page,) = {tuple(images.shape) for images in trained.album.values()}
