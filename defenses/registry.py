@@ -45,6 +45,7 @@ defenses = Registry(
         "autoencoder": "defenses.autoencoder:Autoencoder",
         "resizepad": "defenses.resizepad:ResizePad",
         "purify": "defenses.purify:Purify",
+        "purify_encoder": "defenses.purify_encoder:PurifyEncoder",
         "robust_features": "defenses.features:RobustFeatures",
         "nonrobust_features": "defenses.features:NonrobustFeatures",
     },
