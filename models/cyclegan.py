@@ -20,7 +20,8 @@ from models.seeding import seeded
 from models.split import Split
 from models.translation import Cycle, Judges, Pair, patch_discriminator, translator
 
-_LEAST_SIDE = 2
+LEAST_SIDE = 2
+"""Of images that are translated."""
 _TWO = 2
 
 
@@ -61,7 +62,7 @@ class Translation(Contested[Pair]):
 
     def build(self, shape: Shape) -> Pair:
         """See Contested; refuses images of fewer than 2 x 2 pixels."""
-        if min(shape[1:]) < _LEAST_SIDE:
+        if min(shape[1:]) < LEAST_SIDE:
             raise ValueError(f"images must have at least 2 x 2 pixels, got {shape[1]} x {shape[2]}")
         with seeded(self.seed):
             made = Pair(translator(shape, self.width), translator(shape, self.width))

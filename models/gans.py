@@ -32,7 +32,7 @@ _GAMES: Mapping[str, tuple[type[Game], float]] = {
     "wasserstein_clip": (Clipped, 0.01),
     "nonsaturating": (NonSaturating, 0.1),
     "saturating": (Saturating, 0.1),
-    "least_squares": (LeastSquares, 0.0),
+    "least_squares": (LeastSquares, 0.1),
 }
 """What is played for, and the penalty where none is named."""
 
@@ -45,13 +45,12 @@ class Gan(Contested[Generator]):
     or truncated, a normal without what is beyond two standard deviations. objective: wasserstein,
     with gradient penalty, wasserstein_clip, with clipped weights, nonsaturating or saturating
     cross-entropy, or least_squares. penalty: weight of the gradient penalty (none: 10), of R1
-    (none: 0.1 with cross-entropy, 0 with least_squares), or the bound of clipped weights (none:
-    0.01). updates: of the generator, 0 leaves it untrained; batch: images per step; critic:
-    discriminator steps per update; lr: the learning rate of both; ema: of the averaged weights that are kept;
-    noise: standard deviation of what is added to the discriminator's images; decay: weight of its
-    squared weights in its loss, halved; pack: images that it judges together (PacGAN); seed: of
-    initialisation, order and noise; weights: a safetensors, .pt or .pth file to load instead of
-    training.
+    (none: 0.1), or the bound of clipped weights (none: 0.01). updates: of the generator, 0 leaves
+    it untrained; batch: images per step; critic: discriminator steps per update; lr: the learning
+    rate of both; ema: of the averaged weights that are kept; noise: standard deviation of what is
+    added to the discriminator's images; decay: weight of its squared weights in its loss, halved;
+    pack: images that it judges together (PacGAN); seed: of initialisation, order and noise;
+    weights: a safetensors, .pt or .pth file to load instead of training.
     """
 
     makes: ClassVar[str] = "images of latents"

@@ -10,7 +10,7 @@ from typing import Any, Generic
 
 import torch
 
-from models import checkpoint, gan
+from models import checkpoint, gan, state
 from models.contested import Contested, Net
 from models.gan import Album
 from models.generators import Generator
@@ -21,6 +21,7 @@ from models.train import TrainingFailed
 
 PRETRAINED = Path(__file__).parent / "pretrained"
 """Small generators that come with the package; its README.md names the commands."""
+_ALBUM = "album"
 
 
 @dataclass(frozen=True)
@@ -80,9 +81,11 @@ class Studio:
             found = self.cache.get(key)
         if found is None:
             found, source = self._trained(recipe, made, key, parts), "trained"
-        weights, facts = found
-        made.load_state_dict(weights)
-        return self._told(made, facts["log"], source, self._album(key))
+        tensors, facts = found
+        pages = state.of(_ALBUM, tensors)
+        made.load_state_dict({k: t for k, t in tensors.items() if not k.startswith(f"{_ALBUM}/")})
+        album = {int(update): page for update, page in pages.items()}
+        return self._told(made, facts["log"], source, album)
 
     def forget(self, recipe: Contested[Net]) -> None:
         """Drops its finished weights from the cache; a training that was interrupted stays."""
@@ -92,10 +95,6 @@ class Studio:
 
     def _key(self, parts: Mapping[str, Any]) -> str:
         return checkpoint.key(canonical({**parts, "device": self.device.type, **self.numerics}))
-
-    def _album(self, key: str) -> Album:
-        found = None if self.cache is None else self.cache.get(_album_key(key))
-        return {} if found is None else {int(update): page for update, page in found[0].items()}
 
     def _trained(
         self, recipe: Contested[Net], made: Net, key: str, parts: Mapping[str, Any]
@@ -110,14 +109,13 @@ class Studio:
             trained = gan.fit(made, against, contest, settings, say=self.say, keep=keep)
         except gan.GanFailed as err:
             raise self._kept(err, key, parts) from err
-        weights = made.state_dict()
+        pages = {str(update): page for update, page in trained.album.items()}
+        tensors = {**made.state_dict(), **state.under(_ALBUM, pages)}
         facts = {"log": trained.log, "made_of": parts, "spec": recipe.to_spec()}
         if self.cache is not None and keep is not None:
-            pages = {str(update): page for update, page in trained.album.items()}
-            self.cache.put(_album_key(key), pages, {"of": key})
-            self.cache.put(key, weights, facts)
+            self.cache.put(key, tensors, facts)
             keep.drop()
-        return weights, facts
+        return tensors, facts
 
     def _kept(self, err: gan.GanFailed, key: str, parts: Mapping[str, Any]) -> TrainingFailed:
         """The failure with the place of the last good generator; the way back is dropped, as it
@@ -138,10 +136,6 @@ class Studio:
         made: Net, log: list[dict[str, Any]], source: str, album: Album | None = None
     ) -> Prepared[Net]:
         return Prepared(made.eval(), checkpoint.digest(made.state_dict()), log, source, album or {})
-
-
-def _album_key(key: str) -> str:
-    return f"{key}-album"
 
 
 @functools.cache
