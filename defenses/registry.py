@@ -46,6 +46,7 @@ defenses = Registry(
         "resizepad": "defenses.resizepad:ResizePad",
         "purify": "defenses.purify:Purify",
         "purify_encoder": "defenses.purify_encoder:PurifyEncoder",
+        "purify_cycle": "defenses.purify_cycle:PurifyCycle",
         "robust_features": "defenses.features:RobustFeatures",
         "nonrobust_features": "defenses.features:NonrobustFeatures",
     },

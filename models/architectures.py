@@ -50,16 +50,16 @@ class Mlp(Stacked):
     or truncated, a normal without what is beyond two standard deviations. objective: wasserstein,
     with gradient penalty, wasserstein_clip, with clipped weights and RMSProp (the paper's lr is
     5e-5), nonsaturating or saturating cross-entropy, or least_squares. penalty: weight of the
-    gradient penalty (none: 10), of R1 (none: 0.1 with cross-entropy, 0 with least_squares), or the
-    bound of clipped weights (none: 0.01). updates: of the generator; none means 6,000, of images
-    below 512 components 600; 0 leaves it untrained. batch: images per step. critic: discriminator
-    steps per update. lr: the learning rate of both. ema: of the averaged weights that are kept.
-    noise: standard deviation of what is added to the discriminator's images (Arjovsky and Bottou
-    2017, arXiv:1701.04862). decay: weight of its squared weights in its loss, halved. pack: images
-    that it judges together (Lin et al. 2018, arXiv:1712.04086). leak: slope of its rectifiers
-    below 0. norm: none, or batch: batch norm in the generator, and in the discriminator where no
-    penalty looks at single images. seed: of initialisation, order and noise. weights: a file to
-    load instead of training.
+    gradient penalty (none: 10), of R1 (none: 0.1; the papers of cross-entropy and least squares
+    have none), or the bound of clipped weights (none: 0.01). updates: of the generator; none means
+    6,000, of images below 512 components 600; 0 leaves it untrained. batch: images per step.
+    critic: discriminator steps per update. lr: the learning rate of both. ema: of the averaged
+    weights that are kept. noise: standard deviation of what is added to the discriminator's images
+    (Arjovsky and Bottou 2017, arXiv:1701.04862). decay: weight of its squared weights in its loss,
+    halved. pack: images that it judges together (Lin et al. 2018, arXiv:1712.04086). leak: slope of
+    its rectifiers below 0. norm: none, or batch: batch norm in the generator, and in the
+    discriminator where no penalty looks at single images. seed: of initialisation, order and noise.
+    weights: a file to load instead of training.
     """
 
     width: int = 256
@@ -87,16 +87,16 @@ class Dcgan(Stacked):
     or truncated, a normal without what is beyond two standard deviations. objective: wasserstein,
     with gradient penalty, wasserstein_clip, with clipped weights and RMSProp (the paper's lr is
     5e-5), nonsaturating or saturating cross-entropy, or least_squares. penalty: weight of the
-    gradient penalty (none: 10), of R1 (none: 0.1 with cross-entropy, 0 with least_squares), or the
-    bound of clipped weights (none: 0.01). updates: of the generator; none means 6,000, of images
-    below 512 components 600; 0 leaves it untrained. batch: images per step. critic: discriminator
-    steps per update. lr: the learning rate of both. ema: of the averaged weights that are kept.
-    noise: standard deviation of what is added to the discriminator's images (Arjovsky and Bottou
-    2017, arXiv:1701.04862). decay: weight of its squared weights in its loss, halved. pack: images
-    that it judges together (Lin et al. 2018, arXiv:1712.04086). leak: slope of its rectifiers
-    below 0. norm: none, or batch: batch norm in the generator, and in the discriminator where no
-    penalty looks at single images. seed: of initialisation, order and noise. weights: a file to
-    load instead of training.
+    gradient penalty (none: 10), of R1 (none: 0.1; the papers of cross-entropy and least squares
+    have none), or the bound of clipped weights (none: 0.01). updates: of the generator; none means
+    6,000, of images below 512 components 600; 0 leaves it untrained. batch: images per step.
+    critic: discriminator steps per update. lr: the learning rate of both. ema: of the averaged
+    weights that are kept. noise: standard deviation of what is added to the discriminator's images
+    (Arjovsky and Bottou 2017, arXiv:1701.04862). decay: weight of its squared weights in its loss,
+    halved. pack: images that it judges together (Lin et al. 2018, arXiv:1712.04086). leak: slope of
+    its rectifiers below 0. norm: none, or batch: batch norm in the generator, and in the
+    discriminator where no penalty looks at single images. seed: of initialisation, order and noise.
+    weights: a file to load instead of training.
     """
 
     def net(self, shape: Shape) -> nn.Module:

@@ -163,7 +163,7 @@ class Saturating(NonSaturating):
 @dataclass(frozen=True)
 class LeastSquares(Game):
     """((D(x) - 1)^2 + D(G(z))^2) / 2, the generator minimising (D(G(z)) - 1)^2 / 2 (Mao et al.
-    2017, arXiv:1611.04076), with the R1 penalty where it is wanted.
+    2017, arXiv:1611.04076), with the R1 penalty.
     """
 
     penalty: float

@@ -328,6 +328,7 @@ generators = Registry(
         "dcgan": "models.architectures:Dcgan",
         "conditional": "models.architectures:Conditional",
         "defensegan": "models.architectures:DefenseGan",
+        "cyclegan": "models.cyclegan:CycleGan",
     },
     loader=_load_generator,
 )

@@ -6,13 +6,13 @@ import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic
 
 import torch
 
-from models import checkpoint, gan
+from models import checkpoint, gan, state
+from models.contested import Contested, Net
 from models.gan import Album
-from models.gans import Gan
 from models.generators import Generator
 from models.nets import Shape
 from models.registry import canonical
@@ -21,16 +21,17 @@ from models.train import TrainingFailed
 
 PRETRAINED = Path(__file__).parent / "pretrained"
 """Small generators that come with the package; its README.md names the commands."""
+_ALBUM = "album"
 
 
 @dataclass(frozen=True)
-class Ready:
-    """A generator ready for use, in eval mode; digest: of its weights; log: of its training, empty
+class Prepared(Generic[Net]):
+    """A net ready for use, in eval mode; digest: of its weights; log: of its training, empty
     where it was given; source: given, untrained, pretrained, cached or trained; album: what it made
     while it was trained, empty where that was not here.
     """
 
-    generator: Generator
+    generator: Net
     digest: str
     log: list[dict[str, Any]]
     source: str
@@ -40,6 +41,10 @@ class Ready:
     def seconds(self) -> float:
         """Of its training, whenever that was."""
         return float(sum(entry["seconds"] for entry in self.log))
+
+
+Ready = Prepared[Generator]
+"""A generator of images of latents."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +63,7 @@ class Studio:
     say: Callable[[str], None] = lambda _: None
     has_pretrained: bool = True
 
-    def ready(self, recipe: Gan) -> Ready:
+    def ready(self, recipe: Contested[Net]) -> Prepared[Net]:
         """The generator as given, as it comes with the package, from the cache, or trained now; an
         interrupted training goes on.
 
@@ -76,11 +81,13 @@ class Studio:
             found = self.cache.get(key)
         if found is None:
             found, source = self._trained(recipe, made, key, parts), "trained"
-        weights, facts = found
-        made.load_state_dict(weights)
-        return self._told(made, facts["log"], source, self._album(key))
+        tensors, facts = found
+        pages = state.of(_ALBUM, tensors)
+        made.load_state_dict({k: t for k, t in tensors.items() if not k.startswith(f"{_ALBUM}/")})
+        album = {int(update): page for update, page in pages.items()}
+        return self._told(made, facts["log"], source, album)
 
-    def forget(self, recipe: Gan) -> None:
+    def forget(self, recipe: Contested[Net]) -> None:
         """Drops its finished weights from the cache; a training that was interrupted stays."""
         if self.cache is not None:
             key = self._key(recipe.made_of(self.shape, self.fingerprint))
@@ -89,12 +96,8 @@ class Studio:
     def _key(self, parts: Mapping[str, Any]) -> str:
         return checkpoint.key(canonical({**parts, "device": self.device.type, **self.numerics}))
 
-    def _album(self, key: str) -> Album:
-        found = None if self.cache is None else self.cache.get(_album_key(key))
-        return {} if found is None else {int(update): page for update, page in found[0].items()}
-
     def _trained(
-        self, recipe: Gan, made: Generator, key: str, parts: Mapping[str, Any]
+        self, recipe: Contested[Net], made: Net, key: str, parts: Mapping[str, Any]
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         if self.train is None:
             raise ValueError("this dataset has no training split to train a generator on")
@@ -106,14 +109,13 @@ class Studio:
             trained = gan.fit(made, against, contest, settings, say=self.say, keep=keep)
         except gan.GanFailed as err:
             raise self._kept(err, key, parts) from err
-        weights = made.state_dict()
+        pages = {str(update): page for update, page in trained.album.items()}
+        tensors = {**made.state_dict(), **state.under(_ALBUM, pages)}
         facts = {"log": trained.log, "made_of": parts, "spec": recipe.to_spec()}
         if self.cache is not None and keep is not None:
-            pages = {str(update): page for update, page in trained.album.items()}
-            self.cache.put(_album_key(key), pages, {"of": key})
-            self.cache.put(key, weights, facts)
+            self.cache.put(key, tensors, facts)
             keep.drop()
-        return weights, facts
+        return tensors, facts
 
     def _kept(self, err: gan.GanFailed, key: str, parts: Mapping[str, Any]) -> TrainingFailed:
         """The failure with the place of the last good generator; the way back is dropped, as it
@@ -131,13 +133,9 @@ class Studio:
 
     @staticmethod
     def _told(
-        made: Generator, log: list[dict[str, Any]], source: str, album: Album | None = None
-    ) -> Ready:
-        return Ready(made.eval(), checkpoint.digest(made.state_dict()), log, source, album or {})
-
-
-def _album_key(key: str) -> str:
-    return f"{key}-album"
+        made: Net, log: list[dict[str, Any]], source: str, album: Album | None = None
+    ) -> Prepared[Net]:
+        return Prepared(made.eval(), checkpoint.digest(made.state_dict()), log, source, album or {})
 
 
 @functools.cache

@@ -14,8 +14,9 @@ from bench import cli, data
 from bench.gan import SAMPLES
 from bench.report import gan as page
 from bench.report.gan import OWN, TEST, Portrait, Source
-from models import checkpoint, gans
-from models.gans import Dcgan, Gan
+from models import checkpoint, gan, studio
+from models.architectures import Dcgan
+from models.gans import Gan
 from models.registry import generators
 
 SMALL = ["--n", "10", "--steps", "20", "--restarts", "2", "--model", "logreg:epochs=3"]
@@ -132,8 +133,8 @@ def test_the_weights_are_found_where_they_come_with_the_package(
     assert recipe == Dcgan(updates=60)
     parts = recipe.made_of(digits.shape, digits.fingerprint)
     assert facts["made_of"] == parts
-    monkeypatch.setattr(gans, "PRETRAINED", out)
-    found = gans.pretrained(parts)
+    monkeypatch.setattr(studio, "PRETRAINED", out)
+    found = studio.pretrained(parts)
     assert checkpoint.digest(found[0]) == checkpoint.digest(weights)
     asked = ["--generator", "dcgan:updates=60", *SMALL, "--out", tmp_path / "o"]
     status, said, err = bench(*asked)
@@ -193,7 +194,7 @@ def test_a_generator_of_the_users_own_is_looked_at(bench, tmp_path):
 
 def test_an_interrupted_training_goes_on(bench, looked, tmp_path, cache, monkeypatch):
     asked = ["--generator", "dcgan:updates=60", *SMALL, "--out", tmp_path / "o"]
-    note, entries = gans.gan._note, []
+    note, entries = gan._note, []
 
     def interrupted(*arguments):
         entries.append(1)
@@ -201,7 +202,7 @@ def test_an_interrupted_training_goes_on(bench, looked, tmp_path, cache, monkeyp
             raise KeyboardInterrupt
         note(*arguments)
 
-    monkeypatch.setattr(gans.gan, "_note", interrupted)
+    monkeypatch.setattr(gan, "_note", interrupted)
     status, out, err = bench(*asked)
     assert (status, out) == (130, "")
     said = "bench: interrupted; log entries are kept, the same command goes on from there"

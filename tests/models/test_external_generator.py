@@ -8,10 +8,11 @@ import torch
 from torch import nn
 
 from models import checkpoint
-from models.gans import Gan, Studio
+from models.gans import Gan
 from models.grammar import UnknownName
 from models.registry import generators as table
 from models.seeding import seeded
+from models.studio import Studio
 
 SHAPE = (1, 8, 8)
 FACTORY = """

@@ -1,13 +1,25 @@
 """Losses of both players: golden values, and closed forms on a linear critic."""
 
 import math
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from models.games import NonSaturating, Round, Wasserstein, bce
+from models.games import (
+    Clipped,
+    LeastSquares,
+    NonSaturating,
+    Round,
+    Saturating,
+    Wasserstein,
+    bce,
+    non_saturating,
+    saturating,
+)
 
 SHAPE = (2, 3, 4)
 
@@ -126,3 +138,77 @@ def test_only_a_loss_next_to_0_is_won():
     assert Wasserstein(10.0).betas == (0.5, 0.9)
     assert "0.1 / 2 |dD/dx|^2" in NonSaturating(0.1).text
     assert "10.0 (|dD/dx| - 1)^2" in Wasserstein(10.0).text
+
+
+def test_the_toys_losses_are_sums_of_ours():
+    """UDL book, notebook 15.1: real N(7.5, 1) and z + 3, ten each; D's logit is x - 2."""
+    draws = np.random.RandomState  # noqa: TID251  the notebook's own numbers
+    real = torch.from_numpy(draws(0).normal(7.5, 1, 10))
+    fake = torch.from_numpy(draws(1).normal(0, 1, 10)) + 3
+    # Sums over both halves, where ours is the mean of the two means.
+    assert 20 * bce(real - 2, fake - 2).item() == pytest.approx(13.814757170851447, abs=1e-9)
+    assert -10 * saturating(fake - 2).item() == pytest.approx(13.78437035945412, abs=1e-9)
+
+
+def test_where_d_is_sure_one_cost_moves_the_generator_9999_times_as_much_as_the_other():
+    score = torch.tensor([1e-4], dtype=torch.float64).logit().requires_grad_()
+    slopes = [torch.autograd.grad(cost(score), score)[0] for cost in (non_saturating, saturating)]
+    assert slopes[0].item() == pytest.approx(-(1 - 1e-4))
+    assert slopes[1].item() == pytest.approx(-1e-4)
+    assert (slopes[0] / slopes[1]).item() == pytest.approx(9999, rel=1e-9)
+
+
+def test_both_costs_fall_as_the_images_are_believed():
+    """Where the source has both lean towards D(G(z)) near 0."""
+    scores = torch.linspace(-5, 5, 11)
+    for game in (NonSaturating(0), Saturating(0)):
+        costs = torch.stack([game.generator(score[None]) for score in scores])
+        assert (costs.diff() < 0).all()
+
+
+def test_the_saturating_game_differs_on_the_generators_side_alone():
+    at, scores = turn(), torch.tensor([-3.0, 0.5, 2.0])
+    one, other = (game(0.2).discriminator(Linear(), at)[0] for game in (NonSaturating, Saturating))
+    assert torch.equal(one, other)
+    expected = -F.binary_cross_entropy_with_logits(scores, torch.zeros(3))
+    assert Saturating(0).generator(scores).item() == pytest.approx(expected.item(), abs=1e-7)
+    # At D = 1/2 it is worth -ln 2, and the other ln 2.
+    assert Saturating(0).generator(torch.zeros(4)).item() == pytest.approx(-math.log(2))
+
+
+def test_least_squares_on_a_linear_critic():
+    net, at = Linear(), turn(3)
+    loss, scores = LeastSquares(0.2).discriminator(net, at)
+    real, fake = net(at.real), net(at.fake)
+    expected = ((real - 1).square().mean() + fake.square().mean()) / 2
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    aim = LeastSquares(0.2).generator(scores[1])
+    assert aim.item() == pytest.approx(((fake - 1).square().mean() / 2).item(), rel=1e-5)
+    with_r1 = LeastSquares(0.2).discriminator(net, turn(8))[0]
+    expected = 8 * 0.2 / 2 * net.w.square().sum()
+    assert (with_r1 - loss).item() == pytest.approx(expected.item(), rel=1e-4)
+
+
+def test_clipped_weights_stay_in_the_box_and_the_loss_has_no_penalty():
+    net, at, game = Linear(), turn(), Clipped(0.05)
+    loss, scores = game.discriminator(net, at)
+    assert loss.item() == pytest.approx((scores[1].mean() - scores[0].mean()).item(), rel=1e-6)
+    expected = net.w.detach().clamp(-0.05, 0.05)
+    game.after(net)
+    assert torch.equal(net.w, expected)
+    assert isinstance(game.optimiser(net.parameters(), 0.1), torch.optim.RMSprop)
+    assert game.generator(scores[1]).item() == pytest.approx(-scores[1].mean().item())
+
+
+def test_real_and_made_images_can_be_scored_apart():
+    sizes = []
+
+    def judge(x):
+        sizes.append(len(x))
+        return x.flatten(1).sum(1)
+
+    for is_apart in (False, True):
+        at = replace(turn(1), is_apart=is_apart)
+        _, scores = LeastSquares(0.0).discriminator(judge, at)
+        assert scores.shape == (2, 7)
+    assert sizes == [14, 7, 7]

@@ -10,7 +10,8 @@ from torch import nn
 
 from models import gan, generators
 from models.checkpoint import Partial
-from models.games import NonSaturating, Wasserstein
+from models.contests import Sampling
+from models.games import Clipped, Game, LeastSquares, NonSaturating, Saturating, Wasserstein
 from models.gan import GanFailed, Settings, fit
 from models.generators import Generator
 from models.priors import PRIORS
@@ -31,6 +32,10 @@ def players(seed=0):
         return made, generators.dcgan_discriminator(SHAPE, 2)
 
 
+def contest(game, **keywords):
+    return Sampling(TRAIN.x, None, game, SETTINGS.batch, **keywords)
+
+
 def weights(net):
     return copy.deepcopy(net.state_dict())
 
@@ -41,7 +46,7 @@ def equal(one, other):
 
 def trained(settings=SETTINGS, game=None, **keywords):
     made, against = players()
-    log = fit(made, against, TRAIN, game or Wasserstein(10.0), settings, **keywords)
+    log = fit(made, against, contest(game or Wasserstein(10.0)), settings, **keywords).log
     return made, against, log
 
 
@@ -60,7 +65,7 @@ class Memory:
 
 
 @dataclass
-class Watched:
+class Watched(Game):
     """A game that writes down what each side is shown and how both nets stand."""
 
     inner: object
@@ -69,10 +74,9 @@ class Watched:
     turns: list = field(default_factory=list)
     stand: list = field(default_factory=list)
     text: str = "watched"
-    betas: tuple = (0.5, 0.9)
 
     def discriminator(self, net, turn):
-        assert all(p.requires_grad for p in net.parameters())
+        assert all(p.requires_grad for p in self.against.parameters())
         assert not turn.fake.requires_grad, "made images are detached"
         self.turns.append(turn)
         self.stand.append(("D", weights(self.made), weights(self.against)))
@@ -84,17 +88,16 @@ class Watched:
         self.stand.append(("G", weights(self.made), weights(self.against)))
         return self.inner.generator(scores)
 
-    def is_won(self, entry):
-        return False
 
-
-@pytest.fixture(params=[Wasserstein(10.0), NonSaturating(0.1)], ids=["wasserstein", "saturating"])
+@pytest.fixture(params=[Wasserstein(10.0), NonSaturating(0.1)], ids=["wasserstein", "entropy"])
 def watched(request):
     """A training that was looked at: the game, what entered the generator, both nets."""
     made, against = players()
     game, entered = Watched(request.param, made, against), []
-    hook = made.register_forward_pre_hook(lambda _, given: entered.append(given[0].clone()))
-    fit(made, against, TRAIN, game, replace(SETTINGS, updates=4))
+    hook = made.net.register_forward_pre_hook(
+        lambda net, given: entered.append(given[0].clone()) if net.training else None
+    )
+    fit(made, against, contest(game), replace(SETTINGS, updates=4))
     hook.remove()
     return game, entered, against
 
@@ -144,7 +147,7 @@ def test_a_training_ends_with_averaged_weights_in_eval_mode():
 
     made, against = players()
     keep = Memory()
-    fit(made, against, TRAIN, Noted(10.0), SETTINGS, keep=keep)
+    fit(made, against, contest(Noted(10.0)), SETTINGS, keep=keep)
     last = {
         name.removeprefix("generator/"): value
         for name, value in keep.held[0].items()
@@ -163,7 +166,16 @@ def test_a_training_ends_with_averaged_weights_in_eval_mode():
 # --- repeatability -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("game", [Wasserstein(10.0), NonSaturating(0.1)])
+GAMES = [
+    Wasserstein(10.0),
+    Clipped(0.01),
+    NonSaturating(0.1),
+    Saturating(0.1),
+    LeastSquares(0.1),
+]
+
+
+@pytest.mark.parametrize("game", GAMES)
 def test_equal_arguments_give_equal_weights_bit_for_bit(game):
     one, judge, log = trained(game=game)
     before = torch.get_rng_state()
@@ -187,6 +199,7 @@ def test_the_log_holds_means_since_the_entry_before():
     _, _, log = trained(replace(SETTINGS, updates=81))
     assert [entry["update"] for entry in log] == [*range(3, 82, 3)]
     names = {"update", "loss_d", "loss_g", "d_real", "d_fake", "seconds"}
+    names |= {"slope_saturating", "slope_nonsaturating"}
     assert all(set(entry) == names for entry in log)
     # Of the Wasserstein game: the generator's loss is -D(G(z)) of other noise.
     for entry in log:
@@ -197,7 +210,8 @@ def test_the_log_holds_means_since_the_entry_before():
 def test_no_update_leaves_the_generator_as_it_was():
     made, against = players()
     before = weights(made)
-    assert fit(made, against, TRAIN, Wasserstein(10.0), replace(SETTINGS, updates=0)) == []
+    trained = fit(made, against, contest(Wasserstein(10.0)), replace(SETTINGS, updates=0))
+    assert (trained.log, trained.album) == ([], {})
     assert equal(made.state_dict(), before)
 
 
@@ -215,7 +229,7 @@ def interrupting(after):
     return say
 
 
-@pytest.mark.parametrize("game", [Wasserstein(10.0), NonSaturating(0.1)])
+@pytest.mark.parametrize("game", [Wasserstein(10.0), Clipped(0.01), NonSaturating(0.1)])
 @pytest.mark.parametrize("after", [2, 4, 6])
 def test_an_interrupted_training_goes_on_to_the_same_weights(game, after, tmp_path):
     whole, judge, log = trained(game=game)
@@ -321,8 +335,8 @@ def test_every_prior_is_played_with():
         made, against = players()
         made.prior = PRIORS[prior]
         entered = []
-        made.register_forward_pre_hook(lambda _, given, seen=entered: seen.append(given[0]))
-        fit(made, against, TRAIN, Wasserstein(10.0), replace(SETTINGS, updates=1))
+        made.net.register_forward_pre_hook(lambda _, given, seen=entered: seen.append(given[0]))
+        fit(made, against, contest(Wasserstein(10.0)), replace(SETTINGS, updates=1))
         edge = math.sqrt(3 / 6)
         is_confined = all((z.abs() <= edge + 1e-6).all() for z in entered)
         assert is_confined is (prior == "uniform")

@@ -9,13 +9,16 @@ import pytest
 import torch
 
 from bench import data
-from models import checkpoint, gan, gans
+from models import checkpoint, gan
+from models import studio as studios
+from models.architectures import Conditional, Dcgan, DefenseGan, Mlp
 from models.checkpoint import Cache
 from models.games import Wasserstein
-from models.gans import Dcgan, DefenseGan, Gan, Studio, pretrained
+from models.gans import Gan
 from models.inversion import Inversion
 from models.registry import generators as table
 from models.split import Split
+from models.studio import Studio, pretrained
 from models.train import TrainingFailed
 
 SHAPE = (1, 8, 8)
@@ -65,7 +68,7 @@ def files(folder):
 
 
 def test_recipes_are_those_of_the_table():
-    assert table.names() == ["dcgan", "defensegan"]
+    assert table.names() == ["mlp", "dcgan", "conditional", "defensegan"]
     for text in ("dcgan", "dcgan:latent=3,prior=uniform,objective=nonsaturating,updates=0"):
         assert table.get(text).to_spec() == text
         assert Gan.from_spec(text) == table.get(text)
@@ -94,12 +97,25 @@ def test_none_means_what_the_keys_say():
         ("dcgan:updates=-1", "dcgan: updates must be at least 0, got -1"),
         ("dcgan:penalty=-1", "dcgan: penalty must be at least 0, got -1.0"),
         ("dcgan:penalty=inf", "dcgan: penalty must be at least 0, got inf"),
+        ("dcgan:noise=-1", "dcgan: noise must be at least 0, got -1.0"),
+        ("dcgan:decay=nan", "dcgan: decay must be at least 0, got nan"),
+        ("dcgan:pack=0", "dcgan: pack must be at least 1, got 0"),
+        ("dcgan:pack=3", "dcgan: batch must be a multiple of pack, got 64 and 3"),
+        ("dcgan:leak=1", "dcgan: leak must be in [0, 1), got 1.0"),
+        ("conditional:classes=0", "conditional: classes must be at least 1, got 0"),
+        (
+            "mlp:objective=wasserstein_clip,penalty=0",
+            "mlp: penalty must be above 0 with wasserstein_clip: it bounds the weights",
+        ),
         ("dcgan:lr=0", "dcgan: lr must be above 0, got 0.0"),
         ("dcgan:lr=inf", "dcgan: lr must be above 0, got inf"),
         ("dcgan:ema=1", "dcgan: ema must be in [0, 1), got 1.0"),
         ("dcgan:seed=-1", "dcgan: seed must be from 0 to 2**63 - 1, got -1"),
         ("dcgan:weights=none.pt", "dcgan: weights must be a file, got none.pt"),
-        ("dcgan:prior=cauchy", "dcgan: prior must be one of normal, uniform, got 'cauchy'"),
+        (
+            "dcgan:prior=cauchy",
+            "dcgan: prior must be one of normal, uniform, truncated, got 'cauchy'",
+        ),
         ("dcgan:latnt=3", "no key of generator 'dcgan' named 'latnt'; did you mean 'latent'"),
         ("dgan", "no generator 'dgan'; did you mean 'dcgan'"),
     ],
@@ -114,12 +130,38 @@ def test_whatever_changes_the_weights_is_in_the_identity():
     kept = TINY.made_of(SHAPE, "f")
     assert TINY.made_of(SHAPE, "g") != kept
     changes = {"latent": 7, "prior": "uniform", "objective": "nonsaturating", "penalty": 1.0}
+    changes |= {"noise": 0.1, "decay": 0.1, "pack": 5, "leak": 0.0, "norm": "batch"}
     changes |= {"updates": 7, "batch": 6, "critic": 1, "lr": 0.1, "ema": 0.5, "seed": 1, "width": 3}
     for name, value in changes.items():
         assert replace(TINY, **{name: value}).made_of(SHAPE, "f") != kept
     # The number of updates that none means is spelt out.
     assert kept["settings"]["updates"] == "6"
     assert kept["revision"] == gan.REVISION
+
+
+@pytest.mark.parametrize("objective", ["wasserstein", "nonsaturating", "wasserstein_clip"])
+def test_batch_norm_is_in_a_discriminator_only_where_no_penalty_looks_at_single_images(objective):
+    def norms(net):
+        return sum("BatchNorm" in type(layer).__name__ for layer in net.modules())
+
+    for recipe in (Dcgan(norm="batch"), Mlp(norm="batch", width=4), Conditional(norm="batch")):
+        made = replace(recipe, objective=objective)
+        assert norms(made.build(SHAPE)) == 2
+        assert norms(made.opponent(SHAPE)) == (objective == "wasserstein_clip")
+        assert made.is_apart == (objective == "wasserstein_clip")
+        assert norms(replace(made, norm="none").opponent(SHAPE)) == 0
+    assert replace(Dcgan(norm="batch"), objective="nonsaturating", penalty=0.0).is_apart
+
+
+def test_a_rectifiers_slope_is_the_key_leak():
+    net = Dcgan(leak=0.0, width=2).opponent(SHAPE)
+    slopes = [m.negative_slope for m in net.modules() if isinstance(m, torch.nn.LeakyReLU)]
+    assert slopes == [0.0, 0.0]
+
+
+def test_labels_that_cannot_be_asked_for_are_refused(studio):
+    with pytest.raises(ValueError, match="classes must be above every label, got 2 classes and l"):
+        studio.ready(Conditional(latent=6, width=2, updates=1, batch=5, classes=2))
 
 
 # --- the studio ----------------------------------------------------------------------------------
@@ -263,7 +305,7 @@ def test_there_must_be_images_to_train_on(studio):
 def test_a_generator_of_the_package_is_found_by_what_it_was_made_of(studio, tmp_path, monkeypatch):
     made = studio.ready(TINY)
     folder = tmp_path / "pretrained"
-    monkeypatch.setattr(gans, "PRETRAINED", folder)
+    monkeypatch.setattr(studios, "PRETRAINED", folder)
     assert pretrained(TINY.made_of(SHAPE, "f")) is None
     facts = {"log": made.log, "made_of": TINY.made_of(SHAPE, "f"), "spec": TINY.to_spec()}
     checkpoint.write(folder / "tiny.safetensors", made.generator.state_dict(), facts)
@@ -319,8 +361,8 @@ def test_latents_of_own_samples_are_found_again_up_to_what_the_images_tell(train
 
 def test_the_generators_of_the_package_are_those_that_their_table_names():
     """A change of a recipe's keys or of the loop would leave them lying there unused."""
-    listed = (gans.PRETRAINED / "README.md").read_text(encoding="utf-8")
-    paths = list(gans.PRETRAINED.glob("*.safetensors"))
+    listed = (studios.PRETRAINED / "README.md").read_text(encoding="utf-8")
+    paths = list(studios.PRETRAINED.glob("*.safetensors"))
     assert paths
     for path in paths:
         weights, facts = checkpoint.read(path)

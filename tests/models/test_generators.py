@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from models.gans import Dcgan, DefenseGan
+from models.architectures import Dcgan, DefenseGan
 from models.generators import Generator, check
 from models.priors import PRIORS
 from models.seeding import seeded
