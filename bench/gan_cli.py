@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from bench import translation_cli
 from bench.features_cli import (
     DatasetSpec,
     Device,
@@ -94,6 +95,9 @@ def gan(  # noqa: PLR0913  one parameter per flag
     for text in (generator, *(other or ())):
         valid(generators.check, text)
     Store.probe(out)
+    if translation_cli.takes(generator, other or []):
+        translation_cli.translate(request, generator, out, quiet=quiet, retrain=retrain)
+        return
     with interruptible("log entries are kept"):
         from bench.gan import looking
         from bench.gan.task import Settings

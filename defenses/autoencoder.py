@@ -15,9 +15,9 @@ from attacks.draws import Draws
 from defenses.adversarial import exact
 from defenses.augmentation import noise
 from defenses.base import Defended, Defense
-from defenses.detector import Detector, Refusing, Scores, calibrated, check_enough, check_fpr
-from defenses.transformed import Behind, OnTransformed, Train
-from defenses.validation import ROWS
+from defenses.detector import check_enough, check_fpr
+from defenses.reformed import mean_error, reformed
+from defenses.transformed import OnTransformed, Train
 from defenses.workshop import Workshop
 from models import checkpoint, nets
 from models.nets import Shape
@@ -88,24 +88,7 @@ class Autoencoder(Defense):
         coder = workshop.of(self._recipe()).fit(objective, identity)
         is_clean = self.train == "clean"
         net = workshop.undefended() if is_clean else self._trained(coder, workshop)
-        inside = net if is_clean else None
-        if self.fpr is None:
-            pipeline = Behind(coder, net).eval()
-            return Defended(
-                predict=pipeline, surrogate=pipeline, inside=inside, passes=2, purified=coder
-            )
-        detector = Reconstructing(coder, net).to(workshop.device).eval()
-        at, scale = calibrated(detector, validation, self.fpr, workshop.device)
-        refusing = Refusing(detector, threshold=at, scale=scale, fpr=self.fpr, trained_on="")
-        refusing.to(workshop.device).eval()
-        return Defended(
-            predict=refusing,
-            surrogate=refusing,
-            inside=inside,
-            passes=detector.passes,
-            purified=coder,
-            score=Scores(detector).eval(),
-        )
+        return reformed(coder, net, workshop, self.fpr, inside=net if is_clean else None)
 
     def _trained(self, coder: nn.Module, workshop: Workshop) -> nn.Module:
         """The classifier on the autoencoder's answers; the threshold trains nothing anew."""
@@ -129,21 +112,6 @@ class Coder(Classifier):
     def architecture(self, shape: Shape, classes: int) -> nn.Module:  # noqa: ARG002  images do not depend on them
         """See nets.autoencoder."""
         return nets.autoencoder(shape)
-
-
-class Reconstructing(Detector):
-    """A classifier behind an autoencoder; scores are mean squared errors of its answers."""
-
-    passes: ClassVar[int] = 2
-
-    def __init__(self, coder: nn.Module, net: nn.Module):
-        super().__init__()
-        self.coder, self.net = coder, net
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """See Detector."""
-        made: Tensor = self.coder(x)
-        return self.net(made), (made - x).square().flatten(1).mean(1)
 
 
 @dataclass(frozen=True)
@@ -171,11 +139,5 @@ class Reconstruction:
 
     def validate(self, net: nn.Module, validation: Split, progress: float) -> dict[str, float]:  # noqa: ARG002
         """The error on clean images, and minus it, which is the score."""
-        device = next(net.parameters()).device
-        total = 0.0
-        with torch.no_grad():
-            for index in torch.split(torch.arange(len(validation)), ROWS):
-                x = validation.images(index, device)
-                total += float((net(x) - x).square().flatten(1).mean(1).double().sum())
-        error = total / len(validation)
+        error = mean_error(net, validation, next(net.parameters()).device)
         return {"score": -error, "error": error}

@@ -4,42 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal, cast
+from typing import ClassVar, Self, cast
 
 import torch
 from torch import Tensor, nn
 
 from attacks.draws import Draws
 from attacks.pipelines import Randomised
-from defenses.base import Defended, Defense, Usual
-from defenses.detector import (
-    RandomDetector,
-    RandomScores,
-    RefusingDraws,
-    calibrated,
-    check_enough,
-    check_fpr,
-)
+from defenses.base import Defended, Usual
+from defenses.detector import RandomDetector, RandomScores, RefusingDraws, calibrated
+from defenses.purifying import PurifyingRecipe, Train
+from defenses.reformed import error
 from defenses.transformed import BehindDraws, PassingDraws
-from defenses.workshop import OtherSplit, Workshop
-from models import gan, studio
+from defenses.workshop import Workshop
 from models.architectures import Dcgan
 from models.gans import Gan
 from models.generators import Generator
 from models.inversion import Inversion, Inverted
 from models.nets import Shape, is_small
-from models.split import Split
-from models.train import Standard
 
-_ROWS = 100
-"""Training images purified at a time."""
 _DRAWS = 3
 _CALIBRATED = 500
 _IMAGES, _SMALL_IMAGES = (200, 10, 50, 2, 10), (50, 4, 15, 1, 5)
 """Steps and restarts of the inversion deployed, those of the one that attacks are handed, and how
 many of its last steps are differentiated through.
 """
-_COUNTS = "steps", "restarts", "near_steps", "near_restarts", "unroll", "images"
+_COUNTS = "steps", "restarts", "near_steps", "near_restarts", "unroll"
 
 
 class Purifier(Randomised):
@@ -103,23 +93,11 @@ class Watched(RandomDetector):
     def forward(self, x: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
         """See RandomDetector."""
         images = self.transform(x, draws)
-        return self.net(images), (images.detach() - x).square().flatten(1).mean(1)
+        return self.net(images), error(images.detach(), x)
 
 
 @dataclass(frozen=True)
-class OnPurified(Standard):
-    """Cross-entropy on what a purifier makes of training images, where both: and on these."""
-
-    both: bool
-
-    @property
-    def text(self) -> str:
-        """See models.train.Objective."""
-        return "L(G(z*), y) + L(x, y)" if self.both else "L(G(z*), y)"
-
-
-@dataclass(frozen=True)
-class Purify(Defense):
+class Purify(PurifyingRecipe):
     """Defense-GAN: the classifier sees G(z*), the nearest image that a generator makes (Samangouei
     et al. 2018, arXiv:1805.06605).
 
@@ -147,7 +125,7 @@ class Purify(Defense):
 
     randomness: ClassVar[str] = "the latents the search starts from"
     masking: ClassVar[str] = "a search stands between image and classifier"
-    has_generator: ClassVar[bool] = True
+    purified: ClassVar[str] = "G(z*)"
 
     steps: int | None = None
     restarts: int | None = None
@@ -156,7 +134,7 @@ class Purify(Defense):
     penalty: float = 0.0
     tolerance: float = 0.0
     generator: Gan = Dcgan()  # noqa: RUF009  a frozen dataclass
-    train: Literal["clean", "purified", "both"] = "clean"
+    train: Train = "clean"
     images: int | None = None
     fpr: float | None = None
     near_steps: int | None = None
@@ -167,58 +145,24 @@ class Purify(Defense):
 
     def __post_init__(self) -> None:
         self._inversion(1, 1)
-        if self.fpr is not None:
-            check_fpr(self.fpr)
+        self.check()
         for name in _COUNTS:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
-        if self.generator.is_untrained and not self.untrained:
-            raise ValueError(
-                f"generator {self.generator.to_spec()} is untrained; untrained=true takes it anyway"
-            )
-
-    @property
-    def rejection(self) -> str:  # type: ignore[override]
-        """See Defense."""
-        return "" if self.fpr is None else "a threshold on the reconstruction error"
 
     @property
     def modes(self) -> tuple[str, ...]:
         """See Defense."""
         return "bpda", "bpda+eot", "unrolled+eot", "released", "transfer"
 
-    def identity(self) -> dict[str, Any]:
-        """See Defense; the generator is known by how it is trained and by those of the package."""
-        return {**super().identity(), "gan": gan.REVISION, "package": studio.package()}
-
-    def own_attacks(self, shape: Shape) -> tuple[str, ...]:
-        """See Defense: the search in latent space, of small images a shorter one."""
-        return ("latent:steps=100,tries=4,inversion=50",) if is_small(shape) else ("latent",)
-
     def usual(self, shape: Shape) -> Usual:
         """See Defense."""
         return Usual(n=100, eot=4, rows=100 if is_small(shape) else 25)
 
     def check_data(self, shape: Shape, validation: int) -> None:
-        """See Defense: images that the generator does not make, none to train on, too few for
-        fpr.
-        """
-        self.generator.build(shape)
-        if not validation:
-            self._check_untrained()
-        if self.fpr is not None:
-            check_enough(min(validation, _CALIBRATED), self.fpr)
-
-    def _check_untrained(self) -> None:
-        """Refuses what has to be trained."""
-        if not (self.generator.is_given or self.generator.is_untrained):
-            raise ValueError(
-                f"this dataset has no training split for generator {self.generator.to_spec()}: "
-                "add train=, or weights= to the generator"
-            )
-        if self.train != "clean":
-            raise ValueError(f"this dataset has no training split for train={self.train}")
+        """See PurifyingRecipe; the first validation images alone set a threshold."""
+        super().check_data(shape, min(validation, _CALIBRATED))
 
     def inversions(self, shape: Shape) -> tuple[Inversion, Inversion]:
         """The deployed one for images (C, H, W), and the one that attacks are handed."""
@@ -242,7 +186,7 @@ class Purify(Defense):
         generator = ready.generator.requires_grad_(requires_grad=False)
         whole, near = self.inversions(workshop.shape)
         purifier, rough = Purifier(generator, whole), Purifier(generator, near)
-        net = self._classifier(workshop, purifier, ready.digest)
+        net = self.classifier(workshop, purifier, ready.digest)
         behind = self._pipelines(workshop, rough, net)
         score = None if self.fpr is None else RandomScores(Watched(purifier, net)).eval()
         return Defended(
@@ -281,27 +225,6 @@ class Purify(Defense):
 
         return refusing
 
-    def _classifier(self, workshop: Workshop, purifier: Purifier, digest: str) -> nn.Module:
-        if self.train == "clean":
-            return workshop.undefended()
-        purified = OtherSplit(self._size, lambda split: self._purified(split, purifier, workshop))
-        own = replace(self, fpr=None, unroll=None, near_steps=None, near_restarts=None)
-        identity = {"defense": own.identity(), "generator": digest}
-        return workshop.fit(OnPurified(self.train == "both"), identity, instead=purified)
-
-    def _size(self, have: int) -> int:
-        made = min(have, 1000 if self.images is None else self.images)
-        return made + have if self.train == "both" else made
-
-    def _purified(self, split: Split, purifier: Purifier, workshop: Workshop) -> Split:
-        """The first training images purified; for both, all as they are beside them."""
-        made = min(len(split), 1000 if self.images is None else self.images)
-        parts = []
-        for index in torch.split(torch.arange(made), _ROWS):
-            x = split.images(index, workshop.device)
-            parts.append(purifier(x, Draws.of(x, self.seed)).cpu())
-            workshop.say(f"purified {sum(map(len, parts)):,}/{made:,} training images")
-        x, y = torch.cat(parts), split.y[:made]
-        if self.train == "both":
-            x, y = torch.cat([x, split.images(slice(None))]), torch.cat([y, split.y])
-        return Split(x, y)
+    def made_of(self) -> Self:
+        """See PurifyingRecipe: nor does what attacks are handed."""
+        return replace(super().made_of(), unroll=None, near_steps=None, near_restarts=None)

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from models import checkpoint, train
-from models.gans import Gan
+from models.contested import Contested, Net
 from models.nets import Shape
 from models.recipes import Classifier
 from models.registry import canonical
 from models.split import Split
-from models.studio import Ready, Studio
+from models.studio import Prepared, Studio
 from models.train import Objective, Standard, TrainingFailed
 
 
@@ -189,8 +189,10 @@ class Workshop:
             say=self.say,
         )
 
-    def generator(self, recipe: Gan) -> Ready:
-        """A generator of the dataset's images: as given, pretrained, from the cache, or trained."""
+    def generator(self, recipe: Contested[Net]) -> Prepared[Net]:
+        """A generator of the dataset's images, or a pair of translators: as given, pretrained, from
+        the cache, or trained.
+        """
         ready = self.studio().ready(recipe)
         self.seconds.append(ready.seconds)
         self.noted["generator"] = {

@@ -95,16 +95,7 @@ class Sampling:
         images, labels = self._packed(maker(z)), maker.labels(z)
         net = players.discriminator
         scores = net(images) if labels is None else net(images, self._together(labels))
-        moved = [p for p in maker.parameters() if p.requires_grad]
-        norms = [
-            # Layers that are not grown yet have no part in it.
-            torch.stack([slope.norm() for slope in slopes]).norm()
-            for slopes in (
-                torch.autograd.grad(loss, moved, retain_graph=True, materialize_grads=True)
-                for loss in (saturating(scores), non_saturating(scores))
-            )
-        ]
-        return torch.stack(norms)
+        return slopes(scores, maker)
 
     def is_won(self, entry: Mapping[str, float]) -> bool:
         """See models.gan.Contest."""
@@ -142,3 +133,19 @@ class Sampling:
 
 def _maker(players: Players) -> Generator:
     return cast(Generator, players.generator)
+
+
+def slopes(scores: Tensor, net: nn.Module) -> Tensor:
+    """The norm (2,) of a net's gradient under the saturating and the non-saturating cost of the
+    scores (N,) of its images.
+    """
+    moved = [p for p in net.parameters() if p.requires_grad]
+    norms = [
+        # Layers that are not grown yet have no part in it.
+        torch.stack([slope.norm() for slope in each]).norm()
+        for each in (
+            torch.autograd.grad(loss, moved, retain_graph=True, materialize_grads=True)
+            for loss in (saturating(scores), non_saturating(scores))
+        )
+    ]
+    return torch.stack(norms)

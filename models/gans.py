@@ -5,21 +5,21 @@ by default.
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import ClassVar, Literal
 
 import torch
 from torch import nn
 
 from models import checkpoint, gan, generators
+from models.contested import Contested
 from models.contests import Sampling
 from models.games import Clipped, Game, LeastSquares, NonSaturating, Saturating, Wasserstein
 from models.generators import Generator
-from models.nets import Shape, is_small
-from models.registry import generators as table
+from models.nets import Shape
 from models.seeding import seeded
 from models.split import Split
 
@@ -38,7 +38,7 @@ _GAMES: Mapping[str, tuple[type[Game], float]] = {
 
 
 @dataclass(frozen=True)
-class Gan(ABC):
+class Gan(Contested[Generator]):
     """Base of every generator recipe.
 
     latent: components of a latent; prior: normal, N(0, 1 / latent), uniform of the same variance,
@@ -53,7 +53,7 @@ class Gan(ABC):
     weights: a safetensors, .pt or .pth file to load instead of training.
     """
 
-    revision: ClassVar[int] = 1
+    makes: ClassVar[str] = "images of latents"
 
     latent: int = 64
     prior: PriorName = "normal"
@@ -71,31 +71,21 @@ class Gan(ABC):
     weights: str | None = field(default=None, metadata={"content": True})
 
     def __post_init__(self) -> None:
-        for name in ("latent", "batch", "critic", "pack"):
+        self.check_training()
+        for name in ("latent", "pack"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.updates is not None and self.updates < 0:
-            raise ValueError(f"updates must be at least 0, got {self.updates}")
-        self._check_rates()
+        self._check_game()
         if self.batch % self.pack:
             raise ValueError(f"batch must be a multiple of pack, got {self.batch} and {self.pack}")
-        if not 0 <= self.seed < 2**63:
-            raise ValueError(f"seed must be from 0 to 2**63 - 1, got {self.seed}")
-        if self.weights is not None and not Path(self.weights).is_file():
-            raise ValueError(f"weights must be a file, got {self.weights}")
 
-    def _check_rates(self) -> None:
+    def _check_game(self) -> None:
         if self.penalty is not None and not 0 <= self.penalty < math.inf:
             raise ValueError(f"penalty must be at least 0, got {self.penalty}")
         if self.penalty == 0 and self.objective == "wasserstein_clip":
             raise ValueError("penalty must be above 0 with wasserstein_clip: it bounds the weights")
-        for name in ("noise", "decay"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
-        if not self.lr > 0 or not math.isfinite(self.lr):
-            raise ValueError(f"lr must be above 0, got {self.lr}")
-        if not 0 <= self.ema < 1:
-            raise ValueError(f"ema must be in [0, 1), got {self.ema}")
+        if not 0 <= self.noise < math.inf:
+            raise ValueError(f"noise must be at least 0, got {self.noise}")
 
     @abstractmethod
     def net(self, shape: Shape) -> nn.Module:
@@ -116,16 +106,6 @@ class Gan(ABC):
     def is_apart(self) -> bool:
         """Whether the discriminator has layers that look at a whole batch."""
         return False
-
-    @property
-    def is_given(self) -> bool:
-        """Whether there is nothing to train."""
-        return self.weights is not None
-
-    @property
-    def is_untrained(self) -> bool:
-        """Whether `trained` gives a net that nobody has trained."""
-        return self.weights is None and self.updates == 0
 
     @property
     def game(self) -> Game:
@@ -171,36 +151,3 @@ class Gan(ABC):
     def holder(self, made: Generator) -> nn.Module:
         """What weights= are loaded into."""
         return made
-
-    def settings(self, shape: Shape) -> gan.Settings:
-        """How it is trained on images (C, H, W)."""
-        usual = 600 if is_small(shape) else 6000
-        updates = usual if self.updates is None else self.updates
-        return gan.Settings(
-            updates, self.batch, self.critic, self.lr, self.ema, self.seed, self.decay
-        )
-
-    def made_of(self, shape: Shape, fingerprint: str) -> dict[str, Any]:
-        """Whatever changes its weights but the machine; fingerprint: the dataset's."""
-        return {
-            "data": fingerprint,
-            "generator": self.identity(),
-            "settings": {k: repr(v) for k, v in vars(self.settings(shape)).items()},
-            "revision": gan.REVISION,
-        }
-
-    @classmethod
-    def from_spec(cls, text: str) -> Self:
-        """The generator that a spec names."""
-        recipe = table.get(text)
-        if not isinstance(recipe, cls):
-            raise TypeError(f"{text!r} must name a generator, got {type(recipe).__name__}")
-        return recipe
-
-    def to_spec(self) -> str:
-        """The shortest spec of this generator."""
-        return table.describe(self)
-
-    def identity(self) -> dict[str, Any]:
-        """What the generator is, for digests."""
-        return table.identity(self)

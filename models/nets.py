@@ -1,5 +1,5 @@
-"""Network architectures: images (N, C, H, W) in [0, 1] to logits (N, K), the autoencoder to images;
-normalisation is a layer inside.
+"""Network architectures: images (N, C, H, W) in [0, 1] to logits (N, K), the autoencoder to images,
+the encoder to latents; normalisation is a layer inside.
 """
 
 from __future__ import annotations
@@ -162,4 +162,22 @@ def autoencoder(shape: Shape) -> nn.Module:
         nn.Upsample(size=(height, width)),
         *layer(inner, inner),
         *layer(inner, channels),
+    )
+
+
+def encoder(shape: Shape, latent: int) -> nn.Module:
+    """Images to `latent` numbers: two convolutions 4x4 of stride 2 (32 and 64 channels) and a
+    hidden layer of 256.
+    """
+    channels, height, width = shape
+    return nn.Sequential(
+        Centre(),
+        nn.Conv2d(channels, 32, 4, stride=2, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(32, 64, 4, stride=2, padding=1),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(64 * (height // 4) * (width // 4), 256),
+        nn.ReLU(),
+        nn.Linear(256, latent),
     )

@@ -330,6 +330,7 @@ generators = Registry(
         "defensegan": "models.architectures:DefenseGan",
         "progressive": "models.resolutions:Progressive",
         "style": "models.resolutions:Style",
+        "cyclegan": "models.cyclegan:CycleGan",
     },
     loader=_load_generator,
 )

@@ -6,13 +6,13 @@ import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic
 
 import torch
 
 from models import checkpoint, gan, state
+from models.contested import Contested, Net
 from models.gan import Album
-from models.gans import Gan
 from models.generators import Generator
 from models.nets import Shape
 from models.registry import canonical
@@ -25,13 +25,13 @@ _ALBUM = "album"
 
 
 @dataclass(frozen=True)
-class Ready:
-    """A generator ready for use, in eval mode; digest: of its weights; log: of its training, empty
+class Prepared(Generic[Net]):
+    """A net ready for use, in eval mode; digest: of its weights; log: of its training, empty
     where it was given; source: given, untrained, pretrained, cached or trained; album: what it made
     while it was trained, empty where that was not here.
     """
 
-    generator: Generator
+    generator: Net
     digest: str
     log: list[dict[str, Any]]
     source: str
@@ -41,6 +41,10 @@ class Ready:
     def seconds(self) -> float:
         """Of its training, whenever that was."""
         return float(sum(entry["seconds"] for entry in self.log))
+
+
+Ready = Prepared[Generator]
+"""A generator of images of latents."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,7 @@ class Studio:
     say: Callable[[str], None] = lambda _: None
     has_pretrained: bool = True
 
-    def ready(self, recipe: Gan) -> Ready:
+    def ready(self, recipe: Contested[Net]) -> Prepared[Net]:
         """The generator as given, as it comes with the package, from the cache, or trained now; an
         interrupted training goes on.
 
@@ -83,7 +87,7 @@ class Studio:
         album = {int(update): page for update, page in pages.items()}
         return self._told(made, facts["log"], source, album)
 
-    def forget(self, recipe: Gan) -> None:
+    def forget(self, recipe: Contested[Net]) -> None:
         """Drops its finished weights from the cache; a training that was interrupted stays."""
         if self.cache is not None:
             key = self._key(recipe.made_of(self.shape, self.fingerprint))
@@ -93,7 +97,7 @@ class Studio:
         return checkpoint.key(canonical({**parts, "device": self.device.type, **self.numerics}))
 
     def _trained(
-        self, recipe: Gan, made: Generator, key: str, parts: Mapping[str, Any]
+        self, recipe: Contested[Net], made: Net, key: str, parts: Mapping[str, Any]
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         if self.train is None:
             raise ValueError("this dataset has no training split to train a generator on")
@@ -129,9 +133,9 @@ class Studio:
 
     @staticmethod
     def _told(
-        made: Generator, log: list[dict[str, Any]], source: str, album: Album | None = None
-    ) -> Ready:
-        return Ready(made.eval(), checkpoint.digest(made.state_dict()), log, source, album or {})
+        made: Net, log: list[dict[str, Any]], source: str, album: Album | None = None
+    ) -> Prepared[Net]:
+        return Prepared(made.eval(), checkpoint.digest(made.state_dict()), log, source, album or {})
 
 
 @functools.cache

@@ -11,7 +11,8 @@ from torch import nn
 from attacks.draws import Draws
 from attacks.registry import attacks
 from bench.resolution import modes_of
-from defenses.autoencoder import Reconstructing, Reconstruction
+from defenses.autoencoder import Reconstruction
+from defenses.reformed import Reconstructing
 from defenses.registry import defenses
 from defenses.transformed import Behind
 from models import nets

@@ -192,6 +192,30 @@ ROWS = {
         "mlp_relu:epochs=2",
         inner="net",
     ),
+    "purify_encoder": Row(
+        "purify_encoder:epochs=8,generator=[dcgan:updates=200]",
+        "L(x, y)",
+        0.3,
+        "mlp_relu:epochs=4",
+        "mlp_relu:epochs=2",
+        inner="net",
+    ),
+    "purify_cycle": Row(
+        "purify_cycle:attack=fgsm,width=8,updates=10",
+        "L(x, y)",
+        0.6,
+        "mlp_relu:epochs=4",
+        "mlp_relu:epochs=2",
+        inner="net",
+    ),
+    "ape": Row(
+        "ape:width=8,updates=10",
+        "L(x, y)",
+        0.6,
+        "mlp_relu:epochs=4",
+        "mlp_relu:epochs=2",
+        inner="net",
+    ),
     "smoothing": Row(
         "smoothing", "L(x + n, y); n normal, standard deviation 0.25", 0.75, inner="net"
     ),
@@ -291,9 +315,10 @@ def test_provenance_says_what_was_trained(row, deployed):
     assert all(math.isfinite(entry["loss"]) for entry in facts["training_log"])
     seconds = sum(entry["seconds"] for entry in facts["training_log"])
     assert facts["training_seconds"] == pytest.approx(seconds, abs=1e-3)
-    last = lines[-5:]  # sources come before
-    assert last[0] == f"training {row.last or row.model}: minimise {row.objective}"
-    assert [line.split(":")[0] for line in last[1:]] == [f"epoch {i}/4" for i in (1, 2, 3, 4)]
+    # Sources come before, and what learns from the net's mistakes after.
+    at = lines.index(f"training {row.last or row.model}: minimise {row.objective}")
+    epochs = [line.split(":")[0] for line in lines[at + 1 : at + 5]]
+    assert epochs == [f"epoch {i}/4" for i in (1, 2, 3, 4)]
 
 
 def test_a_second_deployment_is_read_from_the_cache(row, deployed, workshop, monkeypatch):
