@@ -124,12 +124,18 @@ def measures(portrait: Portrait) -> Rows:
 def told(portrait: Portrait) -> str:
     """A portrait in a few lines."""
     lines = [f"{portrait.generator} on {portrait.dataset}: {portrait.origin}"]
-    return "\n".join([*lines, *(f"{m.name}: {m.value:.4g} ({m.of})" for m in portrait.measures)])
+    lines += [f"{m.name}: {_number(m.value)} ({m.of})" for m in portrait.measures]
+    return "\n".join(lines)
+
+
+def _number(value: float) -> str:
+    """Four digits of a number, all of a count."""
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
 
 
 def markdown(portrait: Portrait, folder: str) -> str:
     """The document gan.md; folder: of the page of figures, beside it."""
-    rows = [(m.name, f"{m.value:.4g}", escape(m.of)) for m in portrait.measures]
+    rows = [(m.name, _number(m.value), escape(m.of)) for m in portrait.measures]
     table = [("measure", "value", "of"), ("-", "-:", "-"), *rows]
     return "\n\n".join(
         [
