@@ -3,31 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from attacks import loop
 from attacks.base import Attack
 from attacks.pgd import Pgd
-from defenses.base import Defended
-from defenses.crafting import Ball, CraftingRecipe
-from defenses.reformed import MODES, reformed
-from defenses.workshop import Workshop
-from models import checkpoint, gan
-from models.cyclegan import LEAST_SIDE, Translation
-from models.nets import Shape
+from defenses.translating import Attacked, OfDefense, TranslatingRecipe
+from models.cyclegan import Translation
 from models.split import Split
+from models.translation import Pair
 
 _MOST = 5000
 """Training images that are attacked."""
 
 
 @dataclass(frozen=True)
-class PurifyCycle(CraftingRecipe):
+class PurifyCycle(TranslatingRecipe):
     """A translator: the classifier sees what one half of a CycleGAN, trained between adversarial
     and clean images that nobody paired, makes of x (Zhu et al. 2017, arXiv:1703.10593).
 
@@ -54,12 +48,10 @@ class PurifyCycle(CraftingRecipe):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        self.check_ball()
-        if self.updates == 0:
-            raise ValueError("updates must be at least 1, got 0")
-        self._cleaning("", _untouched)
+        self.check()
 
-    def _cleaning(self, source: str, craft: Callable[[Split], Tensor]) -> Cleaning:
+    def trained(self, attacked: Attacked) -> Cleaning:
+        """See TranslatingRecipe."""
         return Cleaning(
             cycle=self.cycle,
             same=self.same,
@@ -67,70 +59,23 @@ class PurifyCycle(CraftingRecipe):
             updates=self.updates,
             seed=self.seed,
             defense=self,
-            source=source,
-            craft=craft,
+            attacked=attacked,
         )
 
-    @property
-    def modes(self) -> tuple[str, ...]:
-        """See Defense."""
-        return MODES
-
-    def identity(self) -> dict[str, Any]:
-        """See Defense; the pair is known by how it is trained."""
-        return {**super().identity(), "gan": gan.REVISION}
-
-    def check_data(self, shape: Shape, validation: int) -> None:
-        """See CraftingRecipe; refuses images too small for a translator, too."""
-        super().check_data(shape, validation)
-        if min(shape[1:]) < LEAST_SIDE:
-            raise ValueError(
-                f"purify_cycle needs images of at least {LEAST_SIDE} x {LEAST_SIDE} pixels, got "
-                f"{shape[1]} x {shape[2]}"
-            )
-
-    def deploy(self, workshop: Workshop) -> Defended:
-        """See Defense; images are attacked only where the cache does not have the pair."""
-        eps, norm = self.filled(workshop.classes)
-        _, validation = workshop.splits()
-        self.check_data(workshop.shape, len(validation))
-        net, ball = workshop.undefended(), Ball(norm, eps, workshop.classes)
-
-        def craft(split: Split) -> Tensor:
-            workshop.say(f"attacking {len(split):,} training images with {self.attack.to_spec()}")
-            return ball.of_split(self.inner, net, split, self.seed, workshop.device)
-
-        cleaning = self._cleaning(checkpoint.digest(net.state_dict()), craft)
-        pair = workshop.generator(cleaning).generator.requires_grad_(requires_grad=False)
-        return reformed(pair.there, net, workshop, None, inside=net)
+    def translator(self, net: nn.Module) -> nn.Module:
+        """See TranslatingRecipe: the half that cleans."""
+        return cast(Pair, net).there
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cleaning(Translation):
-    """The pair of a defense: A, training images attacked by `craft` (split to images where it has
-    them), which is known by the digest of the net they are made on, the source.
-    """
+class Cleaning(OfDefense, Translation):
+    """The pair of a defense: A, attacked training images; B, others."""
 
     defense: PurifyCycle = field(compare=False)
-    source: str
-    craft: Callable[[Split], Tensor] = field(compare=False)
+    attacked: Attacked = field(compare=False)
 
     def domains(self, train: Split, device: torch.device) -> tuple[Tensor, Tensor]:
         """See Translation."""
         half = math.ceil(len(train) / 2)
-        attacked = self.craft(train.take(torch.arange(min(half, _MOST))))
+        attacked = self.attacked.craft(train.take(torch.arange(min(half, _MOST))))
         return attacked.to(device), train.images(slice(half, None), device)
-
-    def to_spec(self) -> str:
-        """The defense's."""
-        return self.defense.to_spec()
-
-    def identity(self) -> dict[str, Any]:
-        """The defense's, and whose adversarial images they are."""
-        made_by = {"engine": loop.CRAFTING, "source": self.source}
-        return {"defense": self.defense.identity(), **made_by}
-
-
-def _untouched(split: Split) -> Tensor:
-    """The images as they are: the recipe is looked at without a net."""
-    return split.images(slice(None))

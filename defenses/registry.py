@@ -47,6 +47,7 @@ defenses = Registry(
         "purify": "defenses.purify:Purify",
         "purify_encoder": "defenses.purify_encoder:PurifyEncoder",
         "purify_cycle": "defenses.purify_cycle:PurifyCycle",
+        "ape": "defenses.ape:Ape",
         "robust_features": "defenses.features:RobustFeatures",
         "nonrobust_features": "defenses.features:NonrobustFeatures",
     },

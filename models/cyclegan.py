@@ -18,9 +18,8 @@ from models.contested import Contested
 from models.nets import Shape
 from models.seeding import seeded
 from models.split import Split
-from models.translation import Cycle, Judges, Pair, patch_discriminator, translator
+from models.translation import LEAST_SIDE, Cycle, Judges, Pair, patch_discriminator, translator
 
-LEAST_SIDE = 2
 """Of images that are translated."""
 _TWO = 2
 

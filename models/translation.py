@@ -23,6 +23,8 @@ POOL = 50
 """Earlier translations per domain that a discriminator is shown, the paper's number."""
 SHOWN = 10
 """Images of A that show how far a pair is."""
+LEAST_SIDE = 2
+"""Pixels that images have on each side, for the discriminator's strides."""
 _BETAS = 0.5, 0.999
 """Adam's, those of the released code."""
 
@@ -193,8 +195,30 @@ def identity_cost(pair: Pair, a: Tensor, b: Tensor) -> Tensor:
     return distance(pair.back(a), a) + distance(pair.there(b), b)
 
 
+class Translating:
+    """What contests share whose made images are tied to given ones."""
+
+    def optimisers(
+        self, generator: nn.Module, discriminator: nn.Module, settings: Settings
+    ) -> tuple[torch.optim.Optimizer, torch.optim.Optimizer]:
+        """See models.gan.Contest."""
+        return (
+            torch.optim.Adam(generator.parameters(), settings.lr, _BETAS),
+            torch.optim.Adam(
+                discriminator.parameters(), settings.lr, _BETAS, weight_decay=settings.decay
+            ),
+        )
+
+    def after(self, discriminator: nn.Module) -> None:
+        """See models.gan.Contest: nothing."""
+
+    def is_won(self, entry: Mapping[str, float]) -> bool:  # noqa: ARG002  the tie is left to learn
+        """See models.gan.Contest: never."""
+        return False
+
+
 @dataclass(frozen=True, eq=False)
-class Cycle:
+class Cycle(Translating):
     """Images a (N, C, H, W) of A and b (M, C, H, W) of B on the pair's device, drawn independently
     of each other: the five costs, both discriminators', both translators', and `cycle` times the
     cycle's; same: weight of the identity cost, half of `cycle` where the paper has it.
@@ -213,17 +237,6 @@ class Cycle:
             "((D(y) - 1)^2 + D(G(x))^2) / 2 of both domains, G and F (D(G(x)) - 1)^2 of both + "
             f"{self.cycle} (|F(G(x)) - x| + |G(F(y)) - y|) + {self.same} (|F(x) - x| + "
             "|G(y) - y|)"
-        )
-
-    def optimisers(
-        self, generator: nn.Module, discriminator: nn.Module, settings: Settings
-    ) -> tuple[torch.optim.Optimizer, torch.optim.Optimizer]:
-        """See models.gan.Contest."""
-        return (
-            torch.optim.Adam(generator.parameters(), settings.lr, _BETAS),
-            torch.optim.Adam(
-                discriminator.parameters(), settings.lr, _BETAS, weight_decay=settings.decay
-            ),
         )
 
     def discriminator(self, players: Players, number: int) -> tuple[Tensor, Tensor]:
@@ -253,9 +266,6 @@ class Cycle:
             loss = loss + self.same * identity_cost(pair, a, b)
         return loss
 
-    def after(self, discriminator: nn.Module) -> None:
-        """See models.gan.Contest: nothing."""
-
     def shown(self, generator: nn.Module) -> Tensor:
         """See models.gan.Contest: the first images of A, those in B, those back in A."""
         pair, a = cast(Pair, generator), self.a[:SHOWN]
@@ -266,10 +276,6 @@ class Cycle:
         pair, judges = _seats(players)
         scores = judges(pair.back(self.b[: self.batch]), pair.there(self.a[: self.batch]))
         return slopes(scores.flatten(), pair)
-
-    def is_won(self, entry: Mapping[str, float]) -> bool:  # noqa: ARG002  the cycle is left to learn
-        """See models.gan.Contest: never."""
-        return False
 
     def _drawn(self, players: Players) -> tuple[Tensor, Tensor]:
         """A batch of each domain."""
