@@ -118,7 +118,8 @@ def log(portrait: Portrait) -> Rows:
 
 def measures(portrait: Portrait) -> Rows:
     """A row per measure."""
-    return Rows.of([vars(m) | {"measure": m.name} for m in portrait.measures], MEASURES)
+    made = [{"measure": m.name, "value": m.value, "of": m.of} for m in portrait.measures]
+    return Rows.of(made, MEASURES)
 
 
 def told(portrait: Portrait) -> str:
