@@ -23,12 +23,13 @@ from bench.runner import provenance
 from bench.spec import Request, fraction, valid
 from defenses import usefulness
 from defenses.base import Defense
-from defenses.constructed import TARGETED, Construction, Penultimate
+from defenses.constructed import TARGETED, Construction
 from defenses.features import net_of
 from defenses.registry import defenses
 from defenses.usefulness import Ball, Groups
 from defenses.workshop import Workshop
 from models.checkpoint import Cache, cache_folder
+from models.penultimate import Penultimate
 from models.recipes import Classifier
 from models.registry import models
 

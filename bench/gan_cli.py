@@ -43,6 +43,28 @@ def gan(  # noqa: PLR0913  one parameter per flag
         str, typer.Option(help="Attack spec whose images are tested for membership.")
     ] = "pgd:steps=10",
     norm: Norm = "linf",
+    label: Annotated[
+        list[int] | None,
+        typer.Option(
+            help="Class asked of a conditional generator, a row of samples; repeatable. "
+            "[default: all]"
+        ),
+    ] = None,
+    truncation: Annotated[
+        float | None,
+        typer.Option(help="Draw samples near the mean: psi in (0, 1]. [default: none]"),
+    ] = None,
+    samples: Annotated[
+        int | None,
+        typer.Option(
+            help="Samples whose classes, FID, precision and recall are measured. "
+            "[default: as many as training images, at most 10000; stacked: 26000]"
+        ),
+    ] = None,
+    stacked: Annotated[
+        bool,
+        typer.Option("--stacked", help="Three digits as the channels of an image: K^3 modes."),
+    ] = False,
     retrain: Annotated[
         bool,
         typer.Option("--retrain", help="Train the generator though there is a trained one."),
@@ -51,10 +73,11 @@ def gan(  # noqa: PLR0913  one parameter per flag
     data_root: Root = None,
     quiet: Quiet = False,
 ) -> None:
-    """Train or load a generator; look at its samples, inversion and membership.
+    """Train or load a generator; look at its samples, its training, what it covers and copies.
 
-    Writes gan.md, gan.csv (the training log), generator.safetensors and figures/gan_*.svg. An
-    interrupted training goes on from its last log entry.
+    Writes gan.md and gan_measures.csv (what was measured), figures/gan_DATASET.svg (one page),
+    gan.csv (the training log), gan_coverage.csv and generator.safetensors. An interrupted training
+    goes on from its last log entry.
     """
     from bench.spec import Request, valid
     from bench.store import Store
@@ -76,25 +99,34 @@ def gan(  # noqa: PLR0913  one parameter per flag
         translation_cli.translate(request, generator, out, quiet=quiet, retrain=retrain)
         return
     with interruptible("log entries are kept"):
-        from bench import gan as work
-        from bench.report import gan as page
+        from bench.gan import looking
+        from bench.gan.task import Settings
+        from bench.report.gan import page, table
         from bench.report.write import FIGURES, place
 
-        settings = work.Settings(
-            generator, None if other is None else tuple(other), steps, restarts, retrain=retrain
+        settings = Settings(
+            generator,
+            None if other is None else tuple(other),
+            steps,
+            restarts,
+            tuple(label or ()),
+            truncation,
+            samples,
+            stacked=stacked,
+            retrain=retrain,
         )
-        made = work.look(request, settings, teller(quiet=quiet))
+        made = looking.look(request, settings, teller(quiet=quiet))
         portrait = made.portrait
-        drawn = page.figures(portrait)
         texts = {
-            "gan.csv": page.log(portrait).csv(),
-            "gan.md": page.markdown(portrait),
-            **{f"{FIGURES}/{name}": text for name, text in drawn.items()},
+            "gan.csv": table.log(portrait).csv(),
+            "gan_coverage.csv": table.coverage(portrait).csv(),
+            "gan_measures.csv": table.measures(portrait).csv(),
+            "gan.md": table.markdown(portrait, FIGURES),
+            f"{FIGURES}/{page.name(portrait.dataset)}": page.svg(portrait),
         }
-        print(page.told(portrait), end="\n\n")
-        print(work.write(out / "generator.safetensors", made))
+        print(table.told(portrait), end="\n\n")
+        print(looking.write(out / "generator.safetensors", made))
         for name, text in texts.items():
             print(place(out / name, text.encode("utf-8")))
-        for name in page.names(portrait.dataset):
-            if name not in drawn:
-                (out / FIGURES / name).unlink(missing_ok=True)
+        for name in page.former(portrait.dataset):
+            (out / FIGURES / name).unlink(missing_ok=True)

@@ -21,6 +21,7 @@ from attacks.oracles import held
 from attacks.pgd import Pgd
 from defenses.workshop import Workshop
 from models import checkpoint
+from models.penultimate import Penultimate
 from models.registry import canonical
 from models.split import Split
 
@@ -38,36 +39,6 @@ _NORMS = ("linf", "l2", "l1")
 _STEPS, _ALPHA, _SHARE = 100, 0.1, 0.2
 _ROWS = {"cpu": 256}
 _ROWS_ELSEWHERE = 2048
-
-
-class Penultimate(nn.Module):
-    """A net's features g(x) (N, F): what goes into the linear layer that it calls last."""
-
-    def __init__(self, net: nn.Module):
-        super().__init__()
-        self.net = net
-        self.layers = [module for module in net.modules() if isinstance(module, nn.Linear)]
-        if not self.layers:
-            name = type(net).__name__
-            raise ValueError(f"features are what enters a net's last linear layer, {name} has none")
-
-    def forward(self, x: Tensor) -> Tensor:
-        """The features; the net is left as it was."""
-        entered: list[Tensor] = []
-
-        def note(_: nn.Module, given: tuple[Tensor, ...]) -> None:
-            entered[:] = [given[0]]
-
-        handles = [layer.register_forward_pre_hook(note) for layer in self.layers]
-        try:
-            self.net(x)
-        finally:
-            for handle in handles:
-                handle.remove()
-        if not entered:
-            name = type(self.net).__name__
-            raise ValueError(f"features are what enters a net's last linear layer, {name} has none")
-        return entered[0].flatten(1)
 
 
 @dataclass(frozen=True)

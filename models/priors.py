@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 _LEAST = 2.0**-24
+_LEAST_TAU = 0.01
+"""Below it the variance that is left drowns in rounding."""
 
 
 class Prior(Protocol):
@@ -66,4 +68,44 @@ class Uniform:
         return z.clamp(-edge, edge)
 
 
-PRIORS: dict[str, Prior] = {"normal": Normal(), "uniform": Uniform()}
+@dataclass(frozen=True)
+class Truncated:
+    """A normal distribution whose components are drawn again while they are beyond tau of its
+    standard deviations; scaled so that what is left has variance 1 / d.
+
+    Drawing again gives the normal distribution under the condition |t| <= tau, whose distribution
+    function is (F(t) - F(-tau)) / (F(tau) - F(-tau)); its inverse at one uniform number is the
+    same in distribution and takes one number per component. tau = inf is Normal.
+    """
+
+    tau: float = 2.0
+
+    def __post_init__(self) -> None:
+        if not self.tau >= _LEAST_TAU:
+            raise ValueError(f"tau must be at least {_LEAST_TAU}, got {self.tau}")
+
+    def latents(self, uniform: Tensor) -> Tensor:
+        """See Prior; by the inverse distribution function."""
+        safe = uniform.clamp(_LEAST, 1 - _LEAST)
+        inside = torch.erfinv((safe * 2 - 1) * math.erf(self.tau / math.sqrt(2)))
+        return inside * math.sqrt(2 / (uniform.shape[-1] * self._variance))
+
+    def penalty(self, z: Tensor) -> Tensor:
+        """See Prior: that of the normal where it is not infinite."""
+        return z.square().mean(-1) * z.shape[-1] * self._variance / 2
+
+    def confined(self, z: Tensor) -> Tensor:
+        """See Prior."""
+        edge = self.tau / math.sqrt(z.shape[-1] * self._variance)
+        return z.clamp(-edge, edge)
+
+    @property
+    def _variance(self) -> float:
+        """What truncation leaves of a variance of 1."""
+        if math.isinf(self.tau):
+            return 1.0
+        density = math.exp(-(self.tau**2) / 2) / math.sqrt(2 * math.pi)
+        return 1 - 2 * self.tau * density / math.erf(self.tau / math.sqrt(2))
+
+
+PRIORS: dict[str, Prior] = {"normal": Normal(), "uniform": Uniform(), "truncated": Truncated()}

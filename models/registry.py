@@ -328,6 +328,8 @@ generators = Registry(
         "dcgan": "models.architectures:Dcgan",
         "conditional": "models.architectures:Conditional",
         "defensegan": "models.architectures:DefenseGan",
+        "progressive": "models.resolutions:Progressive",
+        "style": "models.resolutions:Style",
         "cyclegan": "models.cyclegan:CycleGan",
     },
     loader=_load_generator,

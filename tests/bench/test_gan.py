@@ -8,19 +8,20 @@ import xml.etree.ElementTree as ET
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 
 from bench import cli, data
-from bench.gan import SAMPLES
-from bench.report import gan as page
-from bench.report.gan import OWN, TEST, Portrait, Source
+from bench.report.gan import table
+from bench.report.gan.portrait import OWN, TEST
 from models import checkpoint, gan, studio
 from models.architectures import Dcgan
 from models.gans import Gan
 from models.registry import generators
 
 SMALL = ["--n", "10", "--steps", "20", "--restarts", "2", "--model", "logreg:epochs=3"]
-FIGURES = [f"gan_{kind}_digits.svg" for kind in ("samples", "curves", "inversions", "membership")]
+SMALL += ["--samples", "200"]
+TABLES = ["gan.csv", "gan_coverage.csv", "gan_measures.csv", "gan.md"]
+PAGE = "gan_digits.svg"
+UNSEEN = "not shown: samples and coverage over time, as the "
 
 
 @pytest.fixture
@@ -58,10 +59,16 @@ def looked(tmp_path_factory):
     return out, done
 
 
-def cells(text, first):
-    """The row of gan.md that begins with a cell."""
-    (line,) = [line for line in text.splitlines() if line.startswith(f"| {first} |")]
-    return [cell.strip() for cell in line.strip("|").split("|")]
+def measures(folder):
+    """The values of gan_measures.csv by measure and what they are of."""
+    rows = pd.read_csv(folder / "gan_measures.csv")
+    return {(row.measure, row.of): row.value for row in rows.itertuples()}
+
+
+def one(found, name, of=""):
+    """The value of a measure whose "of" holds a text."""
+    (value,) = [value for (measure, what), value in found.items() if measure == name and of in what]
+    return value
 
 
 # --- what is written -----------------------------------------------------------------------------
@@ -69,58 +76,63 @@ def cells(text, first):
 
 def test_everything_is_written_and_named(looked):
     out, done = looked
-    names = ["generator.safetensors", "gan.csv", "gan.md", *(f"figures/{n}" for n in FIGURES)]
+    names = ["generator.safetensors", *TABLES, f"figures/{PAGE}"]
     assert done.stdout.splitlines()[-len(names) :] == [str(out / name) for name in names]
     assert "dcgan:updates=60 on digits: trained, 60 updates in" in done.stdout
     assert "update 60/60: loss of D" in done.stderr
-    for name in FIGURES:
-        ET.parse(out / "figures" / name)  # noqa: S314  our own file
+    ET.parse(out / "figures" / PAGE)  # noqa: S314  our own file
 
 
 def test_the_page_says_what_was_measured(looked):
     out, _ = looked
     text = (out / "gan.md").read_text(encoding="utf-8")
     weights, facts = checkpoint.read(out / "generator.safetensors")
-    row = cells(text, "dcgan:updates=60")
-    size = sum(t.numel() for t in weights.values())
-    digest = checkpoint.digest(weights)
-    assert row[:5] == [
-        "dcgan:updates=60",
-        "trained",
-        f"{size:,}",
-        f"{4 * size / 1e6:.2f}",
-        "60",
-    ]
-    assert float(row[5]) == pytest.approx(sum(e["seconds"] for e in facts["log"]), rel=0.1)
-    assert row[6] == digest
-    counts = [int(cell.replace(",", "")) for cell in cells(text, "samples")[1:]]
-    assert sum(counts) == SAMPLES
-    shares = [number / SAMPLES for number in counts if number]
+    digest, size = checkpoint.digest(weights), sum(t.numel() for t in weights.values())
+    assert f"weights {digest}" in text
+    found = measures(out)
+    assert one(found, "parameters") == size
+    assert one(found, "size (MB)") == pytest.approx(4 * size / 1e6)
+    assert one(found, "updates") == 60
+    spent = sum(entry["seconds"] for entry in facts["log"])
+    assert one(found, "training time (s)") == pytest.approx(spent)
+    (line,) = [line for line in text.splitlines() if line.startswith("Samples per class: ")]
+    counts = [int(part.split(": ")[1].replace(",", "")) for part in line[19:].split(", ")]
+    assert sum(counts) == 200
+    shares = [number / 200 for number in counts if number]
+    assert one(found, "classes found") == len(shares)
     entropy = -sum(share * math.log(share) for share in shares)
-    assert f"{len(shares)} of 10 classes, entropy {entropy:.3f} of at most 2.303 nats" in text
-    own, test, other, moved = (
-        cells(text, name)
-        for name in (
-            OWN,
-            TEST,
-            "samples of dcgan:updates=0",
-            "adversarial: pgd:steps=10, linf eps = 0.15",
-        )
-    )
-    assert all(row[1] == "10" for row in (own, test, other, moved))
-    assert float(own[3]) * 20 < float(test[3]), "own samples are inverted far better"
-    assert (own[4:], test[4:]) == (["", "", ""], ["1.000", "100.0", "100.0"])
-    assert "The classifier logreg:epochs=3 gets " in text
+    assert one(found, "class entropy (nats)") == pytest.approx(entropy)
+    own, test = (one(found, "inversion error, mean", f"10 {name}") for name in (OWN, TEST))
+    assert own * 20 < test, "own samples are inverted far better"
+    for name in (
+        TEST,
+        "samples of dcgan:updates=0",
+        "adversarial: pgd:steps=10, linf eps = 0.15",
+    ):
+        assert one(found, "membership AUC", f"10 {name}") == 1
+        assert one(found, "membership TPR at 5 % FPR", f"10 {name}") == 1
+    assert one(found, "accuracy", "10 test images, seen by logreg:epochs=3") >= 0.8
+    assert one(found, "FID") > one(found, "FID, at best")
     last = text.strip().splitlines()[-1]
     assert last.startswith("Made by `__main__.py gan --generator dcgan:updates=60 --n 10")
     assert last.endswith("with adversarial-bench 0.1.0.")
 
 
+def test_what_was_seen_of_the_training_is_a_table(looked):
+    rows = pd.read_csv(looked[0] / "gan_coverage.csv")
+    assert list(rows.columns) == list(table.COVERAGE)
+    assert list(rows["update"]) == list(range(2, 61, 2))
+    for row in rows.itertuples():
+        counts = [int(number) for number in row.counts.split()]
+        assert (sum(counts), len(counts)) == (row.samples, 10)
+        assert (row.classes, row.share) == (sum(map(bool, counts)), max(counts) / sum(counts))
+
+
 def test_the_log_is_a_table(looked):
-    table = pd.read_csv(looked[0] / "gan.csv")
-    assert list(table.columns) == list(page.LOG)
-    assert list(table["update"]) == list(range(2, 61, 2))
-    assert np.isfinite(table.to_numpy()).all()
+    rows = pd.read_csv(looked[0] / "gan.csv")
+    assert list(rows.columns) == list(table.LOG)
+    assert list(rows["update"]) == list(range(2, 61, 2))
+    assert np.isfinite(rows.to_numpy()).all()
 
 
 def test_the_weights_are_found_where_they_come_with_the_package(
@@ -140,17 +152,19 @@ def test_the_weights_are_found_where_they_come_with_the_package(
     status, said, err = bench(*asked)
     assert (status, "dcgan:updates=60 on digits: pretrained, 60 updates" in said) == (0, True)
     assert "training dcgan" not in err
+    assert f"{UNSEEN}training was not here: --retrain trains again" in said
     again = checkpoint.read(tmp_path / "o" / "generator.safetensors")
     assert again[1] == facts
     assert checkpoint.digest(again[0]) == checkpoint.digest(weights)
     # Asked for, it is trained here all the same, and cached.
     status, said, err = bench(*asked, "--retrain", "--quiet")
     assert (status, "on digits: trained" in said, err) == (0, True, "")
+    assert "not shown" not in said
     once_more = checkpoint.read(tmp_path / "o" / "generator.safetensors")[0]
     assert checkpoint.digest(once_more) == checkpoint.digest(weights)
 
 
-def test_given_weights_have_no_curves_and_others_are_named(bench, looked, tmp_path):
+def test_given_weights_have_no_past_and_others_are_named(bench, looked, tmp_path):
     out, _ = looked
     there = tmp_path / "figures"
     there.mkdir()
@@ -161,14 +175,93 @@ def test_given_weights_have_no_curves_and_others_are_named(bench, looked, tmp_pa
     status, said, err = bench("--generator", spec, *others, *attack, *SMALL, "--out", tmp_path)
     assert status == 0, err
     assert "dcgan:weights=generator on digits: given\n" in said
-    text = (tmp_path / "gan.md").read_text(encoding="utf-8")
-    assert cells(text, "dcgan:weights=generator")[4:6] == ["", ""]
+    assert f"{UNSEEN}generator is given" in said
+    found = measures(tmp_path)
+    assert not any(name == "updates" for name, _ in found)
     for name in ("dcgan:updates=0,seed=1", "dcgan:updates=0,seed=2"):
-        assert cells(text, f"samples of {name}")[1] == "10"
-    assert cells(text, "adversarial: fgsm, l2 eps = 1")
+        assert one(found, "membership AUC", f"10 samples of {name}") == 1
+    assert one(found, "membership AUC", "10 adversarial: fgsm, l2 eps = 1") > 0.5
+    text = (tmp_path / "gan.md").read_text(encoding="utf-8")
     assert f"\nMade by `bench gan --generator {spec} --other" in text
-    assert sorted(path.name for path in there.iterdir()) == sorted(set(FIGURES) - {FIGURES[1]})
-    assert (tmp_path / "gan.csv").read_text() == ",".join(page.LOG) + "\n"
+    assert [path.name for path in there.iterdir()] == [PAGE], "what is no longer made is removed"
+    assert (tmp_path / "gan.csv").read_text() == ",".join(table.LOG) + "\n"
+    assert (tmp_path / "gan_coverage.csv").read_text() == ",".join(table.COVERAGE) + "\n"
+
+
+def generator_file(folder, body):
+    """A file with a generator of the user's own, latents z to the images that a line returns."""
+    path = folder / "mine.py"
+    path.write_text(
+        "import torch\n"
+        "from sklearn.datasets import load_digits\n"
+        "class Net(torch.nn.Module):\n"
+        "    def forward(self, z):\n"
+        f"        {body}\n"
+        "def make(shape, latent):\n"
+        "    return Net()\n"
+    )
+    return f"{path}:make:latent=4"
+
+
+def test_a_collapsed_generator_is_named(bench, tmp_path):
+    spec = generator_file(tmp_path, "return 0 * z.sum(1).view(-1, 1, 1, 1) + torch.eye(8)")
+    status, said, err = bench("--generator", spec, *SMALL, "--out", tmp_path)
+    assert status == 0, err
+    for text in (said, (tmp_path / "gan.md").read_text(encoding="utf-8")):
+        assert "collapse: in the end; up to 100 % in class " in text
+        assert "latent ignored: the samples lie less than a tenth as far apart as" in text
+    found = measures(tmp_path)
+    assert one(found, "classes found") == 1
+    assert one(found, "class entropy (nats)") == 0
+    assert one(found, "dominant share") == 1
+    assert one(found, "recall") == 0
+    assert "not shown: latent arithmetic, as classes of four images must be at least two" in said
+
+
+def test_a_generator_that_copies_training_images_is_caught(bench, tmp_path):
+    body = "at = (z.abs().sum(1) * 1e4).long() % 1797\n        "
+    body += "return torch.tensor(load_digits().images[at] / 16).float().unsqueeze(1) + 0 * z[0, 0]"
+    spec = generator_file(tmp_path, body)
+    status, _, err = bench("--generator", spec, *SMALL, "--out", tmp_path)
+    assert status == 0, err
+    found = measures(tmp_path)
+    assert one(found, "nearest training image, least") == 0
+    # Of the 1,797 images 65 % are training images: a copy of another is no copy.
+    assert 0.5 < one(found, "copies") < 0.8
+    assert one(found, "classes found") == 10
+
+
+def test_classes_are_asked_of_a_conditional_generator(bench, tmp_path):
+    spec = "conditional:updates=2,batch=8,critic=1"
+    asked = ["--label", "7", "--label", "3", "--truncation", "0.5"]
+    status, _, err = bench("--generator", spec, *asked, *SMALL, "--out", tmp_path, "--quiet")
+    assert (status, err) == (0, "")
+    found = measures(tmp_path)
+    of = "1,000 samples at psi = 0.5, 10 classes alike, seen by logreg:epochs=3"
+    assert 0 <= found["requested label right", of] <= 1
+    assert one(found, "classes found", "200 samples at psi = 0.5, seen by logreg") >= 1
+
+
+@pytest.mark.parametrize("name", ["mlp", "progressive", "style"])
+def test_other_architectures_are_looked_at_by_the_same_command(bench, tmp_path, name):
+    spec = f"{name}:updates=2,batch=8,critic=1"
+    status, said, err = bench("--generator", spec, *SMALL, "--out", tmp_path, "--quiet")
+    assert (status, err) == (0, "")
+    assert f"{spec} on digits: trained, 2 updates" in said
+    assert len(pd.read_csv(tmp_path / "gan_coverage.csv")) == 2
+
+
+def test_stacked_digits_are_counted_by_triples(bench, tmp_path):
+    spec = "dcgan:updates=2,batch=8,critic=1"
+    status, said, err = bench("--stacked", "--generator", spec, *SMALL, "--out", tmp_path)
+    assert status == 0, err
+    assert f"{spec} on stacked_digits: trained" in said
+    found = measures(tmp_path)
+    assert 1 <= one(found, "classes found", "200 samples, seen by logreg:epochs=3; of 1,000") <= 200
+    assert one(found, "accuracy", "10 test images") >= 0.5, "three digits right of three"
+    assert one(found, "FID", "channel by channel") > 0
+    assert checkpoint.read(tmp_path / "generator.safetensors")[1]["log"]
+    ET.parse(tmp_path / "figures" / "gan_stacked_digits.svg")  # noqa: S314  our own file
 
 
 def test_a_generator_of_the_users_own_is_looked_at(bench, tmp_path):
@@ -247,6 +340,18 @@ def test_a_training_that_fails_is_one_line(bench, tmp_path, cache):
         (["--steps", "0"], "steps must be at least 1, got 0"),
         (["--restarts", "0"], "restarts must be at least 1, got 0"),
         (["--device", "tpu"], "device must be auto, cpu, cuda or cuda:N, got 'tpu'"),
+        (
+            ["--label", "3"],
+            "--label asks for a class, and dcgan cannot be asked",
+        ),
+        (["--generator", "conditional", "--label", "10"], "label must be from 0 to 9, got 10"),
+        (["--generator", "conditional", "--label", "-1"], "label must be from 0 to 9, got -1"),
+        (["--generator", "conditional:classes=9"], "can be asked for 9 classes, and digits has 10"),
+        (["--generator", "conditional", "--stacked"], "and stacked_digits has 1000"),
+        (["--truncation", "0"], "truncation must be in (0, 1], got 0"),
+        (["--truncation", "1.5"], "truncation must be in (0, 1], got 1.5"),
+        (["--truncation", "nan"], "truncation must be in (0, 1], got nan"),
+        (["--samples", "99"], "samples must be at least 100, got 99"),
         (["--retrain", "--generator", "dcgan:updates=0"], "dcgan:updates=0 is not trained"),
     ],
 )
@@ -294,68 +399,11 @@ def test_generators_are_listed_and_shown(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "400")  # lines are wrapped on a narrow terminal
     for words, expected in (
         (["list", "generators"], ["| dcgan ", "| defensegan ", "latent, prior, objective"]),
-        (["show", "dcgan"], ["generator dcgan", "latent", "wasserstein|nonsaturating"]),
+        (["show", "dcgan"], ["generator dcgan", "latent", "|least_squares"]),
     ):
         monkeypatch.setattr(sys, "argv", ["bench", *words])
         with pytest.raises(SystemExit):
             cli.main()
         out = capsys.readouterr().out
         assert all(text in out for text in expected)
-    assert generators.names() == ["dcgan", "defensegan"]
-
-
-# --- the page ------------------------------------------------------------------------------------
-
-
-def portrait(**changes):
-    images = np.zeros((2, 3, 4, 4), np.float32)
-    kept = {
-        "dataset": "photos",
-        "generator": "dcgan",
-        "source": "untrained",
-        "model": "cnn",
-        "inversion": "L = 1, R = 1",
-        "parameters": 7,
-        "size": 28,
-        "weights": "ab",
-        "log": (),
-        "counts": (750, 250, 0),
-        "clean": 0.5,
-        "kept": 0.25,
-        "sources": (
-            Source(OWN, (0.1, 0.3)),
-            Source(TEST, (0.2, 0.4), 0.75, {0.01: 0.5, 0.05: 0.5}, ((0, 0), (0, 0.5), (1, 1))),
-        ),
-        "samples": np.zeros((16, 3, 4, 4), np.float32),
-        "images": images,
-        "inverted": images,
-        "command": "bench gan",
-    }
-    return Portrait(**(kept | changes))
-
-
-def test_the_page_of_known_numbers():
-    made = portrait()
-    text = page.markdown(made)
-    entropy = -(0.75 * math.log(0.75) + 0.25 * math.log(0.25))
-    assert made.entropy == pytest.approx(entropy)
-    assert f"1,000 samples: 2 of 3 classes, entropy {entropy:.3f} of at most 1.099 nats" in text
-    assert "| own samples | 2 | 0.2 | 0.2 |  |  |  |" in text
-    assert "| test images | 2 | 0.3 | 0.3 | 0.750 | 50.0 | 50.0 |" in text
-    assert "| dcgan | untrained | 7 | 0.00 | 0 |  | ab |" in text
-    assert "cnn gets 50.0 % of the 2 test images right, and 25.0 % of their inversions" in text
-    assert "Made by `bench gan` with adversarial-bench" in text
-    assert portrait(source="given").updates is None
-
-
-def test_figures_of_colour_images_are_the_same_bytes_each_time():
-    made = portrait(log=({"update": 3, **dict.fromkeys(list(page.LOG)[1:], 0.5)},))
-    drawn = page.figures(made)
-    assert list(drawn) == page.names("photos")
-    assert page.figures(made) == drawn
-    assert list(page.figures(portrait())) == [n for n in page.names("photos") if "curves" not in n]
-
-
-def test_one_sided_portraits_are_drawn_too():
-    two = torch.zeros(8, 2, 4, 4).numpy()
-    assert page.figures(portrait(samples=two, images=two[:1], inverted=two[:1]))
+    assert {"dcgan", "defensegan", "conditional", "progressive", "style"} <= {*generators.names()}

@@ -10,8 +10,8 @@ from torch import nn
 
 from attacks import norms
 from defenses import usefulness
-from defenses.constructed import Penultimate
 from defenses.usefulness import Ball, Groups
+from models.penultimate import Penultimate
 from models.registry import models
 from models.seeding import seeded
 

@@ -83,21 +83,24 @@ def test_normal_latents_are_the_quantiles_of_the_uniform_numbers():
 @pytest.mark.parametrize("prior", PRIORS)
 def test_penalties_are_log_densities(prior):
     z = torch.tensor([[0.1, -0.2, 0.3, 0.0], [0.0, 0.5, 0.0, 0.1]])
-    density = (
-        torch.distributions.Normal(0.0, 1 / 2)
-        if prior == "normal"
-        else torch.distributions.Uniform(-math.sqrt(3 / 4), math.sqrt(3 / 4))
-    )
+    density = {
+        "normal": torch.distributions.Normal(0.0, 1 / 2),
+        "uniform": torch.distributions.Uniform(-math.sqrt(3 / 4), math.sqrt(3 / 4)),
+        # 0.7737 is what truncation at 2 leaves of a variance of 1.
+        "truncated": torch.distributions.Normal(0.0, 1 / 2 / math.sqrt(0.77374)),
+    }[prior]
     expected = -density.log_prob(z).mean(1)
     got = PRIORS[prior].penalty(z)
     assert got.shape == (2,)
     assert torch.allclose(got[0] - got[1], expected[0] - expected[1], atol=1e-6)
 
 
-def test_only_the_uniform_prior_confines():
+def test_bounded_priors_alone_confine():
     z = torch.tensor([[2.0, -2.0, 0.1]])
     assert torch.equal(PRIORS["normal"].confined(z), z)
     assert torch.allclose(PRIORS["uniform"].confined(z), torch.tensor([[1.0, -1.0, 0.1]]))
+    edge = 2 / math.sqrt(3 * 0.77374)
+    assert torch.allclose(PRIORS["truncated"].confined(z), torch.tensor([[edge, -edge, 0.1]]))
 
 
 # --- the check -----------------------------------------------------------------------------------

@@ -1,0 +1,62 @@
+"""Ways between latents, and sums of them."""
+
+from __future__ import annotations
+
+from bench.gan.eye import Eye
+from bench.report.gan.portrait import Arithmetic, Measure, Walk
+from models import latents
+from models.generators import Generator
+
+WAYS, POINTS = 100, 9
+"""Ways that are measured, and images on each."""
+_SHOWN = 6
+_SUMMED = 2000
+"""Latents whose classes and ink are told before they are added."""
+_ADDENDS = ("bold\na", "- light\na", "+ light\nb", "= bold\nb")
+_ENDS, _ADDED = 7, 8
+"""Seeds of the ways' ends, and of what is added."""
+_SUMS = 16
+"""Sums that are drawn."""
+
+
+def walks(generator: Generator, eye: Eye) -> tuple[tuple[Walk, ...], list[Measure]]:
+    """Ways of both kinds between the same latents, and how smooth they are."""
+    ends = generator.latents(2 * WAYS, _ENDS)
+    ways, measures = [], []
+    for kind, way in (("linear", latents.linear), ("spherical", latents.spherical)):
+        images = latents.paths(generator, way(ends[:WAYS], ends[WAYS:], POINTS))
+        smooth = latents.smoothness(images)
+        jump, detour = (float(t.nanmean()) for t in (smooth.jump, smooth.detour))
+        sure = float(latents.least_confidence(eye.net, images).double().mean())
+        of = f"{WAYS} ways of {POINTS} images, in pixels"
+        measures += [
+            Measure(f"longest step, {kind}", jump, of),
+            Measure(f"detour, {kind}", detour, of),
+            Measure(f"least confidence, {kind}", sure, f"{of.partition(',')[0]}, {eye.name}"),
+        ]
+        text = f"longest step {jump:.2f} x the mean, length {detour:.2f} x the straight distance"
+        ways.append(Walk(kind, images[:_SHOWN].cpu().numpy(), text))
+    return tuple(ways), measures
+
+
+def arithmetic(generator: Generator, eye: Eye) -> tuple[Arithmetic, list[Measure]]:
+    """Light images of every class made as bold as those of another, by sums of latents; ValueError
+    where the samples lie in fewer than two classes.
+    """
+    sums = latents.bolder(generator, eye.net, generator.latents(_SUMMED, _ADDED))
+    kept, moved = float(sums.is_kept.double().mean()), float(sums.moved.nanmean())
+    of = f"{len(sums.pairs):,} pairs of classes, {_SUMMED:,} latents, seen by {eye.name}"
+    measures = [
+        Measure("arithmetic: class kept", kept, of),
+        Measure("arithmetic: boldness gained", moved, f"{of}; 1 is that of the bold"),
+    ]
+    classes = sorted({a for a, _ in sums.pairs.tolist()})
+    following = dict(zip(classes, [*classes[1:], classes[0]], strict=True))
+    chosen = [k for k, (a, b) in enumerate(sums.pairs.tolist()) if following[a] == b][:_SUMS]
+    images = latents.paths(generator, sums.latents[chosen])
+    rows = tuple(f"{a} to {b}" for a, b in sums.pairs[chosen].tolist())
+    text = (
+        f"classes a to b; bold, light: mean latents of its quarter with most, least ink; "
+        f"{kept:.0%} of {len(sums.pairs):,} sums are a b, {moved:.0%} of the way to bold b"
+    )
+    return Arithmetic(_ADDENDS, rows, images.cpu().numpy(), text), measures

@@ -1,0 +1,191 @@
+"""The panels of a generator's page that show numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bench.report.figures import PALETTE, wrapped
+from bench.report.gan.pictures import filled
+from bench.report.gan.portrait import History, Portrait, Source, Stacked, Truncated
+from models.coverage import COLLAPSE, DROPPING, ROTATING
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import SubFigure
+
+SLOPES = {"slope_saturating": "saturating", "slope_nonsaturating": "non-saturating"}
+"""Columns of the log with norms of the generator's gradient, and the costs' names."""
+_SMALL = 7.0
+_LETTERS = 46
+"""Of a line of a legend."""
+_SHADES: Mapping[str, str] = {
+    COLLAPSE: PALETTE[1],
+    DROPPING: PALETTE[5],
+    ROTATING: PALETTE[3],
+}
+
+
+def games(panel: SubFigure, portrait: Portrait) -> None:
+    """Mean scores of real and made images above, losses below, per log entry."""
+    upper, lower = panel.subplots(2, 1, sharex=True)
+    pairs = (
+        (upper, 0, "mean score", {"d_real": "D(real)", "d_fake": "D(fake)"}),
+        (lower, 2, "mean loss", {"loss_d": "of D", "loss_g": "of G"}),
+    )
+    for axes, first, title, pair in pairs:
+        for place, (name, label) in enumerate(pair.items(), start=first):
+            _line(axes, portrait.log, name, label, PALETTE[place])
+        axes.set_ylabel(title)
+        axes.legend(loc="best", ncols=2)
+    lower.set_xlabel("update of the generator")
+
+
+def slopes(panel: SubFigure, portrait: Portrait) -> None:
+    """Norms of the generator's gradient under both costs, whichever of them it is trained with."""
+    from matplotlib.ticker import LogLocator
+
+    axes = panel.add_subplot()
+    for place, (name, label) in enumerate(SLOPES.items()):
+        _line(axes, portrait.log, name, label, PALETTE[place])
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter("")
+    axes.set_ylabel("norm of the generator's gradient")
+    axes.set_xlabel("update of the generator")
+    axes.legend(loc="best", title="cost")
+
+
+def coverage(panel: SubFigure, history: History) -> None:
+    """Classes found above; below, the dominant class's share and the distance to the prior."""
+    upper, lower = panel.subplots(2, 1, sharex=True)
+    updates, looks = history.updates, [look.seen for look in history.looks]
+    classes = len(history.looks[0].counts)
+    upper.plot(updates, [look.modes for look in looks], color=PALETTE[0], marker=".")
+    upper.set_ylim(0, 1.08 * classes)
+    upper.set_ylabel(f"classes of {classes:,}")
+    lower.plot(
+        updates,
+        [look.share for look in looks],
+        color=PALETTE[1],
+        marker=".",
+        label="dominant share",
+    )
+    lower.plot(
+        updates,
+        [look.divergence for look in looks],
+        color=PALETTE[2],
+        marker=".",
+        label="KL to the class prior (nats)",
+    )
+    lower.set_ylim(bottom=0)
+    lower.legend(loc="best")
+    for axes in (upper, lower):
+        axes.grid(visible=True)
+        for each in history.findings:
+            for first, last in each.spans:
+                axes.axvspan(first, last, color=_SHADES[each.name], alpha=0.18, linewidth=0)
+    said = [f"{each.name}: {each.text}" for each in history.findings]
+    said = said or ["no collapse, dropping or rotating collapse"]
+    texts = [f"update of the generator; {looks[0].samples} samples each", *said]
+    lower.set_xlabel(filled(*texts), fontsize=_SMALL)
+
+
+def classes(panel: SubFigure, portrait: Portrait) -> None:
+    """The share of each class among samples, beside that among training images."""
+    axes = panel.add_subplot()
+    places = np.arange(len(portrait.final.counts))
+    for offset, counts, colour, label in (
+        (-0.2, portrait.final.counts, PALETTE[0], "samples"),
+        (0.2, portrait.real, PALETTE[5], "training images"),
+    ):
+        shares = 100 * np.asarray(counts) / sum(counts)
+        axes.bar(places + offset, shares, 0.4, color=colour, label=f"{sum(counts):,} {label}")
+    axes.set_xticks(places)
+    axes.set_xlabel("class, as the classifier sees it")
+    axes.set_ylabel("share (%)")
+    axes.grid(visible=True, axis="y")
+    axes.legend(loc="best")
+
+
+def truncation(panel: SubFigure, levels: Sequence[Truncated]) -> None:
+    """Precision against recall, a line per kind of truncation, levels beside the points."""
+    axes = panel.add_subplot()
+    kinds = dict.fromkeys(each.kind for each in levels)
+    for place, kind in enumerate(kinds):
+        mine = [each for each in levels if each.kind == kind]
+        recall, precision = [each.recall for each in mine], [each.precision for each in mine]
+        style = ("-", "--", ":")[place % 3]
+        colour, marker = PALETTE[place], ("o", "s", "^")[place % 3]
+        axes.plot(recall, precision, color=colour, linestyle=style, marker=marker, label=kind)
+        for each in mine:
+            axes.annotate(
+                f"{each.level:.3g}",
+                (each.recall, each.precision),
+                xytext=(5, 4) if place == 0 else (-26, -3),
+                textcoords="offset points",
+                fontsize=_SMALL,
+                color=colour,
+            )
+    axes.set_xlim(-0.03, 1.08)
+    axes.set_ylim(-0.03, 1.08)
+    axes.set_xlabel("recall")
+    axes.set_ylabel("precision")
+    axes.grid(visible=True)
+    axes.legend(loc="lower left")
+
+
+def membership(panel: SubFigure, sources: Sequence[Source]) -> None:
+    """ROC curves of own samples against each source."""
+    axes = panel.add_subplot()
+    axes.plot([0, 100], [0, 100], color="#666666", linewidth=0.6)
+    for place, source in enumerate(sources):
+        false, true = zip(*source.roc, strict=True)
+        axes.plot(
+            [100 * rate for rate in false],
+            [100 * rate for rate in true],
+            color=PALETTE[place % len(PALETTE)],
+            linestyle=("-", "--", ":", "-.")[place % 4],
+            linewidth=2.0,
+            label=wrapped(f"{source.name}, AUC {source.auc:.3f}", _LETTERS),
+        )
+    axes.set_xlabel("others taken for own samples (%)")
+    axes.set_ylabel("own samples recognised (%)")
+    axes.set_xlim(-2, 102)
+    axes.set_ylim(-2, 102)
+    axes.grid(visible=True)
+    axes.legend(loc="lower right", fontsize=_SMALL, frameon=True, framealpha=0.8)
+
+
+def stacked(panel: SubFigure, triples: Stacked) -> None:
+    """How often each triple was made, the most frequent first, beside the even share."""
+    axes = panel.add_subplot()
+    counts = np.sort(triples.counts)[::-1]
+    total = int(counts.sum())
+    axes.step(range(1, len(counts) + 1), counts, color=PALETTE[0], where="mid", label="samples")
+    axes.axhline(total / len(counts), color=PALETTE[1], linestyle="--", label="even share")
+    axes.set_yscale("symlog", linthresh=1)
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.set_ylim(bottom=0)
+    said = (
+        f"{triples.found:,} of {len(counts):,} triples in {total:,} samples, KL to the uniform "
+        f"{triples.kl:.3f} nats"
+    )
+    axes.set_xlabel(filled("triple, by rank", said), fontsize=_SMALL)
+    axes.set_ylabel("samples")
+    axes.grid(visible=True)
+    axes.legend(loc="best")
+
+
+def has(log: Sequence[Mapping[str, Any]], names: Sequence[str]) -> bool:
+    """Whether any entry holds one of these."""
+    return any(entry.get(name) is not None for entry in log for name in names)
+
+
+def _line(axes: Axes, log: Sequence[Mapping[str, Any]], name: str, label: str, colour: str) -> None:
+    values = [np.nan if entry.get(name) is None else entry[name] for entry in log]
+    axes.plot([entry["update"] for entry in log], values, color=colour, marker=".", label=label)
+    axes.grid(visible=True)
