@@ -11,7 +11,9 @@ from torch import nn
 
 from bench import cli, data
 from bench.report import translation as page
-from bench.report.translation import Measure, Portrait
+from bench.report.gan.portrait import Measure
+from bench.report.gan.table import LOG
+from bench.report.translation import Portrait
 from bench.translation import _classes, _moments
 from models import checkpoint
 from models.cyclegan import CycleGan
@@ -53,7 +55,7 @@ def test_a_pair_is_trained_compared_with_the_truth_and_written(bench, tmp_path):
     assert "update 3/3: loss of D" in err
     ET.parse(out / FILES[-1])  # noqa: S314  our own file
     log = pd.read_csv(out / "gan.csv")
-    assert list(log.columns) == list(page.LOG)
+    assert list(log.columns) == list(LOG)
     assert list(log["update"]) == [1, 2, 3]
     assert np.isfinite(log.to_numpy()).all()
 
@@ -134,8 +136,10 @@ def test_classes_are_compared_with_those_before_the_way_and_with_the_right_ones(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["cyclegan", "--other", "dcgan"], "--other tests samples for membership, and cyclegan"),
-        (["dcgan", "--other", "cyclegan"], "--other tests samples for membership, and cyclegan"),
+        (["cyclegan", "--other", "dcgan"], "--other is of samples, and cyclegan makes images of"),
+        (["cyclegan", "--label", "3"], "--label is of samples, and cyclegan makes images of"),
+        (["cyclegan", "--stacked"], "--stacked is of samples, and cyclegan makes images of"),
+        (["dcgan", "--other", "cyclegan"], "cyclegan makes images of images, and a generator"),
         (["cyclegan:updates=0", "--retrain"], "--retrain trains, and cyclegan:updates=0 is not"),
         (["cyclegan:cycle=-1"], "cyclegan: cycle must be at least 0, got -1.0"),
         (["cyclegam"], "no generator 'cyclegam'; did you mean 'cyclegan'?"),
