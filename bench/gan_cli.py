@@ -116,7 +116,7 @@ def gan(  # noqa: PLR0913  one parameter per flag
             None if other is None else tuple(other),
             steps,
             restarts,
-            tuple(label or ()),
+            tuple(dict.fromkeys(label or ())),
             truncation,
             samples,
             stacked=stacked,

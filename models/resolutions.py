@@ -66,12 +66,12 @@ class Progressive(Resolutions):
     with gradient penalty, wasserstein_clip, with clipped weights and RMSProp, nonsaturating or
     saturating cross-entropy, or least_squares. penalty: weight of the gradient penalty (none: 10),
     of R1 (none: 0.1 with cross-entropy, 0 with least_squares), or the bound of clipped weights
-    (none: 1, as weights have variance 1 here). updates: of the generator; none means 3,000, of images below 512 components 600;
-    0 leaves it untrained. batch: images per step. critic: discriminator steps per update. lr: the
-    learning rate of both. ema: of the averaged weights that are kept. noise: standard deviation of
-    what is added to the discriminator's images. decay: weight of its squared weights in its loss,
-    halved. pack: images that it judges together. seed: of initialisation, order and noise.
-    weights: a file to load instead of training.
+    (none: 1, as weights have variance 1 here). updates: of the generator; none means 3,000, of
+    images below 512 components 600; 0 leaves it untrained. batch: images per step. critic:
+    discriminator steps per update. lr: the learning rate of both. ema: of the averaged weights that
+    are kept. noise: standard deviation of what is added to the discriminator's images. decay:
+    weight of its squared weights in its loss, halved. pack: images that it judges together. seed:
+    of initialisation, order and noise. weights: a file to load instead of training.
     """
 
     lr: float = 3e-3

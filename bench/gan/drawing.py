@@ -42,11 +42,11 @@ class Sampler:
         """
         if not self.generator.classes:
             return [("", row) for row in torch.split(drawn[: _ROWS * _ACROSS], _ACROSS)]
-        wanted = labels or range(self.generator.classes)
+        wanted = labels or range(min(self.generator.classes, _ROWS))
         z = self.generator.latents(_ACROSS, _SHOWN)
         return [
             (str(label), self.of(self.generator.asked(z, torch.full_like(z[:, 0], label).long())))
-            for label in wanted[:_ROWS]
+            for label in wanted
         ]
 
     def obeys(self, eye: Eye) -> tuple[float, int]:

@@ -82,8 +82,6 @@ class Task:
         others = _others(recipe, settings.others)
         inversion = valid(lambda _: Inversion(settings.steps, settings.restarts), "")
         _check_stacked(bench.dataset, settings)
-        # Of the digits before they are stacked: for its refusal alone.
-        bench.dataset.subset(request.n)
         dataset = _stacked(bench.dataset) if settings.stacked else bench.dataset
         workshop = bench.workshop(request.models[0])
         _check_classes(recipe, dataset)

@@ -1,16 +1,19 @@
 """The parts of `bench gan`, each on nets whose answers are known."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from bench import data
+from bench.errors import RequestError
 from bench.gan import growth, measuring, walking
 from bench.gan.drawing import Sampler, truncated
 from bench.gan.eye import Eye, Triples
 from bench.gan.measuring import Real
-from bench.gan.task import Settings, _stacked, _usual
+from bench.gan.task import Settings, _check_stacked, _stacked, _usual
 from models import stacked
 from models.generators import Generator
 from models.split import Split
@@ -245,6 +248,13 @@ def test_as_many_samples_as_training_images_within_limits(images, samples):
     train = Split(torch.zeros(images, *SHAPE), torch.zeros(images, dtype=torch.int64))
     assert _usual(train, settings()) == samples
     assert _usual(train, settings(stacked=True)) == 26_000
+
+
+def test_images_of_several_channels_are_not_stacked():
+    two = replace(data.load("digits", None), test=Split(torch.zeros(9, 2, 8, 8), torch.arange(9)))
+    with pytest.raises(RequestError, match="of one channel, and those of digits have 2"):
+        _check_stacked(two, settings(stacked=True))
+    _check_stacked(two, settings())
 
 
 def test_stacked_digits_are_a_dataset_of_triples():

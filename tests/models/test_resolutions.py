@@ -39,7 +39,7 @@ def test_recipes_are_in_the_table():
         assert recipe.to_spec() == text
     shown = table.describe_class("progressive")
     for key, _, _ in shown.keys:
-        assert f"{key}: " in shown.text
+        assert f"{key}:" in shown.text
 
 
 @pytest.mark.parametrize("kind", TINY)

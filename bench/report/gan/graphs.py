@@ -64,6 +64,8 @@ def coverage(panel: SubFigure, history: History) -> None:
     upper, lower = panel.subplots(2, 1, sharex=True)
     updates, looks = history.updates, [look.seen for look in history.looks]
     classes = len(history.looks[0].counts)
+    # A single look is a stretch too.
+    half = updates[-1] / len(updates) / 2
     upper.plot(updates, [look.modes for look in looks], color=PALETTE[0], marker=".")
     upper.set_ylim(0, 1.08 * classes)
     upper.set_ylabel(f"classes of {classes:,}")
@@ -87,7 +89,8 @@ def coverage(panel: SubFigure, history: History) -> None:
         axes.grid(visible=True)
         for each in history.findings:
             for first, last in each.spans:
-                axes.axvspan(first, last, color=_SHADES[each.name], alpha=0.18, linewidth=0)
+                ends = first - half, last + half
+                axes.axvspan(*ends, color=_SHADES[each.name], alpha=0.18, linewidth=0)
     said = [f"{each.name}: {each.text}" for each in history.findings]
     said = said or ["no collapse, dropping or rotating collapse"]
     texts = [f"update of the generator; {looks[0].samples} samples each", *said]
