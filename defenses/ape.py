@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import torch
 from torch import nn
@@ -33,10 +33,13 @@ class Ape(TranslatingRecipe):
     G minimises 0.7 |G(x_adv) - x|^2 - 0.3 log s(D(G(x_adv))), the discriminator D its cross-entropy
     between clean and translated images; two steps of G per step of D, Adam with beta1 0.5. attack:
     any budget attack, by default the paper's. norm, eps: the ball, by default the run's norm and
-    the dataset's reference eps; a public implementation takes 0.15 for MNIST (eps=0.15) and lr 2e-4
-    with batches of 128. width: channels of both nets, which are those of models.translation,
-    without batch norm and smaller than the authors'. updates: of D; none means 2,000, of images
-    below 512 components 500. batch: pairs per step. lr: of both. seed: of the nets, their training
+    half the dataset's reference eps, on MNIST the 0.15 of a public implementation; on digits, at
+    0.15, a translator trained on all of it stands better against attacks on the bare classifier
+    (86.5 % against 68.0 % right under pgd) and worse against those on the whole (19.5 % against
+    38.0 %). That implementation has lr 2e-4 and batches of 128. width: channels of both nets, which
+    are those of models.translation, without batch norm and smaller than the authors'. updates: of
+    D; none means 2,000, of images below 512 components 500. batch: pairs per step, drawn anew for
+    each of the three steps. lr: of both. seed: of the nets, their training
     and the attack's starts. The classifier is the undefended one.
 
     Nothing hides a gradient: an attack on the whole is white-box and the one to read. bpda (the
@@ -54,6 +57,10 @@ class Ape(TranslatingRecipe):
 
     def __post_init__(self) -> None:
         self.check()
+
+    def at(self, norm: str, reference: float | None) -> Self:
+        """See CraftingRecipe: half the reference eps."""
+        return super().at(norm, None if reference is None else reference / 2)
 
     def trained(self, attacked: Attacked) -> Repair:
         """See TranslatingRecipe."""
