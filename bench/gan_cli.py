@@ -95,7 +95,14 @@ def gan(  # noqa: PLR0913  one parameter per flag
     for text in (generator, *(other or ())):
         valid(generators.check, text)
     Store.probe(out)
-    if translation_cli.takes(generator, other or []):
+    of_samples = {
+        "--other": other,
+        "--label": label,
+        "--truncation": truncation,
+        "--samples": samples,
+        "--stacked": stacked or None,
+    }
+    if translation_cli.takes(generator, of_samples):
         translation_cli.translate(request, generator, out, quiet=quiet, retrain=retrain)
         return
     with interruptible("log entries are kept"):

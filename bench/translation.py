@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from bench.devices import numerics, threads
 from bench.errors import RequestError, StoreError
 from bench.features import Bench
-from bench.report.translation import AGAIN, BACK, THERE, Measure, Moments, Portrait
+from bench.report.gan.portrait import Measure
+from bench.report.translation import AGAIN, BACK, THERE, Moments, Portrait
 from bench.runner import provenance
 from bench.spec import Request, valid
 from models import checkpoint

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,20 +13,18 @@ if TYPE_CHECKING:
     from bench.spec import Request
 
 
-def takes(generator: str, others: Sequence[str]) -> bool:
-    """Whether a generator spec names a pair of translators; refuses such a pair where generators of
-    samples are asked for.
+def takes(generator: str, of_samples: Mapping[str, object]) -> bool:
+    """Whether a generator spec names a pair of translators; refuses, for such a pair, flags that
+    are of samples and not None.
     """
     from bench.translation import is_asked
 
-    is_pair = is_asked(generator)
-    for text in others:
-        if is_pair or is_asked(text):
-            pair = generator if is_pair else text
-            raise RequestError(
-                f"--other tests samples for membership, and {pair} makes images of images"
-            )
-    return is_pair
+    if not is_asked(generator):
+        return False
+    for flag, value in of_samples.items():
+        if value is not None:
+            raise RequestError(f"{flag} is of samples, and {generator} makes images of images")
+    return True
 
 
 def translate(request: Request, generator: str, out: Path, *, quiet: bool, retrain: bool) -> None:

@@ -20,7 +20,6 @@ from models.seeding import seeded
 from models.split import Split
 from models.translation import LEAST_SIDE, Cycle, Judges, Pair, patch_discriminator, translator
 
-"""Of images that are translated."""
 _TWO = 2
 
 
@@ -62,7 +61,10 @@ class Translation(Contested[Pair]):
     def build(self, shape: Shape) -> Pair:
         """See Contested; refuses images of fewer than 2 x 2 pixels."""
         if min(shape[1:]) < LEAST_SIDE:
-            raise ValueError(f"images must have at least 2 x 2 pixels, got {shape[1]} x {shape[2]}")
+            raise ValueError(
+                f"images must have at least {LEAST_SIDE} x {LEAST_SIDE} pixels, got {shape[1]} x "
+                f"{shape[2]}"
+            )
         with seeded(self.seed):
             made = Pair(translator(shape, self.width), translator(shape, self.width))
         if self.weights is not None:

@@ -140,9 +140,9 @@ class Judges(nn.Module):
         self.of_a, self.of_b = of_a, of_b
         self.register_buffer("pool", torch.zeros(2, POOL, *shape))
 
-    def forward(self, a: Tensor, b: Tensor) -> Tensor:
-        """Scores (2, N) of images taken for ones of A and of B."""
-        return torch.stack([self.of_a(a), self.of_b(b)])
+    def forward(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+        """Scores (N,) of images taken for ones of A, and (M,) of others taken for ones of B."""
+        return self.of_a(a), self.of_b(b)
 
     def mixed(self, made: Tensor, number: int, random: torch.Generator) -> Tensor:
         """Translations (2, N, C, H, W) with about half of them exchanged for earlier ones
@@ -248,9 +248,10 @@ class Cycle(Translating):
         with torch.no_grad():
             made = torch.stack([pair.back(b), pair.there(a)])
             made = judges.mixed(made, number, players.random)
-        real, fake = judges(a, b), judges(*made)
-        loss = sum(map(discriminator_cost, real, fake), start=torch.zeros_like(real[0, 0]))
-        return loss, torch.stack([real.detach().mean(), fake.detach().mean()])
+        (real_a, real_b), (made_a, made_b) = judges(a, b), judges(*made)
+        loss = discriminator_cost(real_a, made_a) + discriminator_cost(real_b, made_b)
+        told = torch.stack([real_a + real_b, made_a + made_b]).mean(1) / 2
+        return loss, told.detach()
 
     def generator(self, players: Players) -> Tensor:
         """See models.gan.Contest: with images of its own."""
@@ -275,7 +276,7 @@ class Cycle(Translating):
         """See models.gan.Contest: of the first batch of each domain, scores taken for logits."""
         pair, judges = _seats(players)
         scores = judges(pair.back(self.b[: self.batch]), pair.there(self.a[: self.batch]))
-        return slopes(scores.flatten(), pair)
+        return slopes(torch.cat(scores), pair)
 
     def _drawn(self, players: Players) -> tuple[Tensor, Tensor]:
         """A batch of each domain."""

@@ -22,7 +22,6 @@ from models import stacked
 from models.external_generator import ExternalGenerator
 from models.gans import Gan
 from models.inversion import Inversion
-from models.registry import generators
 from models.split import Split
 from models.studio import Studio
 
@@ -78,7 +77,7 @@ class Task:
     def of(cls, request: Request, settings: Settings, say: Callable[[str], None]) -> Task:
         """Loads the dataset; refuses whatever cannot be carried out."""
         bench = Bench.of(request, say)
-        recipe: Gan = valid(generators.get, settings.generator)
+        recipe: Gan = valid(Gan.from_spec, settings.generator)
         _check(settings, recipe)
         others = _others(recipe, settings.others)
         inversion = valid(lambda _: Inversion(settings.steps, settings.restarts), "")
@@ -197,7 +196,7 @@ def _others(recipe: Gan, texts: tuple[str, ...] | None) -> tuple[Gan, ...]:
         # One of the user's own has no updates, and is not trained anyway.
         is_own = isinstance(recipe, ExternalGenerator)
         return () if is_own or recipe.is_untrained else (replace(recipe, updates=0, weights=None),)
-    return tuple(dict.fromkeys(valid(generators.get, text) for text in texts))
+    return tuple(dict.fromkeys(valid(Gan.from_spec, text) for text in texts))
 
 
 def _attack(request: Request, classes: int) -> Attack:

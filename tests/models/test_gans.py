@@ -69,7 +69,7 @@ def files(folder):
 
 def test_recipes_are_those_of_the_table():
     stacked = ["mlp", "dcgan", "conditional", "defensegan"]
-    assert table.names() == [*stacked, "progressive", "style"]
+    assert table.names() == [*stacked, "progressive", "style", "cyclegan"]
     for text in ("dcgan", "dcgan:latent=3,prior=uniform,objective=nonsaturating,updates=0"):
         assert table.get(text).to_spec() == text
         assert Gan.from_spec(text) == table.get(text)

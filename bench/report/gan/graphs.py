@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from bench.report.figures import PALETTE, wrapped
 from bench.report.gan.pictures import filled
-from bench.report.gan.portrait import History, Portrait, Source, Stacked, Truncated
+from bench.report.gan.portrait import History, Log, Portrait, Source, Stacked, Truncated
 from models.coverage import COLLAPSE, DROPPING, ROTATING
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ _SHADES: Mapping[str, str] = {
 }
 
 
-def games(panel: SubFigure, portrait: Portrait) -> None:
+def games(panel: SubFigure, log: Log) -> None:
     """Mean scores of real and made images above, losses below, per log entry."""
     upper, lower = panel.subplots(2, 1, sharex=True)
     pairs = (
@@ -37,19 +37,19 @@ def games(panel: SubFigure, portrait: Portrait) -> None:
     )
     for axes, first, title, pair in pairs:
         for place, (name, label) in enumerate(pair.items(), start=first):
-            _line(axes, portrait.log, name, label, PALETTE[place])
+            _line(axes, log, name, label, PALETTE[place])
         axes.set_ylabel(title)
         axes.legend(loc="best", ncols=2)
     lower.set_xlabel("update of the generator")
 
 
-def slopes(panel: SubFigure, portrait: Portrait) -> None:
+def slopes(panel: SubFigure, log: Log) -> None:
     """Norms of the generator's gradient under both costs, whichever of them it is trained with."""
     from matplotlib.ticker import LogLocator
 
     axes = panel.add_subplot()
     for place, (name, label) in enumerate(SLOPES.items()):
-        _line(axes, portrait.log, name, label, PALETTE[place])
+        _line(axes, log, name, label, PALETTE[place])
     axes.set_yscale("log")
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter("{x:g}")
@@ -183,12 +183,12 @@ def stacked(panel: SubFigure, triples: Stacked) -> None:
     axes.legend(loc="best")
 
 
-def has(log: Sequence[Mapping[str, Any]], names: Sequence[str]) -> bool:
+def has(log: Log, names: Sequence[str]) -> bool:
     """Whether any entry holds one of these."""
     return any(entry.get(name) is not None for entry in log for name in names)
 
 
-def _line(axes: Axes, log: Sequence[Mapping[str, Any]], name: str, label: str, colour: str) -> None:
+def _line(axes: Axes, log: Log, name: str, label: str, colour: str) -> None:
     values = [np.nan if entry.get(name) is None else entry[name] for entry in log]
     axes.plot([entry["update"] for entry in log], values, color=colour, marker=".", label=label)
     axes.grid(visible=True)

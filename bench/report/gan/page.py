@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -83,9 +83,9 @@ def _of_training(portrait: Portrait) -> list[Panel]:
     if history is not None:
         made.append(Panel("Samples over time", partial(pictures.album, history=history)))
     if portrait.log:
-        made.append(Panel("Scores and losses", partial(graphs.games, portrait=portrait)))
+        made.append(Panel("Scores and losses", partial(graphs.games, log=portrait.log)))
     if graphs.has(portrait.log, list(graphs.SLOPES)):
-        draw = partial(graphs.slopes, portrait=portrait)
+        draw = partial(graphs.slopes, log=portrait.log)
         made.append(Panel("Gradients of the generator", draw))
     if history is not None:
         made.append(Panel("Class coverage over time", partial(graphs.coverage, history=history)))
@@ -93,13 +93,18 @@ def _of_training(portrait: Portrait) -> list[Panel]:
 
 
 def _page(portrait: Portrait) -> Figure:
+    title = f"{portrait.dataset}: {portrait.generator}, {portrait.source}"
+    return sheet(title, _notes(portrait), panels(portrait))
+
+
+def sheet(heading: str, texts: Sequence[str], shown: Sequence[Panel]) -> Figure:
+    """Panels, at most three in a row, under a title and lines of text."""
     from matplotlib.figure import Figure
 
-    shown = panels(portrait)
     across = min(_ACROSS, len(shown))
     rows = -(-len(shown) // across)
-    title = wrapped(f"{portrait.dataset}: {portrait.generator}, {portrait.source}", _HEADING)
-    notes = "\n".join(textwrap.fill(text, _LETTERS) for text in _notes(portrait))
+    title = wrapped(heading, _HEADING)
+    notes = "\n".join(textwrap.fill(text, _LETTERS) for text in texts)
     under = _MARGIN + _TITLE * len(title.splitlines())
     top = under + _LINE * len(notes.splitlines()) + _MARGIN
     figure = Figure(figsize=(_WIDE * across, _HIGH * rows + top), layout="constrained")

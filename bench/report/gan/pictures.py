@@ -30,7 +30,7 @@ _SMALL = 7.0
 def samples(panel: SubFigure, portrait: Portrait) -> None:
     """A row per class that was asked for, or as many rows as there are of any."""
     rows = list(portrait.samples)
-    grid = _Grid(panel, [images for _, images in rows])
+    grid = Grid(panel, [images for _, images in rows])
     if any(text for text, _ in rows):
         grid.left([text for text, _ in rows])
         grid.below(f"{portrait.sampled} of the classes asked for")
@@ -41,9 +41,9 @@ def samples(panel: SubFigure, portrait: Portrait) -> None:
 
 def album(panel: SubFigure, history: History) -> None:
     """A row per log entry, the same latents in each."""
-    places = _spread(len(history.updates), _PAGES)
+    places = spread(len(history.updates), _PAGES)
     rows = [history.images[place][:_ACROSS] for place in places]
-    grid = _Grid(panel, rows)
+    grid = Grid(panel, rows)
     grid.left([f"{history.updates[place]:,}" for place in places])
     grid.below("the same latents after so many updates; the generator as it was trained")
 
@@ -55,7 +55,7 @@ def walks(panel: SubFigure, ways: Sequence[Walk]) -> None:
         strips = way.images[:_STRIPS]
         rows += list(strips)
         labels += [way.kind, *[""] * (len(strips) - 1)]
-    grid = _Grid(panel, rows)
+    grid = Grid(panel, rows)
     grid.left(labels)
     grid.below(*(f"{way.kind}: {way.text}" for way in ways))
 
@@ -69,7 +69,7 @@ def arithmetic(panel: SubFigure, sums: Arithmetic) -> None:
         first, *others = sums.images[place::half]
         rows.append(np.concatenate([first, *(x for other in others for x in (blank, other))]))
         labels.append(", ".join(sums.rows[place::half]))
-    grid = _Grid(panel, rows)
+    grid = Grid(panel, rows)
     names = [*sums.names, "", *sums.names]
     grid.above(names[: grid.columns])
     grid.left(labels)
@@ -97,7 +97,7 @@ def filled(*texts: str) -> str:
     return "\n".join(textwrap.fill(text, _LETTERS) for text in texts)
 
 
-def _spread(count: int, most: int) -> list[int]:
+def spread(count: int, most: int) -> list[int]:
     """At most so many places out of count, evenly, the last among them."""
     if count <= most:
         return list(range(count))
@@ -106,19 +106,19 @@ def _spread(count: int, most: int) -> list[int]:
 
 def _pairs(
     panel: SubFigure, above: Images, below: Images, names: tuple[str, str], *, lines: int
-) -> _Grid:
+) -> Grid:
     """Images in so many lines, the others' under each of them."""
     across = -(-len(above) // lines)
     rows, labels = [], []
     for first in range(0, len(above), across):
         rows += [above[first : first + across], below[first : first + across]]
         labels += list(names)
-    grid = _Grid(panel, rows)
+    grid = Grid(panel, rows)
     grid.left(labels)
     return grid
 
 
-class _Grid:
+class Grid:
     """Rows of images (N, C, H, W) with gaps between them, in one picture that fills a panel."""
 
     def __init__(self, panel: SubFigure, rows: Sequence[Images]):

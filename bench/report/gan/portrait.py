@@ -14,6 +14,8 @@ from models.coverage import Coverage
 OWN, TEST = "own samples", "test images"
 
 Images = npt.NDArray[np.float32]
+Log = Sequence[Mapping[str, Any]]
+"""Of a training, an entry each."""
 
 
 @dataclass(frozen=True)

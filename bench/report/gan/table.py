@@ -136,9 +136,7 @@ def told(portrait: Portrait) -> str:
     lines = [f"{portrait.generator} on {portrait.dataset}: {_origin(portrait)}"]
     lines.append(f"{final.modes:,} of {classes:,} classes, entropy {final.entropy:.2f}")
     lines += [f"{finding.name}: {finding.text}" for finding in portrait.findings]
-    lines += [
-        f"{m.name}: {_number(m.value)} ({m.of})" for m in portrait.measures if m.name in _TOLD
-    ]
+    lines += [f"{m.name}: {number(m.value)} ({m.of})" for m in portrait.measures if m.name in _TOLD]
     lines += [
         f"{source.name}: error {np.median(source.errors):.3g} (median)"
         + ("" if source.auc is None else f", AUC {source.auc:.3f}")
@@ -161,7 +159,7 @@ def _origin(portrait: Portrait) -> str:
 
 def markdown(portrait: Portrait, folder: str) -> str:
     """The document gan.md; folder: of the page of figures, beside it."""
-    rows = [(m.name, _number(m.value), escape(m.of)) for m in measured(portrait)]
+    rows = [(m.name, number(m.value), escape(m.of)) for m in measured(portrait)]
     picture = f"![{portrait.dataset}]({folder}/{name(portrait.dataset)})"
     counts = portrait.final.counts
     per_class = ", ".join(f"{k}: {count(n)}" for k, n in enumerate(counts))
@@ -173,7 +171,7 @@ def markdown(portrait: Portrait, folder: str) -> str:
             f"## {escape(portrait.dataset)}",
             f"{escape(portrait.generator)}: {_origin(portrait)}; weights {portrait.weights}",
             *(["\n".join(f"- {escape(text)}" for text in notes)] if notes else []),
-            _table([("measure", "value", "of"), *rows], "lrl"),
+            table([("measure", "value", "of"), *rows], "lrl"),
             *([f"Samples per class: {per_class}"] if len(counts) <= MANY else []),
             picture,
             escape(LEGEND),
@@ -183,13 +181,14 @@ def markdown(portrait: Portrait, folder: str) -> str:
     )
 
 
-def _number(value: float | None) -> str:
+def number(value: float | None) -> str:
     """Four digits of a number, all of a count."""
     if value is None:
         return ""
     return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
 
 
-def _table(rows: Sequence[Sequence[str]], align: str) -> str:
+def table(rows: Sequence[Sequence[str]], align: str) -> str:
+    """Rows of cells as a table of markdown, the first its head; align: l or r for each column."""
     marks = ["-" if letter == "l" else "-:" for letter in align]
     return "\n".join(f"| {' | '.join(line)} |" for line in [rows[0], marks, *rows[1:]])
