@@ -110,7 +110,7 @@ def test_it_takes_back_what_the_attack_did(deploy, digits):
         repaired = defended.purified(attacked)
     before, after = ((t - x).square().mean() for t in (attacked, repaired))
     # Measured: less than half is left of it.
-    print('MEAS', float(after), float(before))
+    print("MEAS", float(after), float(before))
     assert float(after) < 0.7 * float(before)
 
 

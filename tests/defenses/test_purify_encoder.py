@@ -123,7 +123,7 @@ def test_it_learns_the_inverse_of_a_linear_generator(linear):
         made = Reencoded(linear, net)(unseen)
     spread = float((unseen - 0.5).square().mean())
     # Measured: next to nothing is left of the distance from the mean image.
-    print('MEAS', float((made - unseen).square().mean()), spread)
+    print("MEAS", float((made - unseen).square().mean()), spread)
     assert float((made - unseen).square().mean()) < 1e-3 * spread
 
 
@@ -155,7 +155,7 @@ def test_it_reconstructs_better_than_the_mean_image(deploy, digits):
     purifier = deploy().purified
     with torch.no_grad():
         error = float(F.mse_loss(purifier(x), x))
-    print('MEAS', error, float(F.mse_loss(mean.expand_as(x), x)))
+    print("MEAS", error, float(F.mse_loss(mean.expand_as(x), x)))
     assert error < float(F.mse_loss(mean.expand_as(x), x)) / 2
 
 
