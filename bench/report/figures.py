@@ -24,7 +24,7 @@ from bench.report.groups import by
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure, SubFigure
 
 PREFIX = "accuracy_vs_eps_"
 """Every figure's file is called PREFIX, dataset, norm."""
@@ -60,6 +60,8 @@ _STYLE: dict[str, Any] = {
 }
 _WIDTH, _HEIGHT, _LINE = 7.6, 4.2, 0.19
 """Inches: the figure, its height without the legend, a line of text."""
+_DIGITS = 6
+"""Of places in a figure, in shares of its sides."""
 _LETTER, _HANDLE = 0.068, 0.75
 """Inches that a letter of the legend takes, and what stands beside its label."""
 _LABEL, _TICK = 84, 44
@@ -136,7 +138,27 @@ def _laid_out(drawing: Figure) -> Figure:
     if engine is not None:
         engine.execute(drawing)
         drawing.set_layout_engine(None)
+    if drawing.subfigs:
+        _settle(drawing.subfigs)
+        for axes in drawing.axes:
+            left, low, width, height = axes.get_position(original=True).bounds
+            axes.set_position(_rounded(left, low, width, height))
     return drawing
+
+
+def _settle(parts: Sequence[SubFigure]) -> None:
+    """Rounds where parts of a figure stand: where there are many, the solver's last bits differ
+    from one time to the next, and names in the SVG are digests of all bits.
+    """
+    for part in parts:
+        part.bbox_relative.set_points(part.bbox_relative.get_points().round(_DIGITS))
+        for text in part.texts:
+            text.set_position(_rounded(*text.get_position()))
+        _settle(part.subfigs)
+
+
+def _rounded(*places: float) -> Any:
+    return tuple(round(place, _DIGITS) for place in places)
 
 
 def figure(curves: Sequence[Curve]) -> Figure:

@@ -109,9 +109,8 @@ def test_it_takes_back_what_the_attack_did(deploy, digits):
     with torch.no_grad():
         repaired = defended.purified(attacked)
     before, after = ((t - x).square().mean() for t in (attacked, repaired))
-    # Measured: less than half is left of it.
-    print('MEAS', float(after), float(before))
-    assert float(after) < 0.7 * float(before)
+    # Measured: 0.0105 of 0.0170, after 60 updates.
+    assert float(after) < 0.75 * float(before)
 
 
 def test_gradients_flow_through_all_of_it(deploy, digits):

@@ -193,7 +193,7 @@ ROWS = {
         inner="net",
     ),
     "purify_encoder": Row(
-        "purify_encoder:epochs=8,generator=[dcgan:updates=200]",
+        "purify_encoder:generator=[dcgan:updates=200],epochs=8",
         "L(x, y)",
         0.3,
         "mlp_relu:epochs=4",
