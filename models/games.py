@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-_WON = 1e-2
+_WON, _FLAT = 1e-2, 1e-3
 _LAZY = 8
 """Updates per R1 penalty."""
 _SMOOTHED = 0.99
@@ -119,6 +119,8 @@ class NonSaturating(Game):
     arXiv:1406.2661), with the R1 penalty.
     """
 
+    slope: ClassVar[str] = "slope_nonsaturating"
+
     penalty: float
 
     @property
@@ -145,8 +147,8 @@ class NonSaturating(Game):
         return scores.sigmoid()
 
     def is_won(self, entry: Mapping[str, float]) -> bool:
-        """See Game: its loss is next to 0."""
-        return entry["loss_d"] < _WON
+        """See Game: its loss is next to 0, and so is the generator's gradient."""
+        return entry["loss_d"] < _WON and entry[self.slope] < _FLAT
 
 
 @dataclass(frozen=True)
@@ -154,6 +156,8 @@ class Saturating(NonSaturating):
     """The same game for the same stakes: the generator minimises log(1 - s(D(G(z)))), the minimax
     form of Goodfellow et al. 2014.
     """
+
+    slope: ClassVar[str] = "slope_saturating"
 
     def generator(self, scores: Tensor) -> Tensor:
         """See Game."""

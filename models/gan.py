@@ -94,7 +94,8 @@ class Contest(Protocol):
 
     def slopes(self, players: Players) -> Tensor:
         """The norm (2,) of the generator's gradient under the saturating and the non-saturating
-        cost, of the same noise each time; moves nothing.
+        cost, of the same noise each time; both nets are as in training, and moves nothing but what
+        their layers keep of a batch, which is put back.
         """
         ...
 
@@ -283,20 +284,28 @@ def _note(players: Players, contest: Contest, count: int, start: float) -> None:
     is_finite = all(bool(t.isfinite().all()) for t in players.average.state_dict().values())
     if not is_finite or not all(map(math.isfinite, means)):
         raise GanFailed(f"diverged by update {players.update:,}", players.good, before)
-    if contest.is_won(entry) and players.log and contest.is_won(players.log[-1]):
-        reason = f"stopped at update {players.update:,}: the discriminator's loss is at 0"
-        raise GanFailed(reason, players.good, before)
     entry["seconds"] = time.perf_counter() - start
-    for net in (players.generator, players.discriminator):
-        net.eval()
-    entry |= zip(_SLOPES, contest.slopes(players).tolist(), strict=True)
+    entry |= zip(_SLOPES, _slopes(players, contest), strict=True)
+    if contest.is_won(entry) and players.log and contest.is_won(players.log[-1]):
+        reason = f"stopped at update {players.update:,}: the generator's gradient is at 0"
+        raise GanFailed(reason, players.good, before)
+    players.generator.eval()
     with torch.no_grad():
         images = contest.shown(players.generator)
+    players.generator.train()
     players.album[players.update] = (images * _LEVELS).round().to(torch.uint8).cpu()
-    for net in (players.generator, players.discriminator):
-        net.train()
     players.log.append(entry)
     players.good = copy.deepcopy(players.average.state_dict())
+
+
+def _slopes(players: Players, contest: Contest) -> list[float]:
+    """See Contest; what layers keep of the batches they saw is left as it was."""
+    kept = [t for net in (players.generator, players.discriminator) for t in net.buffers()]
+    before = [t.clone() for t in kept]
+    slopes: list[float] = contest.slopes(players).tolist()
+    for now, then in zip(kept, before, strict=True):
+        now.copy_(then)
+    return slopes
 
 
 def _told(entry: Mapping[str, Any], updates: int) -> str:

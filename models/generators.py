@@ -25,8 +25,9 @@ class Generator(nn.Module):
     prior, what they are drawn from; shape, of its images; classes, of those that can be asked for:
     the last so many components say which, by the largest of them.
 
-    A net may bring `play(z, random)`, which training calls in place of the net, and `grow(share)`,
-    which it is told of the share of the training that is over.
+    A net may bring `play(z, random)`, which training calls in place of the net, `grow(share)`,
+    which it is told of the share of the training that is over, and `codes(z)` with `decoded(codes)`
+    where latents are better added in another space.
     """
 
     def __init__(self, net: nn.Module, latent: int, prior: str, shape: Shape, classes: int = 0):
@@ -67,6 +68,17 @@ class Generator(nn.Module):
         says = says.scatter(1, at, says.gather(1, wanted)).scatter(1, wanted, largest)
         return torch.cat([noise, says], 1)
 
+    def codes(self, z: Tensor) -> Tensor:
+        """What is added where latents (N, d) are: they themselves, or the styles (N, k) of a net
+        that makes its images of styles.
+        """
+        own: Callable[[Tensor], Tensor] | None = getattr(self.net, "codes", None)
+        return z if own is None else own(z)
+
+    def decoded(self, codes: Tensor) -> Tensor:
+        """Images (N, C, H, W) of such codes, without a gradient."""
+        return self._in_parts(getattr(self.net, "decoded", self), codes)
+
     def of_class(self, labels: Tensor, seed: int) -> Tensor:
         """Images of the classes (N,), of latents from the prior; refuses a class out of range."""
         low, high = int(labels.min()), int(labels.max())
@@ -81,8 +93,12 @@ class Generator(nn.Module):
 
     def made(self, z: Tensor) -> Tensor:
         """Images (N, C, H, W) of many latents (N, d), without a gradient."""
+        return self._in_parts(self, z)
+
+    @staticmethod
+    def _in_parts(net: Callable[[Tensor], Tensor], given: Tensor) -> Tensor:
         with torch.no_grad():
-            return torch.cat([self(part) for part in torch.split(z, _TOGETHER)])
+            return torch.cat([net(part) for part in torch.split(given, _TOGETHER)])
 
     def latents(self, count: int, seed: int) -> Tensor:
         """Latents (count, d) from the prior, on the generator's device."""

@@ -100,20 +100,21 @@ def analogy(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
 class Bolder:
     """What became of light images of one class that were given the boldness of another.
 
-    pairs (Q, 2): classes a, b, in order; latents (Q, 4, d): of bold a, light a, light b and the sum
-    that should be bold b; is_kept (Q,): whether the classifier calls the image b;
-    moved (Q,): how far its ink has come from that of light b (0) to that of bold b (1), NaN where
-    bold b has no more ink than light b.
+    pairs (Q, 2): classes a, b, in order; codes (Q, 4, d): of bold a, light a, light b and the sum
+    that should be bold b (see Generator.codes); is_kept (Q,): whether the classifier calls the
+    image b; moved (Q,): how far its ink has come from that of light b (0) to that of bold b (1),
+    NaN where bold b has no more ink than light b.
     """
 
     pairs: Tensor
-    latents: Tensor
+    codes: Tensor
     is_kept: Tensor
     moved: Tensor
 
 
 def bolder(generator: Generator, net: nn.Module, z: Tensor) -> Bolder:
-    """For all pairs of classes a, b: mean z(bold a) - mean z(light a) + mean z(light b).
+    """For all pairs of classes a, b: mean z(bold a) - mean z(light a) + mean z(light b), of styles
+    where the net makes its images of these.
 
     z (N, d) are latents of the prior, on the device of both nets; a classifier in eval mode says of
     which class their images are; bold are the quarter of a class with most ink (mean intensity),
@@ -121,19 +122,20 @@ def bolder(generator: Generator, net: nn.Module, z: Tensor) -> Bolder:
     of light b and that of bold b. Classes of fewer than four images are left out; refuses fewer
     than two others.
     """
-    images = generator.made(z)
+    images, codes = generator.made(z), generator.codes(z)
     labels, ink = through(net, images).argmax(1), images.flatten(1).mean(1)
     found = [int(label) for label in torch.unique(labels) if (labels == label).sum() >= _QUARTER]
     if len(found) < 2:
         raise ValueError(f"classes of four images must be at least two, got {len(found)}")
-    quarters = [_quarters(z, ink, labels == label) for label in found]
+    quarters = [_quarters(codes, ink, labels == label) for label in found]
     light, bold = (torch.stack(means) for means in zip(*quarters, strict=True))
     pairs = torch.tensor(list(itertools.permutations(range(len(found)), 2)), device=z.device)
     a, b = pairs.unbind(1)
     summed = analogy(bold[a], light[a], light[b])
-    reached = generator.made(summed)
+    reached = generator.decoded(summed)
     start, end, got = (
-        x.flatten(1).mean(1) for x in (generator.made(light)[b], generator.made(bold)[b], reached)
+        x.flatten(1).mean(1)
+        for x in (generator.decoded(light)[b], generator.decoded(bold)[b], reached)
     )
     named = torch.tensor(found, device=z.device)[pairs]
     moved = torch.where(end > start, (got - start) / (end - start), torch.nan)
@@ -141,9 +143,9 @@ def bolder(generator: Generator, net: nn.Module, z: Tensor) -> Bolder:
     return Bolder(named, addends, through(net, reached).argmax(1) == named[:, 1], moved)
 
 
-def _quarters(z: Tensor, ink: Tensor, is_member: Tensor) -> tuple[Tensor, Tensor]:
-    """The mean latents (d,) of the quarters of a class with least and with most ink."""
+def _quarters(codes: Tensor, ink: Tensor, is_member: Tensor) -> tuple[Tensor, Tensor]:
+    """The mean codes (d,) of the quarters of a class with least and with most ink."""
     members = is_member.nonzero()[:, 0]
     ranked = members[ink[members].argsort(stable=True)]
     count = len(ranked) // _QUARTER
-    return z[ranked[:count]].mean(0), z[ranked[-count:]].mean(0)
+    return codes[ranked[:count]].mean(0), codes[ranked[-count:]].mean(0)

@@ -94,7 +94,18 @@ class Generator(nn.Module):
         """Styles (N, L, d) of latents (N, d), equal in each of L layers; of a latent's direction
         alone.
         """
+        return self._everywhere(self.codes(z))
+
+    def codes(self, z: Tensor) -> Tensor:
+        """Styles (N, d) of latents (N, d), of any one layer."""
         w: Tensor = self.mapping(normalised(z))
+        return w
+
+    def decoded(self, codes: Tensor) -> Tensor:
+        """Images (N, C, H, W) with a style (N, d) in every layer."""
+        return self.synthesis(self._everywhere(codes))
+
+    def _everywhere(self, w: Tensor) -> Tensor:
         return w[:, None].expand(-1, len(self.layers), -1)
 
     def synthesis(self, w: Tensor) -> Tensor:

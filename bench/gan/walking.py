@@ -44,19 +44,21 @@ def arithmetic(generator: Generator, eye: Eye) -> tuple[Arithmetic, list[Measure
     where the samples lie in fewer than two classes.
     """
     sums = latents.bolder(generator, eye.net, generator.latents(_SUMMED, _ADDED))
-    kept, moved = float(sums.is_kept.double().mean()), float(sums.moved.nanmean())
+    kept, moved = float(sums.is_kept.double().mean()), float(sums.moved.nanmedian())
     of = f"{len(sums.pairs):,} pairs of classes, {_SUMMED:,} latents, seen by {eye.name}"
     measures = [
         Measure("arithmetic: class kept", kept, of),
-        Measure("arithmetic: boldness gained", moved, f"{of}; 1 is that of the bold"),
+        Measure("arithmetic: boldness gained, median", moved, f"{of}; 1 is that of the bold"),
     ]
     classes = sorted({a for a, _ in sums.pairs.tolist()})
     following = dict(zip(classes, [*classes[1:], classes[0]], strict=True))
     chosen = [k for k, (a, b) in enumerate(sums.pairs.tolist()) if following[a] == b][:_SUMS]
-    images = latents.paths(generator, sums.latents[chosen])
+    codes = sums.codes[chosen]
+    images = generator.decoded(codes.flatten(0, 1))
+    images = images.view(*codes.shape[:2], *images.shape[1:])
     rows = tuple(f"{a} to {b}" for a, b in sums.pairs[chosen].tolist())
     text = (
         f"classes a to b; bold, light: mean latents of its quarter with most, least ink; "
-        f"{kept:.0%} of {len(sums.pairs):,} sums are a b, {moved:.0%} of the way to bold b"
+        f"{kept:.0%} of {len(sums.pairs):,} sums are a b, {moved:.0%} of the way to bold b (median)"
     )
     return Arithmetic(_ADDENDS, rows, images.cpu().numpy(), text), measures

@@ -221,7 +221,7 @@ def test_sums_of_latents_are_drawn_with_what_they_are_made_of():
     assert sums.rows == ("0 to 1", "1 to 2", "2 to 3", "3 to 0")
     assert {measure.name for measure in found} == {
         "arithmetic: class kept",
-        "arithmetic: boldness gained",
+        "arithmetic: boldness gained, median",
     }
 
 

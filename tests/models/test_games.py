@@ -130,10 +130,13 @@ def test_penalties_reach_the_discriminators_weights(game):
     assert torch.allclose(with_penalty - without, slope, rtol=1e-4, atol=1e-4)
 
 
-def test_only_a_loss_next_to_0_is_won():
-    assert NonSaturating(0.1).is_won({"loss_d": 0.009})
-    assert not NonSaturating(0.1).is_won({"loss_d": math.log(2)})
-    assert not Wasserstein(10.0).is_won({"loss_d": 0.0})
+def test_a_loss_next_to_0_is_won_where_it_leaves_the_generator_no_slope_of_its_own_cost():
+    flat = {"loss_d": 0.009, "slope_saturating": 1e-4, "slope_nonsaturating": 1.0}
+    assert Saturating(0.1).is_won(flat)
+    assert not NonSaturating(0.1).is_won(flat)
+    assert NonSaturating(0.1).is_won({**flat, "slope_nonsaturating": 1e-4})
+    assert not Saturating(0.1).is_won({**flat, "loss_d": math.log(2)})
+    assert not Wasserstein(10.0).is_won({**flat, "loss_d": 0.0})
     assert NonSaturating(0.1).betas == (0.5, 0.999)
     assert Wasserstein(10.0).betas == (0.5, 0.9)
     assert "0.1 / 2 |dD/dx|^2" in NonSaturating(0.1).text

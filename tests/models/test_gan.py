@@ -36,6 +36,13 @@ def contest(game, **keywords):
     return Sampling(TRAIN.x, None, game, SETTINGS.batch, **keywords)
 
 
+class Blind(Sampling):
+    """A contest that does not look."""
+
+    def slopes(self, players):
+        return torch.zeros(2)
+
+
 def weights(net):
     return copy.deepcopy(net.state_dict())
 
@@ -97,7 +104,7 @@ def watched(request):
     hook = made.net.register_forward_pre_hook(
         lambda net, given: entered.append(given[0].clone()) if net.training else None
     )
-    fit(made, against, contest(game), replace(SETTINGS, updates=4))
+    fit(made, against, Blind(TRAIN.x, None, game, 5), replace(SETTINGS, updates=4))
     hook.remove()
     return game, entered, against
 
@@ -307,19 +314,17 @@ def test_weights_that_are_not_finite_end_a_training_though_its_losses_were():
 
 @dataclass(frozen=True)
 class Won(NonSaturating):
-    """The discriminator's loss is 0 from an update on."""
+    """The discriminator has won from an update on."""
 
     first: int = 2
     until: int = 99
 
-    def discriminator(self, net, turn):
-        loss, scores = super().discriminator(net, turn)
-        won = self.first <= turn.update // SETTINGS.critic < self.until
-        return loss * (0 if won else 1), scores
+    def is_won(self, entry):
+        return self.first < entry["update"] <= self.until
 
 
 def test_a_discriminator_that_has_won_for_two_entries_ends_a_training():
-    message = "stopped at update 4: the discriminator's loss is at 0; .* of update 3$"
+    message = "stopped at update 4: the generator's gradient is at 0; .* of update 3$"
     with pytest.raises(GanFailed, match=message) as failed:
         trained(game=Won(0.1))
     good, _, _ = trained(replace(SETTINGS, updates=3), Won(0.1))

@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from models.resolutions import Progressive, Style
 from models.seeding import seeded
 from models.style import Generator, Styled
 
@@ -149,3 +150,14 @@ def test_nine_of_ten_images_of_training_are_mixed_with_the_latent_before(net):
 def test_one_latent_mixes_with_itself(net):
     z = latents(1)
     assert torch.equal(net.play(z, torch.Generator().manual_seed(0)), net(z))
+
+
+def test_styles_are_what_is_added_and_decode_to_the_latents_images():
+    made = Style(latent=6, width=4).build((1, 8, 8))
+    z = made.latents(5, 0)
+    codes = made.codes(z)
+    assert torch.equal(made.net.styles(z), codes[:, None].expand(-1, len(made.net.layers), -1))
+    assert torch.equal(made.decoded(codes), made.made(z))
+    plain = Progressive(latent=6, width=4).build((1, 8, 8))
+    assert plain.codes(z) is z
+    assert torch.equal(plain.decoded(z), plain.made(z))

@@ -115,7 +115,7 @@ def classes(panel: SubFigure, portrait: Portrait) -> None:
 
 
 def truncation(panel: SubFigure, levels: Sequence[Truncated]) -> None:
-    """Precision against recall, a line per kind of truncation, levels beside the points."""
+    """Precision against recall, a line per kind of truncation, levels in the legend."""
     axes = panel.add_subplot()
     kinds = dict.fromkeys(each.kind for each in levels)
     for place, kind in enumerate(kinds):
@@ -123,16 +123,9 @@ def truncation(panel: SubFigure, levels: Sequence[Truncated]) -> None:
         recall, precision = [each.recall for each in mine], [each.precision for each in mine]
         style = ("-", "--", ":")[place % 3]
         colour, marker = PALETTE[place], ("o", "s", "^")[place % 3]
-        axes.plot(recall, precision, color=colour, linestyle=style, marker=marker, label=kind)
-        for each in mine:
-            axes.annotate(
-                f"{each.level:.3g}",
-                (each.recall, each.precision),
-                xytext=(5, 4) if place == 0 else (-26, -3),
-                textcoords="offset points",
-                fontsize=_SMALL,
-                color=colour,
-            )
+        # Levels beside the points would fall on each other; the legend has them, from the right.
+        label = f"{kind} = {', '.join(f'{each.level:.3g}' for each in mine)}"
+        axes.plot(recall, precision, color=colour, linestyle=style, marker=marker, label=label)
     axes.set_xlim(-0.03, 1.08)
     axes.set_ylim(-0.03, 1.08)
     axes.set_xlabel("recall")
