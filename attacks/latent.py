@@ -27,8 +27,8 @@ _TINY = 1e-8
 @dataclass(frozen=True)
 class Latent(Sourced):
     """An image that the generator makes, near the given one and misclassified: it is its own
-    purification, so that no purifier by that generator is of any use (Athalye et al. 2018,
-    arXiv:1802.00420, section 5.4).
+    purification, so that no purifier that searches that generator is of any use (Athalye et al.
+    2018, arXiv:1802.00420, section 5.4); a learned inverse may miss it.
 
     From the `starts` best of `tries` inversions of the image, each of `inversion` steps, Adam takes
     `steps` steps of size lr / sqrt(latent) on z for

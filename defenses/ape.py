@@ -100,8 +100,6 @@ class Repair(OfDefense, Contested[nn.Module]):
 
     def __post_init__(self) -> None:
         self.check_training()
-        if self.width < 1:
-            raise ValueError(f"width must be at least 1, got {self.width}")
 
     def build(self, shape: Shape) -> nn.Module:
         """See Contested."""

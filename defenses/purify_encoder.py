@@ -105,7 +105,8 @@ class PurifyEncoder(PurifyingRecipe):
 
     def _trained(self, workshop: Workshop, generator: Generator, digest: str) -> nn.Module:
         own = replace(workshop.of(self._recipe()), classes=generator.latent)
-        identity = {"inverse of": digest, "latents": repr(_LATENTS), "seed": self.seed}
+        of = {"weights": digest, "prior": repr(generator.prior)}
+        identity = {"inverse of": of, "latents": repr(_LATENTS), "seed": self.seed}
         return own.fit(Inverse(generator, self.seed), identity)
 
 
@@ -122,8 +123,8 @@ class Encoder(Classifier):
 
 
 class Reencoded(nn.Module):
-    """Images to G(E(x)); what the net says are latents in standard deviations of the prior, and
-    those that the prior cannot give are moved to the nearest that it can.
+    """Images to G(E(x)); what the net says are latents in standard deviations of the prior, bent
+    into what the prior can give where that is not all of space.
     """
 
     def __init__(self, generator: Generator, encoder: nn.Module):
@@ -137,7 +138,7 @@ class Reencoded(nn.Module):
 
     def images(self, z: Tensor) -> Tensor:
         """Images of latents said."""
-        return self.generator(self.generator.prior.confined(z))  # type: ignore[no-any-return]
+        return self.generator(self.generator.prior.squeezed(z))  # type: ignore[no-any-return]
 
     def forward(self, x: Tensor) -> Tensor:
         """Images (N, C, H, W) in [0, 1]."""

@@ -49,6 +49,11 @@ class PurifyingRecipe(Defense):
             check_fpr(self.fpr)
         if self.images is not None and self.images < 1:
             raise ValueError(f"images must be at least 1, got {self.images}")
+        if self.generator.labels:
+            raise ValueError(
+                f"generator {self.generator.to_spec()} is asked for a class, which no gradient "
+                "finds: take one without classes"
+            )
         if self.generator.is_untrained and not self.untrained:
             raise ValueError(
                 f"generator {self.generator.to_spec()} is untrained; untrained=true takes it anyway"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from torch import nn
 
@@ -12,10 +12,12 @@ from models.gans import Gan
 from models.nets import Shape
 
 Norm = Literal["none", "batch"]
+_LEAST = 2
+"""Images of which batch norm can take a variance."""
 
 
 @dataclass(frozen=True)
-class Stacked(Gan):
+class Plain(Gan):
     """A generator and a discriminator of hidden layers: how many units they have, and what stands
     between them.
     """
@@ -26,10 +28,13 @@ class Stacked(Gan):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.width < 1:
-            raise ValueError(f"width must be at least 1, got {self.width}")
         if not 0 <= self.leak < 1:
             raise ValueError(f"leak must be in [0, 1), got {self.leak}")
+        if self.norm not in get_args(Norm):
+            raise ValueError(f"norm must be one of {', '.join(get_args(Norm))}, got {self.norm!r}")
+        least = self.batch // self.pack if self.is_apart else self.batch
+        if self.norm == "batch" and least < _LEAST:
+            raise ValueError(f"batch norm needs batches of {_LEAST}, got {least}")
 
     @property
     def is_apart(self) -> bool:
@@ -40,26 +45,11 @@ class Stacked(Gan):
 
 
 @dataclass(frozen=True)
-class Mlp(Stacked):
+class Mlp(Plain):
     """Two hidden layers on either side, after the first GAN (Goodfellow et al. 2014,
     arXiv:1406.2661: 1,200 units, and maxout in the discriminator).
 
-    width: units of a hidden layer. The other keys: see models.gans.Gan, and below.
-
-    latent: components of a latent. prior: normal, N(0, 1 / latent), uniform of the same variance,
-    or truncated, a normal without what is beyond two standard deviations. objective: wasserstein,
-    with gradient penalty, wasserstein_clip, with clipped weights and RMSProp (the paper's lr is
-    5e-5), nonsaturating or saturating cross-entropy, or least_squares. penalty: weight of the
-    gradient penalty (none: 10), of R1 (none: 0.1; the papers of cross-entropy and least squares
-    have none), or the bound of clipped weights (none: 0.01). updates: of the generator; none means
-    6,000, of images below 512 components 600; 0 leaves it untrained. batch: images per step.
-    critic: discriminator steps per update. lr: the learning rate of both. ema: of the averaged
-    weights that are kept. noise: standard deviation of what is added to the discriminator's images
-    (Arjovsky and Bottou 2017, arXiv:1701.04862). decay: weight of its squared weights in its loss,
-    halved. pack: images that it judges together (Lin et al. 2018, arXiv:1712.04086). leak: slope of
-    its rectifiers below 0. norm: none, or batch: batch norm in the generator, and in the
-    discriminator where no penalty looks at single images. seed: of initialisation, order and noise.
-    weights: a file to load instead of training.
+    width: units of a hidden layer. The other keys: see `bench show dcgan`.
     """
 
     width: int = 256
@@ -74,7 +64,7 @@ class Mlp(Stacked):
 
 
 @dataclass(frozen=True)
-class Dcgan(Stacked):
+class Dcgan(Plain):
     """Transposed convolutions from a quarter of the image's size, after DCGAN (Radford et al. 2016,
     arXiv:1511.06434).
 
@@ -150,8 +140,8 @@ class DefenseGan(Gan):
     et al. 2018, arXiv:1805.06605; Gulrajani et al. 2017, arXiv:1704.00028).
 
     width: net_dim there. For images of 28x28, or of any sides that are multiples of 4 from 16 to
-    32. Defaults are the released settings but for updates, of which there were 200,000. Keys: see
-    `bench show dcgan`.
+    32. Defaults are the released settings but for updates, of which there were 200,000. Keys, but
+    for leak and norm, which it has not: see `bench show dcgan`.
     """
 
     latent: int = 128
@@ -159,11 +149,6 @@ class DefenseGan(Gan):
     critic: int = 5
     lr: float = 1e-4
     width: int = 64
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.width < 1:
-            raise ValueError(f"width must be at least 1, got {self.width}")
 
     def net(self, shape: Shape) -> nn.Module:
         """See generators.defense_gan."""

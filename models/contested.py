@@ -41,8 +41,8 @@ class Contested(ABC, Generic[Net]):
 
     def check_training(self) -> None:
         """Refuses what is out of range."""
-        for name in ("batch", "critic"):
-            if getattr(self, name) < 1:
+        for name in ("batch", "critic", "width"):
+            if getattr(self, name, 1) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.updates is not None and self.updates < 0:
             raise ValueError(f"updates must be at least 0, got {self.updates}")

@@ -69,7 +69,11 @@ class Sampling:
         with torch.no_grad():
             fake = maker.play(z if labels is None else maker.asked(z, labels), players.random)
         turn = Round(
-            self._packed(self.x[index]), self._packed(fake), mix, number, is_apart=self.is_apart
+            self._packed(maker.faded(self.x[index])),
+            self._packed(fake),
+            mix,
+            number,
+            is_apart=self.is_apart,
         )
         loss, scores = self.game.discriminator(self._judge(players, labels), turn)
         return loss, self.game.told(scores.detach()).mean(1)

@@ -51,8 +51,6 @@ class Translation(Contested[Pair]):
         for name in ("cycle", "same"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
-        if self.width < 1:
-            raise ValueError(f"width must be at least 1, got {self.width}")
 
     @abstractmethod
     def domains(self, train: Split, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -124,6 +122,11 @@ class CycleGan(Translation):
     """
 
     to: Literal["blurred", "negative"] = "blurred"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.to not in TRUTHS:
+            raise ValueError(f"to must be one of {', '.join(TRUTHS)}, got {self.to!r}")
 
     def domains(self, train: Split, device: torch.device) -> tuple[Tensor, Tensor]:
         """See Translation."""

@@ -219,11 +219,13 @@ class Wasserstein(Game):
     def discriminator(self, judge: Judge, turn: Round) -> tuple[Tensor, Tensor]:
         """See Game."""
         scores = _scores(judge, turn)
+        loss = scores[1].mean() - scores[0].mean()
+        if self.penalty == 0:
+            return loss, scores
         mix = turn.mix.view(-1, 1, 1, 1)
         between = mix * turn.real + (1 - mix) * turn.fake
         steepness = _slope(judge, between).norm(dim=1)
-        penalty = self.penalty * (steepness - 1).square().mean()
-        return scores[1].mean() - scores[0].mean() + penalty, scores
+        return loss + self.penalty * (steepness - 1).square().mean(), scores
 
     def generator(self, scores: Tensor) -> Tensor:
         """See Game."""

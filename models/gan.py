@@ -178,7 +178,8 @@ def fit(
     keep: state.Keep | None = None,
 ) -> Trained:
     """Trains both nets in place and leaves the generator in eval mode with its averaged weights;
-    tells mean losses, D(real), D(fake), the generator's slopes and seconds, 40 times.
+    tells means of losses, D(real), D(fake) of the last step of either side in each update, the
+    generator's slopes and seconds, 40 times.
 
     The discriminator stands still while the generator moves. Nets that grow are told how much of
     the training is over. Equal arguments give equal weights on one machine; keep: where the state

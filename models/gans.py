@@ -20,6 +20,7 @@ from models.contests import Sampling
 from models.games import Clipped, Game, LeastSquares, NonSaturating, Saturating, Wasserstein
 from models.generators import Generator
 from models.nets import Shape
+from models.priors import PRIORS
 from models.seeding import seeded
 from models.split import Split
 
@@ -80,6 +81,8 @@ class Gan(Contested[Generator]):
             raise ValueError(f"batch must be a multiple of pack, got {self.batch} and {self.pack}")
 
     def _check_game(self) -> None:
+        if self.objective not in _GAMES or self.prior not in PRIORS:
+            raise ValueError(f"no objective {self.objective!r}, or no prior {self.prior!r}")
         if self.penalty is not None and not 0 <= self.penalty < math.inf:
             raise ValueError(f"penalty must be at least 0, got {self.penalty}")
         if self.penalty == 0 and self.objective == "wasserstein_clip":
@@ -116,10 +119,9 @@ class Gan(Contested[Generator]):
 
     def contest(self, train: Split, device: torch.device) -> gan.Contest:
         """What its training is made of; refuses labels that it cannot be asked for."""
-        if self.labels and int(train.y.max()) >= self.labels:
+        if self.labels and sorted(set(train.y.tolist())) != list(range(self.labels)):
             raise ValueError(
-                f"classes must be above every label, got {self.labels} classes and label "
-                f"{int(train.y.max())}"
+                f"classes must be those of the data, 0 to {int(train.y.max())}, got {self.labels}"
             )
         return Sampling(
             train.images(slice(None), device),

@@ -26,8 +26,8 @@ class Generator(nn.Module):
     the last so many components say which, by the largest of them.
 
     A net may bring `play(z, random)`, which training calls in place of the net, `grow(share)`,
-    which it is told of the share of the training that is over, and `codes(z)` with `decoded(codes)`
-    where latents are better added in another space.
+    which it is told of the share of the training that is over, with `faded(images)`, real images
+    beside it, and `codes(z)` with `decoded(codes)` where latents are better added in another space.
     """
 
     def __init__(self, net: nn.Module, latent: int, prior: str, shape: Shape, classes: int = 0):
@@ -46,6 +46,11 @@ class Generator(nn.Module):
         images: Tensor = self.net(z) if own is None else own(z, random)
         return images
 
+    def faded(self, images: Tensor) -> Tensor:
+        """Real images (N, C, H, W) as training compares them with those that the net makes now."""
+        own: Callable[[Tensor], Tensor] | None = getattr(self.net, "faded", None)
+        return images if own is None else own(images)
+
     def grow(self, share: float) -> None:
         """Tells a net that grows which share, in [0, 1], of its training is over."""
         own: Callable[[float], None] | None = getattr(self.net, "grow", None)
@@ -57,8 +62,9 @@ class Generator(nn.Module):
         return z[:, -self.classes :].argmax(1) if self.classes else None
 
     def asked(self, z: Tensor, labels: Tensor) -> Tensor:
-        """Latents (N, d) that ask for classes (N,), otherwise z: the largest of the components that
-        say so changes places with the one of the class, so that they are the prior's.
+        """Latents (N, d) that ask for classes (N,) in range, otherwise z: the largest of the
+        components that say so changes places with the one of the class, so that they are the
+        prior's.
         """
         if not self.classes:
             raise ValueError("this generator makes no images of a class that is asked for")

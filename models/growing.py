@@ -103,6 +103,8 @@ class Generator(nn.Module):
     convolution 1x1 to the image, and a sigmoid at the end. A picture of a lower level is upsampled
     by nearest. A fresh net is fully grown: level, an int, is the last, and alpha, a float, is 1.
 
+    `faded` is what real images become beside it: the paper's as it fades in, of means of squares.
+
     Latents are scaled to variance 1 of their components, where the paper puts them on a sphere; in
     both, pixel norm takes out most of what their length says. width: see `channels`.
     """
@@ -140,6 +142,18 @@ class Generator(nn.Module):
             lower = larger(self.images[self.level - 1](before))
             picture = torch.lerp(lower, picture, self.alpha)
         return larger(picture, 2 ** (self.top - self.level)).sigmoid()
+
+    def faded(self, images: Tensor) -> Tensor:
+        """Real images (N, C, H, W) with what the level can show, faded in over what the one before
+        can; a fully grown net leaves them as they are.
+        """
+        away = self.top - self.level
+        if away:
+            images = larger(smaller(images, away), 2**away)
+        if self.alpha < 1:
+            lower = larger(smaller(images, away + 1), 2 ** (away + 1))
+            images = torch.lerp(lower, images, self.alpha)
+        return images
 
 
 class Discriminator(nn.Module):

@@ -33,10 +33,14 @@ class Membership:
 
 
 def inverted(generator: Generator, x: Tensor, inversion: Inversion, seed: int) -> Inverted:
-    """The inversion of images x (N, C, H, W) from starts drawn from the prior under the seed."""
+    """The inversion of images x (N, C, H, W) from starts drawn from the prior under the seed; where
+    classes can be asked for, which no gradient moves, the restarts ask for one after the other.
+    """
     starts = generator.latents(len(x) * inversion.restarts, seed)
-    starts = starts.view(len(x), inversion.restarts, generator.latent)
-    return inversion.run(generator, x, starts)
+    if generator.classes:
+        asked = torch.arange(len(starts), device=starts.device) % inversion.restarts
+        starts = generator.asked(starts, asked % generator.classes)
+    return inversion.run(generator, x, starts.view(len(x), inversion.restarts, generator.latent))
 
 
 def scores(generator: Generator, x: Tensor, inversion: Inversion, seed: int) -> Tensor:

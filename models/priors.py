@@ -31,6 +31,12 @@ class Prior(Protocol):
         """The nearest latents that the prior can give."""
         ...
 
+    def squeezed(self, z: Tensor) -> Tensor:
+        """Latents that the prior can give, of any z (..., d), next to z near the mean: smooth, with
+        a slope above 0 everywhere.
+        """
+        ...
+
 
 @dataclass(frozen=True)
 class Normal:
@@ -47,6 +53,10 @@ class Normal:
 
     def confined(self, z: Tensor) -> Tensor:
         """See Prior: all of space."""
+        return z
+
+    def squeezed(self, z: Tensor) -> Tensor:
+        """See Prior."""
         return z
 
 
@@ -66,6 +76,10 @@ class Uniform:
         """See Prior."""
         edge = math.sqrt(3 / z.shape[-1])
         return z.clamp(-edge, edge)
+
+    def squeezed(self, z: Tensor) -> Tensor:
+        """See Prior."""
+        return _bent(z, math.sqrt(3 / z.shape[-1]))
 
 
 @dataclass(frozen=True)
@@ -96,8 +110,15 @@ class Truncated:
 
     def confined(self, z: Tensor) -> Tensor:
         """See Prior."""
-        edge = self.tau / math.sqrt(z.shape[-1] * self._variance)
+        edge = self._edge(z)
         return z.clamp(-edge, edge)
+
+    def squeezed(self, z: Tensor) -> Tensor:
+        """See Prior."""
+        return z if math.isinf(self.tau) else _bent(z, self._edge(z))
+
+    def _edge(self, z: Tensor) -> float:
+        return self.tau / math.sqrt(z.shape[-1] * self._variance)
 
     @property
     def _variance(self) -> float:
@@ -106,6 +127,10 @@ class Truncated:
             return 1.0
         density = math.exp(-(self.tau**2) / 2) / math.sqrt(2 * math.pi)
         return 1 - 2 * self.tau * density / math.erf(self.tau / math.sqrt(2))
+
+
+def _bent(z: Tensor, edge: float) -> Tensor:
+    return edge * torch.tanh(z / edge)
 
 
 PRIORS: dict[str, Prior] = {"normal": Normal(), "uniform": Uniform(), "truncated": Truncated()}

@@ -29,9 +29,8 @@ class Resolutions(Gan):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, value in (("width", self.width), ("base", self.base)):
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
+        if self.base is not None and self.base < 1:
+            raise ValueError(f"base must be at least 1, got {self.base}")
 
     @property
     def game(self) -> Game:
@@ -65,8 +64,8 @@ class Progressive(Resolutions):
     or truncated, a normal without what is beyond two standard deviations. objective: wasserstein,
     with gradient penalty, wasserstein_clip, with clipped weights and RMSProp, nonsaturating or
     saturating cross-entropy, or least_squares. penalty: weight of the gradient penalty (none: 10),
-    of R1 (none: 0.1 with cross-entropy, 0 with least_squares), or the bound of clipped weights
-    (none: 1, as weights have variance 1 here). updates: of the generator; none means 3,000, of
+    of R1 (none: 0.1), or the bound of clipped weights (none: 1, as weights have variance 1 here).
+    updates: of the generator; none means 3,000, of
     images below 512 components 600; 0 leaves it untrained. batch: images per step. critic:
     discriminator steps per update. lr: the learning rate of both. ema: of the averaged weights that
     are kept. noise: standard deviation of what is added to the discriminator's images. decay:

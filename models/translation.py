@@ -68,14 +68,15 @@ class _Translator(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Images (N, C, H, W) in [0, 1]."""
-        inside = _MARGIN + (1 - 2 * _MARGIN) * x
+        # Noise may have moved images out of [0, 1], where there is no logit.
+        inside = _MARGIN + (1 - 2 * _MARGIN) * x.clamp(0, 1)
         made: Tensor = torch.sigmoid(torch.logit(inside) + self.change(x))
         return made
 
 
 def translator(shape: Shape, width: int) -> nn.Module:
-    """Images (N, C, H, W) in [0, 1] to images of that shape in (0, 1): a convolution 3x3, two
-    residual blocks and a convolution, what it adds to the logit of each pixel.
+    """Images (N, C, H, W), moved into [0, 1], to images of that shape in (0, 1): a convolution 3x3,
+    two residual blocks and a convolution, what it adds to the logit of each pixel.
 
     Fully convolutional, so for any sides; `width` channels inside. A fresh one changes no pixel by
     more than 0.01, and a gradient reaches every pixel, black and white among them. Zhu et al.

@@ -54,5 +54,7 @@ def towards(generator: Generator, z: Tensor, psi: float) -> Tensor:
         raise ValueError(f"psi must be in [0, 1], got {psi}")
     if isinstance(generator.net, style.Generator):
         return generator.net.truncated(z, psi)
-    images: Tensor = generator(psi * z)
+    noise = z.shape[1] - generator.classes
+    # What asks for a class is left as it is: all of it at 0 would ask for the first.
+    images: Tensor = generator(torch.cat([psi * z[:, :noise], z[:, noise:]], 1))
     return images

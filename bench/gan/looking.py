@@ -82,7 +82,9 @@ def _portrait(task: Task, ready: Ready, eye: Eye, images: Mapping[str, Tensor]) 
     found = _inverted(generator, {OWN: drawn[: len(task.x)], **images}, inversion, say)
     again = found[TEST].images
     real = Real.of(task.train, eye, task.samples, task.dataset.classes, task.bench.device)
-    prior = (1,) * task.dataset.classes if settings.stacked else real.counts
+    # Stacked digits are drawn alike, and so is the class that a latent asks for.
+    is_even = settings.stacked or generator.classes > 0
+    prior = (1,) * task.dataset.classes if is_even else real.counts
     final = growth.look(drawn[: task.samples], eye, prior)
     past = growth.history(ready.album, eye, prior, task.bench.device)
     say(f"comparing samples with training images on {eye.layer}")

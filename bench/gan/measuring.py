@@ -37,19 +37,22 @@ _FEWEST_HELD_OUT = 100
 @dataclass(frozen=True)
 class Real:
     """Training images chosen at random, as many as samples where there are so many: x (N, C, H, W),
-    what the classifier sees in them: features (N, F), and counts per class.
+    what the classifier sees in them: features (N, F), and counts per class; others: features of as
+    many further training images, fewer or none where there are not so many.
     """
 
     x: Tensor
     features: Tensor
     counts: tuple[int, ...]
+    others: Tensor
 
     @classmethod
     def of(cls, train: Split, eye: Eye, count: int, classes: int, device: torch.device) -> Real:
         """So many of the training images."""
         order = torch.randperm(len(train), generator=torch.Generator().manual_seed(_CHOSEN))
-        x = train.images(order[:count], device)
-        return cls(x, eye.features(x), tuple(tally(eye.labels(x).cpu(), classes).tolist()))
+        x, further = (train.images(part, device) for part in (order[:count], order[count:][:count]))
+        counts = tuple(tally(eye.labels(x).cpu(), classes).tolist())
+        return cls(x, eye.features(x), counts, eye.features(further) if len(further) else x[:0, 0])
 
 
 def fidelities(drawn: Tensor, real: Real, eye: Eye, what: str) -> tuple[list[Measure], bool]:
@@ -62,13 +65,12 @@ def fidelities(drawn: Tensor, real: Real, eye: Eye, what: str) -> tuple[list[Mea
     made = eye.features(drawn[:count])
     of = f"{what} and as many training images, {eye.layer}"
     balls = f"{near:,} {of}, k = {fidelity.NEIGHBOURS}"
-    halves = f"{count // 2:,} training images and as many others, {eye.layer}"
     both = fidelity.overlap(features[:near], made[:near])
     mine, theirs = (variety.variety(images) for images in (drawn[:count], x))
     pixels = f"{count:,} {what}, in pixels; training images: "
     measures = [
         Measure("FID", fidelity.frechet(*map(Gaussian.of, (features, made))), f"{count:,} {of}"),
-        Measure("FID, at best", _between_halves(features), halves),
+        _floor(features, real.others[:count], eye),
         Measure("precision", both.precision, balls),
         Measure("recall", both.recall, balls),
         Measure("distance of pairs", mine.apart, f"{pixels}{theirs.apart:.4g}"),
@@ -77,8 +79,15 @@ def fidelities(drawn: Tensor, real: Real, eye: Eye, what: str) -> tuple[list[Mea
     return measures, variety.ignores_latent(mine, theirs)
 
 
-def _between_halves(features: Tensor) -> float:
-    return fidelity.frechet(Gaussian.of(features[::2]), Gaussian.of(features[1::2]))
+def _floor(features: Tensor, others: Tensor, eye: Eye) -> Measure:
+    """The FID of training images against as many others; where there are not so many, of the
+    halves, which is larger, as fewer images seem farther.
+    """
+    name, halves = "FID, at best", (features, others)
+    if len(others) < len(features):
+        name, halves = "FID, of halves", (features[::2], features[1::2])
+    of = f"{len(halves[0]):,} training images and as many others, {eye.layer}"
+    return Measure(name, fidelity.frechet(*map(Gaussian.of, halves)), of)
 
 
 def truncations(

@@ -20,11 +20,17 @@ _SUMS = 16
 
 
 def walks(generator: Generator, eye: Eye) -> tuple[tuple[Walk, ...], list[Measure]]:
-    """Ways of both kinds between the same latents, and how smooth they are."""
-    ends = generator.latents(2 * WAYS, _ENDS)
+    """Ways of both kinds between the same latents, of one class where classes can be asked for, and
+    how smooth they are.
+    """
+    first, last = generator.latents(2 * WAYS, _ENDS).chunk(2)
+    labels = generator.labels(first)
+    if labels is not None:
+        # A way between two classes would jump where one takes over.
+        last = generator.asked(last, labels)
     ways, measures = [], []
     for kind, way in (("linear", latents.linear), ("spherical", latents.spherical)):
-        images = latents.paths(generator, way(ends[:WAYS], ends[WAYS:], POINTS))
+        images = latents.paths(generator, way(first, last, POINTS))
         smooth = latents.smoothness(images)
         jump, detour = (float(t.nanmean()) for t in (smooth.jump, smooth.detour))
         sure = float(latents.least_confidence(eye.net, images).double().mean())

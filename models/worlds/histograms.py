@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +11,7 @@ from scipy.optimize import linprog
 from scipy.special import rel_entr
 
 Array = npt.NDArray[np.float64]
+_TWO = 2
 
 EXAMPLE = ((5, 3, 2, 1, 8, 7, 5, 9, 2, 1), (4, 10, 1, 1, 4, 6, 3, 2, 0, 1))
 """Counts of Understanding Deep Learning's notebook 15.2."""
@@ -71,6 +73,9 @@ def transport(p: Array, q: Array, distances: Array) -> Transport:
 
 def emd(p: Array, q: Array) -> float:
     """The earth mover's distance of bins evenly spread over [0, 1], in closed form: the distance of
-    the distribution functions, sum |F_i - G_i| / (K - 1).
+    the distribution functions, sum |F_i - G_i| / (K - 1). Refuses fewer than two bins, and shares
+    that do not add up to as much.
     """
+    if p.shape != q.shape or len(p) < _TWO or not math.isclose(p.sum(), q.sum()):
+        raise ValueError("p and q must be shares of the same bins, two or more, with equal sums")
     return float(np.abs(np.cumsum(p - q)).sum() / (len(p) - 1))

@@ -7,9 +7,11 @@ import torch
 from torch import nn
 
 from models.architectures import Conditional, Dcgan, Mlp
+from models.checkpoint import Partial
 from models.contests import PAGE, Sampling
 from models.games import Game, NonSaturating, Wasserstein
 from models.gan import Settings, fit
+from models.resolutions import Progressive, Style
 from models.seeding import seeded
 from models.split import Split
 
@@ -98,8 +100,9 @@ def test_a_class_out_of_range_is_refused(label):
 
 @pytest.mark.parametrize("labelled", [False, True])
 def test_a_pack_is_judged_as_one(labelled):
-    kind = Conditional if labelled else Dcgan
-    recipe = kind(latent=6, width=2, batch=6, pack=3)
+    recipe = Dcgan(latent=6, width=2, batch=6, pack=3)
+    if labelled:
+        recipe = Conditional(latent=6, width=2, batch=6, pack=3, classes=3)
     game = Watching()
     contest = replace(recipe.contest(TRAIN, CPU), game=game)
     _, against, _ = run(recipe, contest=contest)
@@ -113,6 +116,70 @@ def test_a_pack_is_judged_as_one(labelled):
         other[0, 2] = 0
         moved = against(turn.real) != against(other)
         assert moved.tolist() == [True, False]
+
+
+def test_a_packs_labels_are_those_of_its_images_in_order():
+    handed = []
+    recipe = Conditional(latent=6, width=2, classes=3, batch=6, pack=3)
+    made, against = recipe.build(SHAPE), recipe.opponent(SHAPE)
+    against.register_forward_pre_hook(lambda _, given: handed.append(given))
+    game = Watching()
+    fit(made, against, replace(recipe.contest(TRAIN, CPU), game=game), replace(SETTINGS, updates=1))
+    known = {image.numpy().tobytes(): int(y) for image, y in zip(TRAIN.x, TRAIN.y, strict=True)}
+    x, labels = handed[0]
+    images = x.view(2, 3, 1, 8, 8)
+    assert [[known[image.numpy().tobytes()] for image in pack] for pack in images] == (
+        labels.tolist()
+    )
+    # And a label reaches the plane of its own image alone.
+    planes = []
+    against.net[0].register_forward_pre_hook(lambda _, given: planes.append(given[0][:, 3:]))
+    against(x, labels)
+    for pack in range(2):
+        ones = planes[0][pack].amax((1, 2)).nonzero()[:, 0]
+        assert ones.tolist() == [3 * place + int(y) for place, y in enumerate(labels[pack])]
+
+
+RESUMED = [
+    Conditional(latent=6, width=2, classes=3, batch=6, norm="batch", pack=3, noise=0.1),
+    Conditional(latent=6, width=2, classes=3, batch=6, norm="batch", objective="wasserstein_clip"),
+    Mlp(latent=4, width=8, batch=6, norm="batch", objective="nonsaturating", penalty=0.0),
+    Style(latent=6, width=2, batch=6),
+    Progressive(latent=6, width=2, batch=6, pack=2),
+]
+
+
+@pytest.mark.parametrize("recipe", RESUMED, ids=lambda recipe: recipe.to_spec())
+def test_an_interrupted_training_goes_on_with_all_that_its_layers_keep(recipe, tmp_path):
+    settings = replace(SETTINGS, updates=5)
+    whole, judge, trained = run(recipe, settings)
+    keep, said = Partial(tmp_path / "state.safetensors"), []
+
+    def say(text):
+        said.append(text)
+        if len(said) == 4:
+            raise KeyboardInterrupt
+
+    made, against = recipe.build(SHAPE), recipe.opponent(SHAPE)
+    with pytest.raises(KeyboardInterrupt):
+        fit(made, against, recipe.contest(TRAIN, CPU), settings, say=say, keep=keep)
+    made, against = recipe.build(SHAPE), recipe.opponent(SHAPE)
+    again = fit(made, against, recipe.contest(TRAIN, CPU), settings, keep=keep)
+    for one, other in ((whole, made), (judge, against)):
+        for name, value in one.state_dict().items():
+            assert torch.equal(value, other.state_dict()[name]), name
+    assert trained.album.keys() == again.album.keys()
+    assert all(torch.equal(page, again.album[k]) for k, page in trained.album.items())
+
+
+def test_real_images_are_what_the_generator_may_be_compared_with():
+    recipe = Progressive(latent=6, width=2, batch=6)
+    game = Watching()
+    contest = replace(recipe.contest(TRAIN, CPU), game=game)
+    run(recipe, replace(SETTINGS, updates=1), contest)
+    # Before any update is over the level is the first, 4 x 4: every 2 x 2 pixels are one.
+    real = game.turns[0][0].real
+    assert torch.equal(real, real[..., ::2, ::2].repeat_interleave(2, 2).repeat_interleave(2, 3))
 
 
 def test_packs_must_fit_the_batch():

@@ -42,9 +42,10 @@ def test_the_truths_by_hand():
     expected = torch.tensor([[1, 1, 2, 1], [1, 1, 2, 1], [1, 1, 1, 0]]) / 9
     torch.testing.assert_close(blurred(x)[0, 0], expected)
     assert torch.equal(negative(x), 1 - x)
-    assert CycleGan().truth is not None
     assert torch.equal(CycleGan().truth(x), blurred(x))
     assert torch.equal(CycleGan(to="negative").truth(x), negative(x))
+    with pytest.raises(ValueError, match="to must be one of blurred, negative, got 'x'"):
+        CycleGan(to="x")
 
 
 @pytest.mark.parametrize("kind", [torch.float32, torch.uint8])

@@ -161,8 +161,29 @@ def test_a_rectifiers_slope_is_the_key_leak():
 
 
 def test_labels_that_cannot_be_asked_for_are_refused(studio):
-    with pytest.raises(ValueError, match="classes must be above every label, got 2 classes and l"):
-        studio.ready(Conditional(latent=6, width=2, updates=1, batch=5, classes=2))
+    for classes in (2, 4):
+        recipe = Conditional(latent=6, width=2, updates=1, batch=5, classes=classes)
+        message = f"classes must be those of the data, 0 to 2, got {classes}"
+        with pytest.raises(ValueError, match=message):
+            studio.ready(recipe)
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"objective": "hinge"}, "no objective 'hinge'"),
+        ({"prior": "cauchy"}, "no prior 'cauchy'"),
+        ({"norm": "layer"}, "norm must be one of none, batch, got 'layer'"),
+        ({"norm": "batch", "batch": 1}, "batch norm needs batches of 2, got 1"),
+        (
+            {"norm": "batch", "batch": 4, "pack": 4, "objective": "wasserstein_clip"},
+            "batch norm needs batches of 2, got 1",
+        ),
+    ],
+)
+def test_values_that_no_spec_has_are_refused_too(keys, message):
+    with pytest.raises(ValueError, match=message):
+        Dcgan(**keys)
 
 
 # --- the studio ----------------------------------------------------------------------------------

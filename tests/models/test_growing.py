@@ -233,3 +233,18 @@ def test_weights_are_of_variance_1_and_scaled_at_run_time():
         corner = (convolution.weight[:, :, 1:, 1:] * image[:1, :, :2, :2]).sum((1, 2, 3))
         expected = math.sqrt(2) / math.sqrt(50 * 9) * corner + 1
         assert torch.allclose(convolution(image)[0, :, 0, 0], expected, atol=1e-5)
+
+
+def test_real_images_fade_as_the_picture_does():
+    net, _ = nets((2, 16, 16))
+    x = numbers(3, 2, 16, 16)
+    assert net.faded(x) is x
+    half = larger(smaller(x))
+    net.alpha = 0.0
+    assert torch.equal(net.faded(x), half)
+    net.alpha = 0.25
+    assert torch.allclose(net.faded(x), 0.75 * half + 0.25 * x)
+    net.level, net.alpha = 1, 1.0
+    assert torch.equal(net.faded(x), half)
+    net.alpha = 0.0
+    assert torch.allclose(net.faded(x), larger(smaller(x, 2), 4))

@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import nn
 
+from models.architectures import Conditional
 from models.generators import Generator
 from models.inversion import Inversion
-from models.membership import auc, membership, roc, scores
+from models.membership import auc, inverted, membership, roc, scores
 
 SHAPE = (1, 2, 2)
 
@@ -82,3 +83,13 @@ def test_what_tells_nothing_is_refused(own, others, message):
     for function in (auc, roc, membership):
         with pytest.raises(ValueError, match=message):
             function(torch.tensor(own), torch.tensor(others))
+
+
+def test_restarts_ask_for_one_class_after_the_other():
+    generator = Conditional(latent=6, width=2, classes=3).build((1, 8, 8))
+    x = generator.sample(4, 0)
+    seen = []
+    generator.net.register_forward_pre_hook(lambda _, given: seen.append(given[0].detach()))
+    inverted(generator, x, Inversion(steps=1, restarts=5), 1)
+    labels = generator.labels(seen[0]).view(4, 5)
+    assert labels.tolist() == [[0, 1, 2, 0, 1]] * 4

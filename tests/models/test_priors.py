@@ -6,7 +6,7 @@ import pytest
 import torch
 from scipy import stats
 
-from models.priors import Normal, Truncated
+from models.priors import PRIORS, Normal, Truncated
 
 
 def uniform(*size, seed=0):
@@ -63,3 +63,14 @@ def test_penalties_are_log_densities_and_the_edge_is_at_tau():
 def test_a_tau_outside_its_range_is_refused(tau):
     with pytest.raises(ValueError, match=r"tau must be at least 0.01, got"):
         Truncated(tau)
+
+
+@pytest.mark.parametrize("prior", PRIORS.values(), ids=PRIORS)
+def test_squeezed_latents_are_the_priors_and_never_without_a_slope(prior):
+    z = torch.linspace(-3, 3, 601)[:, None].expand(-1, 4).clone().requires_grad_()
+    inside = prior.squeezed(z)
+    assert torch.allclose(prior.confined(inside), inside, atol=1e-6)
+    (slope,) = torch.autograd.grad(inside.sum(), z)
+    assert (slope > 0).all()
+    near = z.abs() < 0.05
+    assert torch.allclose(inside[near], z[near], atol=1e-3)

@@ -7,6 +7,7 @@ import torch
 from scipy import stats
 from torch import nn
 
+from models.architectures import Conditional
 from models.generators import Generator
 from models.seeding import seeded
 from models.style import Generator as StyleNet
@@ -90,3 +91,14 @@ def test_a_psi_outside_0_to_1_is_refused(psi):
     made = generator()
     with pytest.raises(ValueError, match=r"psi must be in \[0, 1\], got"):
         towards(made, made.latents(2, 0), psi)
+
+
+def test_a_class_that_is_asked_for_survives_every_truncation():
+    generator = Conditional(latent=6, width=2, classes=3).build((1, 8, 8))
+    z = generator.asked(generator.latents(4, 0), torch.tensor([0, 1, 2, 2]))
+    seen = []
+    generator.net.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    for psi in (0.0, 0.5, 1.0):
+        towards(generator, z, psi)
+        assert generator.labels(seen[-1]).tolist() == [0, 1, 2, 2]
+        assert torch.equal(seen[-1][:, :6], psi * z[:, :6])
