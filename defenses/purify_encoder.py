@@ -131,18 +131,13 @@ class Reencoded(nn.Module):
         super().__init__()
         self.generator, self.encoder = generator, encoder
 
-    def said(self, x: Tensor) -> Tensor:
-        """Latents (N, d) of images x (N, C, H, W), before they are moved."""
-        latents: Tensor = self.encoder(x) / math.sqrt(self.generator.latent)
-        return latents
-
-    def images(self, z: Tensor) -> Tensor:
-        """Images of latents said."""
-        return self.generator(self.generator.prior.squeezed(z))  # type: ignore[no-any-return]
+    def latents(self, x: Tensor) -> Tensor:
+        """Latents (N, d) of images x (N, C, H, W), those of the prior."""
+        return self.generator.prior.squeezed(self.encoder(x) / math.sqrt(self.generator.latent))
 
     def forward(self, x: Tensor) -> Tensor:
         """Images (N, C, H, W) in [0, 1]."""
-        return self.images(self.said(x))
+        return self.generator(self.latents(x))  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True)
@@ -167,9 +162,9 @@ class Inverse:
         uniform = draws.uniform(torch.Size((len(batch.x), latent)), "latent")
         z = self.generator.prior.latents(uniform)
         own = self.generator(z)
-        said = purifier.said(own)
-        of_images = F.mse_loss(purifier(batch.x), batch.x) + F.mse_loss(purifier.images(said), own)
-        return of_images + _LATENTS * latent * F.mse_loss(said, z)
+        found = purifier.latents(own)
+        of_images = F.mse_loss(purifier(batch.x), batch.x) + F.mse_loss(self.generator(found), own)
+        return of_images + _LATENTS * latent * F.mse_loss(found, z)
 
     def validate(self, net: nn.Module, validation: Split, progress: float) -> dict[str, float]:  # noqa: ARG002
         """The error on clean images, and minus it, which is the score."""

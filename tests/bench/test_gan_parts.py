@@ -161,9 +161,9 @@ def test_the_training_images_themselves_could_not_be_nearer():
     assert (values["precision"], values["recall"]) == (1, 1)
     # There are 50 others: too few to say how near 150 could come.
     assert values["FID, of halves"] > 0
-    real = Real.of(split(200), EYE, 100, 4, CPU)
-    found, _ = measuring.fidelities(real.x, real, EYE, "samples")
-    floor = next(measure for measure in found if measure.name == "FID, at best")
+    fewer = Real.of(split(200), EYE, 100, 4, CPU)
+    of_fewer, _ = measuring.fidelities(fewer.x, fewer, EYE, "samples")
+    floor = next(measure for measure in of_fewer if measure.name == "FID, at best")
     assert floor.value > 0
     assert floor.of.startswith("100 training images and as many others")
     assert not ignores_latent

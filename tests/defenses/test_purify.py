@@ -385,6 +385,7 @@ def test_the_score_s_gradient_is_that_of_the_envelope(deployed, digits):
         ("purify:fpr=1", "fpr must be in"),
         ("purify:generator=nope", "no generator 'nope'"),
         ("purify:generator=[dcgan:latent=0]", "latent must be at least 1, got 0"),
+        ("purify:generator=[conditional]", "is asked for a class, which no gradient finds"),
         ("purify:generator=[dcgan:updates=0]", "is untrained; untrained=true takes it anyway"),
     ],
 )
