@@ -376,7 +376,7 @@ def _slopes(axes: Axes, worlds: Worlds) -> None:
     _powers(axes.xaxis)
     _powers(axes.yaxis)
     axes.legend(loc="lower center")
-    _named(axes, "slope of G's cost, times -1", "D(G(z))", "by D's logit")
+    _named(axes, "slope of G's cost by D's logit", "D(G(z))", "slope, times -1")
 
 
 def _saddle(axes: Axes, worlds: Worlds) -> None:
@@ -414,7 +414,7 @@ def _plan(axes: Axes, worlds: Worlds) -> None:
     axes.set_aspect("equal")
     axes.set_xticks(range(len(worlds.plan)))
     axes.set_yticks(range(len(worlds.plan)))
-    _named(axes, "the cheapest plan, shares as areas", "from bin of p", "to bin of q")
+    _named(axes, "cheapest plan, shares as areas", "from bin of p", "to bin of q")
 
 
 _PANELS: Sequence[Callable[[Axes, Worlds], None]] = (
