@@ -181,6 +181,6 @@ def _errors(panel: SubFigure, of: Moments) -> None:
     axes.axhline(untranslated, color="#666666", linewidth=0.8, label="A, untranslated")
     axes.set_ylim(bottom=0)
     axes.set_ylabel("mean absolute error")
-    axes.set_xlabel(f"update of the pair; all of {len(of.images)} training images")
+    axes.set_xlabel(f"update of the pair; of {len(of.images)} training images")
     axes.grid(visible=True)
     axes.legend(loc="best")
