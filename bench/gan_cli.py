@@ -11,7 +11,6 @@ from bench import translation_cli
 from bench.features_cli import (
     DatasetSpec,
     Device,
-    Norm,
     Quiet,
     Root,
     interruptible,
@@ -30,8 +29,10 @@ def gan(  # noqa: PLR0913  one parameter per flag
         str, typer.Option(help="Model spec of the classifier that looks at images.")
     ] = "cnn_small",
     n: Annotated[int, typer.Option(help="Images per source that are inverted.")] = 100,
-    steps: Annotated[int, typer.Option(help="Steps per inversion.")] = 200,
-    restarts: Annotated[int, typer.Option(help="Starts per inversion.")] = 10,
+    steps: Annotated[int | None, typer.Option(help="Steps per inversion. [default: 200]")] = None,
+    restarts: Annotated[
+        int | None, typer.Option(help="Starts per inversion. [default: 10]")
+    ] = None,
     other: Annotated[
         list[str] | None,
         typer.Option(
@@ -40,9 +41,12 @@ def gan(  # noqa: PLR0913  one parameter per flag
         ),
     ] = None,
     adversarial: Annotated[
-        str, typer.Option(help="Attack spec whose images are tested for membership.")
-    ] = "pgd:steps=10",
-    norm: Norm = "linf",
+        str | None,
+        typer.Option(
+            help="Attack spec whose images are tested for membership. [default: pgd:steps=10]"
+        ),
+    ] = None,
+    norm: Annotated[str | None, typer.Option(help="linf, l2 or l1. [default: linf]")] = None,
     label: Annotated[
         list[int] | None,
         typer.Option(
@@ -86,8 +90,8 @@ def gan(  # noqa: PLR0913  one parameter per flag
     request = Request(
         datasets=(dataset,),
         models=(model,),
-        attacks=(adversarial,),
-        norm=norm,
+        attacks=("pgd:steps=10" if adversarial is None else adversarial,),
+        norm="linf" if norm is None else norm,
         n=n,
         device=device,
         data_root=data_root,
@@ -96,7 +100,11 @@ def gan(  # noqa: PLR0913  one parameter per flag
         valid(generators.check, text)
     Store.probe(out)
     of_samples = {
+        "--steps": steps,
+        "--restarts": restarts,
         "--other": other,
+        "--adversarial": adversarial,
+        "--norm": norm,
         "--label": label,
         "--truncation": truncation,
         "--samples": samples,
@@ -114,8 +122,8 @@ def gan(  # noqa: PLR0913  one parameter per flag
         settings = Settings(
             generator,
             None if other is None else tuple(other),
-            steps,
-            restarts,
+            200 if steps is None else steps,
+            10 if restarts is None else restarts,
             tuple(dict.fromkeys(label or ())),
             truncation,
             samples,

@@ -122,12 +122,12 @@ def _classes(net: nn.Module, looks: Mapping[str, Tensor], y: Tensor, of: str) ->
     with torch.no_grad():
         seen = {
             name: torch.cat([net(rows).argmax(1) for rows in torch.split(looks[name], _ROWS)])
-            for name in (_A, AGAIN, BACK)
+            for name in (_A, _B, AGAIN, BACK)
         }
     return [
         *(
-            Measure(f"class kept, {name}", float((seen[name] == seen[_A]).float().mean()), of)
-            for name in (AGAIN, BACK)
+            Measure(f"class kept, {way}", float((seen[way] == seen[start]).float().mean()), of)
+            for way, start in ((AGAIN, _A), (BACK, _B))
         ),
         *(
             Measure(f"accuracy, {name}", float((seen[name] == y).float().mean()), of)

@@ -29,7 +29,7 @@ def takes(generator: str, of_samples: Mapping[str, object]) -> bool:
 
 def translate(request: Request, generator: str, out: Path, *, quiet: bool, retrain: bool) -> None:
     """Looks at a pair; writes gan.md, gan_measures.csv, gan.csv, a page of figures and
-    generator.safetensors.
+    generator.safetensors, and removes what a generator of samples left there.
     """
     with interruptible("log entries are kept"):
         from bench import translation as work
@@ -44,7 +44,10 @@ def translate(request: Request, generator: str, out: Path, *, quiet: bool, retra
             "gan.md": page.markdown(portrait, FIGURES),
             f"{FIGURES}/{page.name(portrait.dataset)}": page.svg(portrait),
         }
+        # All files before any line: a reader of the output may go away.
+        written = [work.write(out / "generator.safetensors", made)]
+        written += [place(out / name, text.encode("utf-8")) for name, text in texts.items()]
+        for name in page.former(portrait.dataset, FIGURES):
+            (out / name).unlink(missing_ok=True)
         print(page.told(portrait), end="\n\n")
-        print(work.write(out / "generator.safetensors", made))
-        for name, text in texts.items():
-            print(place(out / name, text.encode("utf-8")))
+        print(*written, sep="\n")

@@ -17,7 +17,10 @@ def worlds(
     seed: Annotated[int, typer.Option(help="Of samples and trainings.")] = 0,
     updates: Annotated[
         int | None,
-        typer.Option(help="Of every generator that is trained; 0: none. [default: 2,000]"),
+        typer.Option(
+            help="Of every generator that is trained; 0: none. Other than the default, what they "
+            "find is not checked. [default: 2,000 on the ring, 5,000 on the grid]"
+        ),
     ] = None,
     quiet: Quiet = False,
 ) -> None:
@@ -40,8 +43,9 @@ def worlds(
 
         played = work.play(seed, updates, teller(quiet=quiet))
         texts = {**page.files(played), f"{FIGURES}/{page.FIGURE}": page.svg(played)}
+        # All files before any line: a reader of the output may go away.
+        written = [place(out / name, text.encode("utf-8")) for name, text in texts.items()]
         print(page.told(played), end="\n\n")
-        for name, text in texts.items():
-            print(place(out / name, text.encode("utf-8")))
+        print(*written, sep="\n")
     if played.failures:
         raise typer.Exit(1)

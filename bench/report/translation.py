@@ -13,7 +13,7 @@ import numpy as np
 
 from bench import __version__
 from bench.report.figures import PALETTE, drawn, named
-from bench.report.gan import graphs
+from bench.report.gan import graphs, page
 from bench.report.gan.page import Panel, sheet
 from bench.report.gan.pictures import Grid, spread
 from bench.report.gan.portrait import Images, Log, Measure
@@ -30,8 +30,9 @@ A: images as they are; B: images under the transform. Error: the mean over image
 absolute difference, of A to B from the transform of the image itself, of B to A from the image
 whose transform it was; training saw neither. Untranslated: the error of an image that is left as it
 is. Cycle error: of an image there and back from itself. Class kept: images that the classifier puts
-into the same class after the way as before it. Updates, training time: of the pair, wherever and
-whenever it was trained."""
+into the same class after the way as before it, of B to A the classes that it sees in B. D(real),
+D(fake): the mean over the discriminators of both domains. Updates, training time: of the pair,
+wherever and whenever it was trained."""
 THERE, BACK, AGAIN = "A to B", "B to A", "A to B to A"
 _MOMENTS = 5
 """Log entries whose images are drawn."""
@@ -75,11 +76,12 @@ class Portrait:
 
     @property
     def origin(self) -> str:
-        """Where the pair comes from, and how long it was trained."""
+        """Where the pair comes from, how long it was trained, and what B is."""
         if not self.log:
-            return self.source
+            return f"{self.source}; B is {self.to}"
         took = sum(entry["seconds"] for entry in self.log)
-        return f"{self.source}, {count(self.log[-1]['update'])} updates in {seconds(took)} s"
+        updates = count(self.log[-1]["update"])
+        return f"{self.source}, {updates} updates in {seconds(took)} s; B is {self.to}"
 
 
 def log(portrait: Portrait) -> Rows:
@@ -122,6 +124,13 @@ def name(dataset: str) -> str:
     return f"gan_{named(dataset)}.svg"
 
 
+def former(dataset: str, folder: str) -> list[str]:
+    """What a generator of samples leaves in a folder that these files stand for; folder: of
+    figures.
+    """
+    return ["gan_coverage.csv", *(f"{folder}/{each}" for each in page.former(dataset))]
+
+
 def svg(portrait: Portrait) -> str:
     """The page of figures as SVG text; equal portraits give equal bytes."""
     return drawn(partial(_page, portrait))
@@ -133,16 +142,23 @@ def _page(portrait: Portrait) -> Figure:
         panels.append(Panel("There and back over time", partial(_moments, of=portrait.moments)))
         panels.append(Panel("Errors over time", partial(_errors, of=portrait.moments)))
     if portrait.log:
-        panels.append(Panel("Scores and losses", partial(graphs.games, log=portrait.log)))
-        panels.append(Panel("Gradients of the pair", partial(graphs.slopes, log=portrait.log)))
-    return sheet(f"{portrait.dataset}: {portrait.generator}, {portrait.source}", (), panels)
+        scores = partial(graphs.games, log=portrait.log, of="pair")
+        panels.append(Panel("Scores (mean of both D) and losses", scores))
+        slopes = partial(graphs.slopes, log=portrait.log, of="pair")
+        panels.append(Panel("Gradients of the pair", slopes))
+    title = f"{portrait.dataset}: {portrait.generator}, {portrait.source}; B is {portrait.to}"
+    return sheet(title, (), panels)
 
 
 def _shown(panel: SubFigure, portrait: Portrait) -> None:
     """A row of test images for each thing that is done to them."""
     grid = Grid(panel, list(portrait.shown.values()))
     grid.left(list(portrait.shown))
-    grid.below(*(f"{m.name}: {number(m.value)}" for m in portrait.measures if "error" in m.name))
+    errors = [m for m in portrait.measures if "error" in m.name]
+    grid.below(
+        f"{grid.columns} of {errors[0].of}; mean absolute errors of all of them",
+        *(f"{m.name}: {number(m.value)}" for m in errors),
+    )
 
 
 def _moments(panel: SubFigure, of: Moments) -> None:
@@ -162,9 +178,9 @@ def _errors(panel: SubFigure, of: Moments) -> None:
     axes.plot(of.updates, of.errors, color=PALETTE[0], marker=".", label=f"{THERE}, from the truth")
     axes.plot(of.updates, of.cycles, color=PALETTE[1], marker=".", label=f"{AGAIN}, from A")
     untranslated = float(np.abs(of.images - of.truth).mean())
-    axes.axhline(untranslated, color="#666666", linewidth=0.8, label="untranslated")
+    axes.axhline(untranslated, color="#666666", linewidth=0.8, label="A, untranslated")
     axes.set_ylim(bottom=0)
     axes.set_ylabel("mean absolute error")
-    axes.set_xlabel("update of the pair")
+    axes.set_xlabel(f"update of the pair; of {len(of.images)} training images")
     axes.grid(visible=True)
     axes.legend(loc="best")

@@ -83,7 +83,8 @@ LEGEND = (
     "Mixtures: a sample is good within 3 standard deviations of the nearest centre (98.9 % of a "
     "Gaussian's own are); a mode is found when its good samples are at least a quarter of a fair "
     "share of all samples. KL: of the good samples' modes from the uniform distribution, nats. "
-    "Seconds are those of the training, whenever that was, on one thread.",
+    f"Seconds are those of the training, whenever that was, on one thread. The figure has {SHOWN} "
+    "of the samples.",
 )
 
 
@@ -177,9 +178,9 @@ def files(worlds: Worlds) -> dict[str, str]:
 def told(worlds: Worlds) -> str:
     """In a few lines: the mixtures, and what does not hold."""
     lines = [
-        f"{row['world']}, {row['generator']}: {row['wrong']}"
+        f"{row['world']}: {row['generator']}: {row['wrong']}"
         if row["modes"] is None
-        else f"{row['world']}, {row['generator']}: {_modes(row)}, {percent(row['good'])} % good, "
+        else f"{row['world']}: {row['generator']}: {_modes(row)}, {percent(row['good'])} % good, "
         f"wrong: {row['wrong']}"
         for row in modes(worlds)
     ]
@@ -304,6 +305,8 @@ def _page(worlds: Worlds) -> Figure:
     for line, members in enumerate(clouds):
         for place, cloud in enumerate(members):
             _cloud(figure.add_subplot(below[line, place]), cloud)
+    said = f"mixtures: {SHOWN} of {count(clouds[0][0].row['n'])} samples each; circles: centres"
+    figure.supxlabel(said, fontsize=_TITLE)
     return figure
 
 
@@ -323,9 +326,10 @@ def _cloud(axes: Axes, cloud: Cloud) -> None:
     axes.set_title(f"{row['world']}: {row['generator']}\n{found}{named}", fontsize=_TITLE)
 
 
-def _named(axes: Axes, title: str, across: str) -> None:
+def _named(axes: Axes, title: str, across: str, up: str) -> None:
     axes.set_title(title, fontsize=_TITLE)
     axes.set_xlabel(across)
+    axes.set_ylabel(up)
     axes.grid(visible=True)
 
 
@@ -339,7 +343,7 @@ def _theta(axes: Axes, worlds: Worlds) -> None:
     axes.axhline(worlds.target, color=_GREY, linewidth=0.8, label="mean(x) - mean(z)")
     axes.plot(worlds.theta, color=_BLUE, linewidth=1.2, label="theta")
     axes.legend(loc="lower right")
-    _named(axes, "line: theta swings about its aim", "rounds of 300 D and 3 G steps")
+    _named(axes, "line: theta swings about its aim", "rounds of 300 D and 3 G steps", "theta")
 
 
 def _optimum(axes: Axes, worlds: Worlds) -> None:
@@ -351,7 +355,7 @@ def _optimum(axes: Axes, worlds: Worlds) -> None:
         axes.fill_between(x, density, color=colour, alpha=0.4, linewidth=0, label=label)
     axes.plot(x, 1 / (1 + np.exp(-offset - slope * x)), color=_BLUE, label="D*")
     axes.legend(loc="center left")
-    _named(axes, f"line: D*(x) = s({slope:g} x - {-offset:g})", "x")
+    _named(axes, f"line: D*(x) = s({slope:g} x - {-offset:g})", "x", "density, D*")
 
 
 def _saturation(axes: Axes, worlds: Worlds) -> None:
@@ -362,7 +366,7 @@ def _saturation(axes: Axes, worlds: Worlds) -> None:
     axes.axhline(math.log(2), color=_GREY, linewidth=0.8, linestyle="--", label="log 2")
     axes.set_ylim(0, 2.5)
     axes.legend(loc="upper right")
-    _named(axes, "shift: JSD saturates, W1 grows", "shift of the mean")
+    _named(axes, "shift: JSD saturates, W1 grows", "shift of the mean", "W1, share, nats")
 
 
 def _slopes(axes: Axes, worlds: Worlds) -> None:
@@ -372,7 +376,7 @@ def _slopes(axes: Axes, worlds: Worlds) -> None:
     _powers(axes.xaxis)
     _powers(axes.yaxis)
     axes.legend(loc="lower center")
-    _named(axes, "slope of G's cost, times -1", "D(G(z))")
+    _named(axes, "slope of G's cost by D's logit", "D(G(z))", "slope, times -1")
 
 
 def _saddle(axes: Axes, worlds: Worlds) -> None:
@@ -383,14 +387,14 @@ def _saddle(axes: Axes, worlds: Worlds) -> None:
     axes.set_xlim(-4.6, 4.6)
     axes.set_ylim(-3.2, 4.2)
     axes.legend(loc="upper center", ncols=2, columnspacing=1.0, handlelength=1.2)
-    _named(axes, "saddle: min over x, max over y of xy", "x")
+    _named(axes, "saddle: min over x, max over y of xy", "x", "y")
 
 
 def _population(axes: Axes, worlds: Worlds) -> None:
     # at the precision of floats a difference may be 0 or below
     axes.semilogy(np.maximum(worlds.values, 1e-16), color=_BLUE, marker=".")
     _powers(axes.yaxis)
-    _named(axes, "population: V + log 4", "steps, D optimal at each")
+    _named(axes, "population: V + log 4", "steps, D optimal at each", "nats")
 
 
 def _histograms(axes: Axes, worlds: Worlds) -> None:
@@ -398,7 +402,7 @@ def _histograms(axes: Axes, worlds: Worlds) -> None:
     for place, (name, colour) in enumerate((("p", _BLUE), ("q", _RED))):
         axes.bar(bins + 0.4 * place - 0.2, worlds.shares[place], 0.4, color=colour, label=name)
     axes.legend(loc="upper right")
-    _named(axes, "earth mover: p and q", "bin")
+    _named(axes, "earth mover: p and q", "bin", "share")
 
 
 def _plan(axes: Axes, worlds: Worlds) -> None:
@@ -410,8 +414,7 @@ def _plan(axes: Axes, worlds: Worlds) -> None:
     axes.set_aspect("equal")
     axes.set_xticks(range(len(worlds.plan)))
     axes.set_yticks(range(len(worlds.plan)))
-    axes.set_ylabel("to bin of q")
-    _named(axes, "the cheapest plan, shares as areas", "from bin of p")
+    _named(axes, "cheapest plan, shares as areas", "from bin of p", "to bin of q")
 
 
 _PANELS: Sequence[Callable[[Axes, Worlds], None]] = (

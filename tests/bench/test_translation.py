@@ -9,11 +9,12 @@ import pytest
 import torch
 from torch import nn
 
-from bench import cli, data
+from bench import cli, data, translation_cli
 from bench.report import translation as page
 from bench.report.gan.portrait import Measure
 from bench.report.gan.table import LOG
 from bench.report.translation import Portrait
+from bench.spec import Request
 from bench.translation import _classes, _moments
 from models import checkpoint
 from models.cyclegan import CycleGan
@@ -90,20 +91,38 @@ def test_a_pair_is_trained_compared_with_the_truth_and_written(bench, tmp_path):
     assert "seen by logreg:epochs=2 |" in text
     assert "![digits](figures/gan_digits.svg)" in text
 
-    # Again: from the cache, and to the same page but for where it comes from.
+    # Again: from the cache, and to the same page but for where it comes from; what a generator of
+    # samples left is of no generator that is there.
+    left = [out / "gan_coverage.csv", out / "figures/gan_samples_digits.svg"]
+    for path in left:
+        path.touch()
     first = (out / "gan_measures.csv").read_bytes()
     status, said, err = bench("--generator", SPEC, *SMALL, "--out", out, "--quiet")
     assert (status, err) == (0, "")
     assert f"{SPEC} on digits: cached, 3 updates in" in said
     assert (out / "gan_measures.csv").read_bytes() == first
+    assert not any(path.exists() for path in left)
     again, _ = checkpoint.read(out / "generator.safetensors")
     assert checkpoint.digest(again) == checkpoint.digest(weights)
     assert "There and back over time" in (out / FILES[-1]).read_text(encoding="utf-8")
     # And from its file, without a training to look at.
     given = f"cyclegan:width=4,weights={out / 'generator.safetensors'}"
     status, said, err = bench("--generator", given, *SMALL, "--out", tmp_path / "o", "--quiet")
-    assert (status, "on digits: given\n" in said) == (0, True), err
+    assert (status, "on digits: given; B is blurred\n" in said) == (0, True), err
     assert "over time" not in (tmp_path / "o" / FILES[-1]).read_text(encoding="utf-8")
+
+
+def test_files_are_there_though_nobody_reads_what_is_printed(tmp_path, monkeypatch):
+    def closed(*_, **__):
+        raise BrokenPipeError
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(translation_cli, "print", closed, raising=False)
+    request = Request(datasets=("digits",), models=("logreg:epochs=1",), attacks=("fgsm",), n=10)
+    spec = "cyclegan:width=4,updates=0"
+    with pytest.raises(BrokenPipeError):
+        translation_cli.translate(request, spec, tmp_path / "out", quiet=True, retrain=False)
+    assert all((tmp_path / "out" / name).is_file() for name in FILES)
 
 
 class Brightness(nn.Module):
@@ -120,14 +139,16 @@ def test_classes_are_compared_with_those_before_the_way_and_with_the_right_ones(
 
     looks = {
         "A": flat(0.1, 0.2, 0.8, 0.9),
+        "truth in B": flat(0.6, 0.2, 0.1, 0.9),
         "A to B to A": flat(0.1, 0.7, 0.9, 0.6),
         "B to A": flat(0.9, 0.7, 0.1, 0.6),
     }
     made = _classes(Brightness(), looks, torch.tensor([0, 1, 1, 0]), "4 test images")
     assert {m.name: m.value for m in made} == {
         "class kept, A to B to A": 0.75,
-        "class kept, B to A": 0.25,
+        "class kept, B to A": 0.75,
         "accuracy, A": 0.5,
+        "accuracy, truth in B": 0.0,
         "accuracy, A to B to A": 0.75,
         "accuracy, B to A": 0.25,
     }
@@ -139,6 +160,10 @@ def test_classes_are_compared_with_those_before_the_way_and_with_the_right_ones(
         (["cyclegan", "--other", "dcgan"], "--other is of samples, and cyclegan makes images of"),
         (["cyclegan", "--label", "3"], "--label is of samples, and cyclegan makes images of"),
         (["cyclegan", "--stacked"], "--stacked is of samples, and cyclegan makes images of"),
+        (["cyclegan", "--steps", "200"], "--steps is of samples, and cyclegan makes images of"),
+        (["cyclegan", "--restarts", "2"], "--restarts is of samples, and cyclegan makes images of"),
+        (["cyclegan", "--adversarial", "fgsm"], "--adversarial is of samples, and cyclegan makes"),
+        (["cyclegan", "--norm", "l2"], "--norm is of samples, and cyclegan makes images of"),
         (["dcgan", "--other", "cyclegan"], "cyclegan makes images of images, and a generator"),
         (["cyclegan:updates=0", "--retrain"], "--retrain trains, and cyclegan:updates=0 is not"),
         (["cyclegan:cycle=-1"], "cyclegan: cycle must be at least 0, got -1.0"),
@@ -185,14 +210,15 @@ def test_the_table_of_a_pair_that_is_given():
     text = page.markdown(portrait(), "figures")
     assert "| error, A to B | 0.25 | 4 \\| 5 |" in text
     assert "| parameters | 12,345 | both |" in text
-    assert "cyclegan: given; weights 0123" in text
+    assert "cyclegan: given; B is blurred; weights 0123" in text
     assert len(page.log(portrait())) == 0
     assert page.measures(portrait()).column("value") == [0.25, 12345.0]
-    assert page.told(portrait()).splitlines()[0] == "cyclegan on some: given"
+    assert page.told(portrait()).splitlines()[0] == "cyclegan on some: given; B is blurred"
 
 
 def test_equal_portraits_give_equal_pages():
     first = page.svg(portrait())
     assert first == page.svg(portrait())
     assert "Test images" in first
+    assert "some: cyclegan, given; B is blurred" in first
     assert "Scores and losses" not in first

@@ -9,10 +9,11 @@ from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-from bench import cli, worlds
+from bench import cli, worlds, worlds_cli
 from bench.report import worlds as page
 from bench.report.worlds import Check
 from models.registry import generators
@@ -89,7 +90,7 @@ def test_data_and_constant_are_named_on_the_page(played):
         data, constant = found[world, worlds.DATA], found[world, worlds.COLLAPSED]
         assert (data["modes"], data["of"], data["wrong"]) == (modes, modes, "none")
         assert (constant["modes"], constant["wrong"]) == ("1", "collapse")
-        assert f"{world}, a constant: 1 of {modes}, 100.0 % good, wrong: collapse" in played.told
+        assert f"{world}: a constant: 1 of {modes}, 100.0 % good, wrong: collapse" in played.told
     trained = [row for row in found.values() if row["spec"]]
     assert len(trained) == 6
     assert all(row["updates"] == "2" and float(row["seconds"]) > 0 for row in trained)
@@ -170,8 +171,42 @@ def test_a_training_that_fails_is_a_row(played, monkeypatch):
     clouds = {"ring of 8": (data, failed, constant)}
     spoilt = replace(played.worlds, clouds=clouds)
     assert "failed: it diverged" in page.markdown(spoilt)
-    assert "ring of 8, saturating: failed: it diverged" in page.told(spoilt)
+    assert "ring of 8: saturating: failed: it diverged" in page.told(spoilt)
     ET.fromstring(page.svg(spoilt))  # noqa: S314  our own text
+
+
+@pytest.mark.parametrize(("modes", "holds"), [(8, True), (7, True), (6, False), (None, False)])
+def test_what_is_claimed_of_the_ring_is_checked(modes, holds):
+    rows = [{"generator": "saturating", "modes": 1}, {"generator": worlds.PENALTY}]
+    rows[1] |= {} if modes is None else {"modes": modes}
+    clouds = {"ring of 8": tuple(page.Cloud(np.zeros((8, 2)), np.zeros((0, 2)), x) for x in rows)}
+    (check,) = worlds._claims(clouds)
+    assert (check.quantity, check.relation) == ("modes of Wasserstein with penalty", ">=")
+    assert (check.expected, check.holds) == (7, holds)
+
+
+def test_the_claim_is_checked_where_specs_say_how_long_to_train(played, monkeypatch):
+    """Of generators that are not trained, where two updates were asked for none is checked."""
+    untrained = {worlds.PENALTY: "mlp:updates=0"}
+    monkeypatch.setattr(worlds, "OBJECTIVES", {RING: untrained})
+    found = worlds.play(0, None, lambda _: None)
+    (failed,) = found.failures
+    assert (failed.world, failed.measured, failed.expected) == ("ring of 8", 0, 7)
+    assert "does not hold: ring of 8, modes of Wasserstein with penalty: 0.0, not >= 7" in (
+        page.told(found)
+    )
+    assert not played.worlds.failures
+
+
+def test_files_are_there_though_nobody_reads_what_is_printed(played, monkeypatch, tmp_path):
+    def closed(*_, **__):
+        raise BrokenPipeError
+
+    monkeypatch.setattr(worlds, "play", lambda *_: played.worlds)
+    monkeypatch.setattr(worlds_cli, "print", closed, raising=False)
+    with pytest.raises(BrokenPipeError):
+        worlds_cli.worlds(out=tmp_path, quiet=True)
+    assert all((tmp_path / name).is_file() for name in FILES)
 
 
 def trained(mixture, spec, samples):
@@ -198,5 +233,5 @@ def test_a_gan_finds_every_centre_of_a_small_ring():
 @pytest.mark.slow
 def test_wasserstein_with_penalty_finds_the_ring_of_8():
     """At least 7 of 8 is what is claimed; with seeds 0, 1 and 2 it was 8."""
-    found, _ = trained(RING, worlds.OBJECTIVES["Wasserstein, penalty"], 2500)
+    found, _ = trained(RING, worlds.OBJECTIVES[RING][worlds.PENALTY], 2500)
     assert found.found >= 7

@@ -28,8 +28,8 @@ _SHADES: Mapping[str, str] = {
 }
 
 
-def games(panel: SubFigure, log: Log) -> None:
-    """Mean scores of real and made images above, losses below, per log entry."""
+def games(panel: SubFigure, log: Log, of: str = "generator") -> None:
+    """Mean scores of real and made images above, losses below, per log entry; of: what learns."""
     upper, lower = panel.subplots(2, 1, sharex=True)
     pairs = (
         (upper, 0, "mean score", {"d_real": "D(real)", "d_fake": "D(fake)"}),
@@ -40,11 +40,11 @@ def games(panel: SubFigure, log: Log) -> None:
             _line(axes, log, name, label, PALETTE[place])
         axes.set_ylabel(title)
         axes.legend(loc="best", ncols=2)
-    lower.set_xlabel("update of the generator")
+    lower.set_xlabel(f"update of the {of}")
 
 
-def slopes(panel: SubFigure, log: Log) -> None:
-    """Norms of the generator's gradient under both costs, whichever of them it is trained with."""
+def slopes(panel: SubFigure, log: Log, of: str = "generator") -> None:
+    """Norms of the gradient of what learns under both costs, whichever of them trains it."""
     from matplotlib.ticker import LogLocator
 
     axes = panel.add_subplot()
@@ -54,8 +54,8 @@ def slopes(panel: SubFigure, log: Log) -> None:
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_minor_formatter("")
-    axes.set_ylabel("norm of the generator's gradient")
-    axes.set_xlabel("update of the generator")
+    axes.set_ylabel(f"norm of the {of}'s gradient")
+    axes.set_xlabel(f"update of the {of}")
     axes.legend(loc="best", title="cost")
 
 
