@@ -60,6 +60,11 @@ class Sampler:
         return float((seen == wanted).double().mean()), len(wanted)
 
     @property
+    def is_whole(self) -> bool:
+        """Whether samples are drawn of all latents."""
+        return self.psi in (None, 1)
+
+    @property
     def text(self) -> str:
         """What the samples are called."""
         return "samples" if self.psi is None else f"samples at psi = {self.psi:g}"

@@ -93,7 +93,7 @@ def _of_training(portrait: Portrait) -> list[Panel]:
 
 
 def _page(portrait: Portrait) -> Figure:
-    title = f"{portrait.dataset}: {portrait.generator}, {portrait.source}"
+    title = f"{portrait.dataset}: {portrait.generator}, {portrait.source}, {portrait.sampled}"
     return sheet(title, _notes(portrait), panels(portrait))
 
 
