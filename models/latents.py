@@ -114,8 +114,8 @@ class Bolder:
 
 def bolder(generator: Generator, net: nn.Module, z: Tensor) -> Bolder:
     """For all pairs of classes a, b: mean z(bold a) - mean z(light a) + mean z(light b), of styles
-    where the net makes its images of these. Where classes can be asked for, the means
-    are made to ask for their class and the sum for b: a mean of latents may ask for another class.
+    where the net makes its images of these. Where classes can be asked for, the means are made to
+    ask for their class, and the sum for b: a mean of latents may ask for another one.
 
     z (N, d) are latents of the prior, on the device of both nets; a classifier in eval mode says of
     which class their images are; bold are the quarter of a class with most ink (mean intensity),

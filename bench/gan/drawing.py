@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from bench.gan.eye import Eye
+from bench.report.gan.portrait import PLAIN
 from models.generators import Generator
 from models.truncation import towards
 
@@ -67,7 +68,7 @@ class Sampler:
     @property
     def text(self) -> str:
         """What the samples are called."""
-        return "samples" if self.psi is None else f"samples at psi = {self.psi:g}"
+        return PLAIN if self.psi is None else f"samples at psi = {self.psi:g}"
 
 
 def truncated(generator: Generator, count: int, psi: float, seed: int) -> Tensor:

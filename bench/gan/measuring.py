@@ -119,7 +119,7 @@ def _truncated(generator: Generator, count: int) -> Iterator[tuple[str, float, s
         tau = float(norms.quantile(share))
         images = generator.made(within(generator, count, _PULLED, tau))
         # By the share: levels of a prior whose latents have one norm are the same.
-        yield "tau", tau, f"tau keeps {share:.0%}", images
+        yield "tau", tau, f"tau keeps {100 * share:g} %", images
 
 
 def memories(

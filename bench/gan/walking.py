@@ -42,13 +42,14 @@ def walks(generator: Generator, eye: Eye) -> tuple[tuple[Walk, ...], list[Measur
             Measure(f"detour, {kind}", detour, of),
             Measure(f"least confidence, {kind}", sure, f"{of.partition(',')[0]}, {eye.name}"),
         ]
-        text = "no image changes"
-        if jump is not None and detour is not None:
-            text = (
-                f"longest step {jump:.2f} x the mean, length {detour:.2f} x the straight distance"
-            )
-        ways.append(Walk(kind, images[:_SHOWN].cpu().numpy(), text))
+        ways.append(Walk(kind, images[:_SHOWN].cpu().numpy(), _smooth(jump, detour)))
     return tuple(ways), measures
+
+
+def _smooth(jump: float | None, detour: float | None) -> str:
+    if jump is None or detour is None:
+        return "no image changes"
+    return f"longest step {jump:.2f} x the mean, length {detour:.2f} x the straight distance"
 
 
 def arithmetic(generator: Generator, eye: Eye) -> tuple[Arithmetic, list[Measure]]:
@@ -76,8 +77,8 @@ def arithmetic(generator: Generator, eye: Eye) -> tuple[Arithmetic, list[Measure
     images = images.view(*codes.shape[:2], *images.shape[1:])
     rows = tuple(f"{a} to {b}" for a, b in sums.pairs[chosen].tolist())
     text = (
-        f"classes a to b{', b asked for' if generator.classes else ''}; bold, light: mean latents of "
-        f"its quarter with most, least ink; {kept:.0%} of {len(sums.pairs):,} sums are a b"
+        f"classes a to b{', class asked' if generator.classes else ''}; bold, light: mean latents "
+        f"of its quarter with most, least ink; {kept:.0%} of {len(sums.pairs):,} sums are a b"
     )
     if moved is not None:
         text += f", {moved:.0%} of the way to bold b (median)"

@@ -156,17 +156,46 @@ def test_the_table_of_known_numbers():
         math.log(2) - entropy + 0.25 * math.log(2)
     )
     assert found["classes dropped", f"{seen}: 2"] == 1
-    assert found["dominant share", f"{seen}; class 0"] == 0.75
+    assert found["dominant share (%)", f"{seen}; class 0"] == 75
     assert found["FID", "10 samples, layer fc of cnn"] == 1.5
     assert math.isnan(found["copies", "none"])
-    assert found["inversion error, mean", "2 own samples; L = 1, R = 1"] == pytest.approx(0.2)
-    assert found["inversion error, median", "2 test images; L = 1, R = 1"] == pytest.approx(0.3)
-    assert found["membership AUC", "2 test images"] == 0.75
-    assert found["membership TPR at 1 % FPR", "2 test images"] == 0.5
-    assert found["accuracy", "2 test images, seen by cnn"] == 0.5
-    assert found["accuracy after inversion", "2 test images, seen by cnn"] == 0.25
+    how, beside = "L = 1, R = 1", "own samples beside 2 test images"
+    assert found[f"inversion error, mean, {OWN}", f"2 own samples; {how}"] == pytest.approx(0.2)
+    assert found[f"inversion error, median, {TEST}", f"2 test images; {how}"] == pytest.approx(0.3)
+    assert found[f"membership AUC, {TEST}", beside] == 0.75
+    assert found[f"membership TPR (%) at 1 % FPR, {TEST}", beside] == 50
+    assert found["accuracy (%)", "2 test images, seen by cnn"] == 50
+    assert found["accuracy after inversion (%)", "2 test images, seen by cnn"] == 25
     assert not any(name == "updates" for name, _ in found), "nobody knows them"
-    assert ("membership AUC", "2 own samples") not in found
+    assert not any(name == f"membership AUC, {OWN}" for name, _ in found)
+    assert rows["measure"].is_unique
+
+
+def one(portrait, name):
+    (found,) = [each for each in table.measured(portrait) if each.name == name]
+    return found
+
+
+def test_classes_that_may_miss_by_chance_are_not_called_dropped():
+    few = replace(BARE, final=Look(None, (3, 0, 0), coverage((3, 0, 0), (2, 1, 1))))
+    dropped = one(few, "classes dropped")
+    assert dropped.value is None
+    assert dropped.of.endswith("too few samples to tell")
+    # 3 - 1 / 8 - 2 (27 / 64)
+    assert few.final.seen.expected == pytest.approx(2.03125)
+    assert one(few, "classes found").of.endswith("of 3, 2 expected of the class prior")
+    sound = one(replace(BARE, final=look(500, 250, 250)), "classes dropped")
+    assert (sound.value, sound.of) == (0, "1,000 samples, seen by cnn")
+
+
+def test_a_truncation_stands_wherever_samples_are_named():
+    near = replace(WHOLE, sampled="samples at psi = 0.5")
+    found = {measure.name: measure.of for measure in table.measured(near)}
+    assert found[f"inversion error, mean, {OWN}"].startswith("2 own samples at psi = 0.5")
+    assert found[f"membership AUC, {TEST}"] == "own samples at psi = 0.5 beside 2 test images"
+    assert "own samples at psi = 0.5: error 0.2" in table.told(near)
+    assert page.heading(near) == "photos: dcgan, trained, samples at psi = 0.5"
+    assert page.heading(WHOLE) == "photos: dcgan, trained"
 
 
 def test_the_text_of_known_numbers():
@@ -224,9 +253,19 @@ def test_stretches_of_a_training_are_named():
         ("collapse", ((10, 20), (70, 70))),
         ("dropping", ((40, 50),)),
     ]
-    assert found[0].text == "3 of 7 looks, updates 10 to 70; up to 100 % in class 0"
-    assert found[1].text.endswith("class 2 missing or far below the share of the data")
+    text = "while training, 3 of 7 looks, updates 10 to 70; up to 100 % in class 0"
+    assert found[0].text == text
+    assert found[1].text.endswith("at last class 2 missing or far below the share of the data")
     assert findings.over_time(looks(EVEN, EVEN)) == ()
+
+
+def test_one_look_is_told_as_one():
+    (found,) = findings.over_time(looks(EVEN, FIRST, EVEN))
+    assert found.text == "while training, 1 of 3 looks, update 20; 100 % in class 0"
+    (found,) = findings.over_time(looks(FIRST, EVEN, SECOND))
+    assert found.text.endswith("up to 100 % in classes 0, 1")
+    (found,) = findings.now(look(*DROPPED))
+    assert found.text == "in the end; class 2 missing or far below the share of the data"
 
 
 def test_a_collapse_that_moves_is_a_rotating_one():
