@@ -115,7 +115,7 @@ def test_the_page_says_what_was_measured(looked):
     assert one(found, "accuracy (%)", "10 test images, seen by logreg:epochs=3") >= 80
     names = [name for name, _ in found]
     assert len(set(names)) == len(names)
-    assert one(found, "FID") > one(found, "FID, of halves")
+    assert one(found, "FID") > one(found, "FID, at best")
     last = text.strip().splitlines()[-1]
     assert last.startswith("Made by `bench gan --generator dcgan:updates=60 --n 10")
     assert last.endswith("with adversarial-bench 0.1.0.")
@@ -232,8 +232,6 @@ def test_truncated_samples_accuse_no_generator(bench, tmp_path):
     assert "not shown: what is wrong by name in the end, as these are samples at psi = 0.01" in said
     found = measures(tmp_path)
     assert one(found, "inversion error, mean, own samples", "10 own samples at psi = 0.01") >= 0
-    figure = (tmp_path / "figures" / PAGE).read_text(encoding="utf-8")
-    assert figure
 
 
 def test_all_is_written_though_nobody_reads_what_is_printed(bench, looked, tmp_path, monkeypatch):
@@ -420,8 +418,8 @@ def test_a_classifier_without_features_is_refused_before_any_work(bench, tmp_pat
     path = tmp_path / "flat.py"
     path.write_text(
         "from torch import nn\n"
-        "def make(shape, classes):\n"
-        "    return nn.Sequential(nn.Conv2d(shape[0], classes, shape[1]), nn.Flatten())\n"
+        "def make():\n"
+        "    return nn.Sequential(nn.Conv2d(1, 10, 8), nn.Flatten())\n"
     )
     status, out, err = bench("--model", f"{path}:make", "--out", tmp_path / "x")
     assert (status, out, err.count("\n")) == (2, "", 1)
