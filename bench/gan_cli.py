@@ -136,4 +136,4 @@ def gan(  # noqa: PLR0913  one parameter per flag
         written += [place(out / name, text.encode("utf-8")) for name, text in texts.items()]
         for name in page.former(portrait.dataset):
             (out / FIGURES / name).unlink(missing_ok=True)
-        print(table.told(portrait), *written, sep="\n")
+        print(table.told(portrait), "", *written, sep="\n")

@@ -75,7 +75,7 @@ def coverage(panel: SubFigure, history: History) -> None:
         upper.axhline(expected, color=PALETTE[1], linestyle="--", label=label)
         upper.legend(loc="best")
     upper.set_ylim(0, 1.08 * min(classes, max(expected, *(look.modes for look in looks))))
-    upper.yaxis.set_major_locator(MaxNLocator(integer=True))
+    upper.yaxis.set_major_locator(MaxNLocator(5, integer=True, steps=[1, 2, 5, 10]))
     upper.set_ylabel(f"classes of {classes:,}")
     lower.plot(
         updates,
@@ -117,12 +117,12 @@ def classes(panel: SubFigure, portrait: Portrait) -> None:
         shares = 100 * np.asarray(counts) / sum(counts)
         axes.bar(places + offset, shares, 0.4, color=colour, label=f"{sum(counts):,} {label}")
     # The legend stands above the bars.
-    axes.set_ylim(top=1.25 * axes.get_ylim()[1])
+    axes.set_ylim(top=1.3 * axes.get_ylim()[1])
     axes.set_xticks(places)
     axes.set_xlabel("class, as the classifier sees it")
     axes.set_ylabel("share (%)")
     axes.grid(visible=True, axis="y")
-    axes.legend(loc="upper left", ncols=2)
+    axes.legend(loc="upper left")
 
 
 def truncation(panel: SubFigure, levels: Sequence[Truncated]) -> None:
@@ -137,7 +137,8 @@ def truncation(panel: SubFigure, levels: Sequence[Truncated]) -> None:
         # Levels beside the points would fall on each other; the legend has them, from the right.
         label = f"{kind} = {', '.join(f'{each.level:.3g}' for each in mine)}"
         axes.plot(recall, precision, color=colour, linestyle=style, marker=marker, label=label)
-    axes.margins(0.1)
+    axes.set_xlim(_around([each.recall for each in levels]))
+    axes.set_ylim(_around([each.precision for each in levels]))
     axes.set_xlabel("recall")
     axes.set_ylabel("precision")
     axes.grid(visible=True)
@@ -184,6 +185,13 @@ def stacked(panel: SubFigure, triples: Stacked) -> None:
     axes.set_ylabel("samples")
     axes.grid(visible=True)
     axes.legend(loc="best")
+
+
+def _around(shares: Sequence[float]) -> tuple[float, float]:
+    """Limits of an axis that holds them all, also where they are one."""
+    least, most = min(shares), max(shares)
+    margin = max(0.02, 0.1 * (most - least))
+    return least - margin, most + margin
 
 
 def has(log: Log, names: Sequence[str]) -> bool:

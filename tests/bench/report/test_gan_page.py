@@ -8,8 +8,9 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 
-from bench.report.gan import findings, page, table
+from bench.report.gan import findings, graphs, page, table
 from bench.report.gan.portrait import (
     OWN,
     TEST,
@@ -123,6 +124,25 @@ def test_the_page_is_an_svg_of_the_same_bytes_each_time(portrait):
     text = page.svg(portrait)
     ET.fromstring(text)  # noqa: S314  our own text
     assert page.svg(portrait) == text
+
+
+def covered(counts, prior):
+    """The panel of coverage over two looks: the upper of its axes."""
+    seen = tuple(Look(at, counts, coverage(counts, prior)) for at in (1, 2))
+    panel = Figure().subfigures()
+    graphs.coverage(panel, History((1, 2), images(2, 5), seen, ()))
+    return panel.axes[0]
+
+
+def test_many_classes_are_seen_beside_what_chance_gives():
+    axes = covered((50, *[0] * 99), (1,) * 100)
+    # 100 (1 - 0.99^50)
+    dashed = [line for line in axes.lines if line.get_linestyle() == "--"]
+    assert [line.get_ydata()[0] for line in dashed] == [pytest.approx(39.499, abs=1e-3)]
+    assert all(tick == int(tick) for tick in axes.get_yticks())
+    axes = covered((50, 50), (1, 1))
+    assert len(axes.lines) == 1
+    assert all(tick == int(tick) for tick in axes.get_yticks())
 
 
 def test_images_of_any_channels_and_sizes_are_drawn():
