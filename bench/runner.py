@@ -81,9 +81,15 @@ def provenance(device: str) -> dict[str, Any]:
         "processor": processor(),
         "gpu": name_of(device) if device.startswith("cuda") else "",
         "threads": threads(),
-        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": " ".join([_program(), *sys.argv[1:]]),
         "start": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
+
+
+def _program() -> str:
+    """What was called; `python -m bench` puts the path of its module there."""
+    name = Path(sys.argv[0]).name
+    return "bench" if name == "__main__.py" else name
 
 
 def execute(

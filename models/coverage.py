@@ -30,7 +30,8 @@ Floats = NDArray[np.float64]
 class Coverage:
     """What the counts of one set of samples tell.
 
-    samples: how many; modes: classes with a sample; entropy: of the classes, nats; divergence:
+    samples: how many; modes: classes with a sample, expected: that the prior gives as many samples
+    on average; entropy: of the classes, nats; divergence:
     KL(samples || prior), nats, infinite where a sample lies in a class that the prior has not;
     dominant: the class with most samples, share: how many of all; dropped: the classes that are
     missing or far below their share; name: SOUND, COLLAPSE or DROPPING.
@@ -38,6 +39,7 @@ class Coverage:
 
     samples: int
     modes: int
+    expected: float
     entropy: float
     divergence: float
     dominant: int
@@ -86,6 +88,7 @@ def coverage(counts: ArrayLike, prior: ArrayLike) -> Coverage:
     return Coverage(
         samples=samples,
         modes=int((found > 0).sum()),
+        expected=expected_modes(wanted, samples),
         entropy=max(0.0, -float(_relative(shares, np.ones_like(shares)).sum())),
         divergence=max(0.0, float(_relative(shares, wanted).sum())),
         dominant=dominant,

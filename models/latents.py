@@ -114,7 +114,8 @@ class Bolder:
 
 def bolder(generator: Generator, net: nn.Module, z: Tensor) -> Bolder:
     """For all pairs of classes a, b: mean z(bold a) - mean z(light a) + mean z(light b), of styles
-    where the net makes its images of these.
+    where the net makes its images of these. Where classes can be asked for, the means are made to
+    ask for their class, and the sum for b: a mean of latents may ask for another one.
 
     z (N, d) are latents of the prior, on the device of both nets; a classifier in eval mode says of
     which class their images are; bold are the quarter of a class with most ink (mean intensity),
@@ -124,23 +125,34 @@ def bolder(generator: Generator, net: nn.Module, z: Tensor) -> Bolder:
     """
     images, codes = generator.made(z), generator.codes(z)
     labels, ink = through(net, images).argmax(1), images.flatten(1).mean(1)
-    found = [int(label) for label in torch.unique(labels) if (labels == label).sum() >= _QUARTER]
+    # A classifier may see classes that cannot be asked for.
+    most = generator.classes or int(labels.max()) + 1
+    found = [
+        k for k in torch.unique(labels).tolist() if k < most and (labels == k).sum() >= _QUARTER
+    ]
     if len(found) < 2:
         raise ValueError(f"classes of four images must be at least two, got {len(found)}")
     quarters = [_quarters(codes, ink, labels == label) for label in found]
     light, bold = (torch.stack(means) for means in zip(*quarters, strict=True))
+    wanted = torch.tensor(found, device=z.device)
+    light, bold = (_asking(generator, means, wanted) for means in (light, bold))
     pairs = torch.tensor(list(itertools.permutations(range(len(found)), 2)), device=z.device)
     a, b = pairs.unbind(1)
-    summed = analogy(bold[a], light[a], light[b])
+    summed = _asking(generator, analogy(bold[a], light[a], light[b]), wanted[b])
     reached = generator.decoded(summed)
     start, end, got = (
         x.flatten(1).mean(1)
         for x in (generator.decoded(light)[b], generator.decoded(bold)[b], reached)
     )
-    named = torch.tensor(found, device=z.device)[pairs]
+    named = wanted[pairs]
     moved = torch.where(end > start, (got - start) / (end - start), torch.nan)
     addends = torch.stack([bold[a], light[a], light[b], summed], 1)
     return Bolder(named, addends, through(net, reached).argmax(1) == named[:, 1], moved)
+
+
+def _asking(generator: Generator, codes: Tensor, labels: Tensor) -> Tensor:
+    """Codes (N, d) that ask for classes (N,), where classes can be asked for."""
+    return generator.asked(codes, labels) if generator.classes else codes
 
 
 def _quarters(codes: Tensor, ink: Tensor, is_member: Tensor) -> tuple[Tensor, Tensor]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from bench.gan.eye import Eye
+from bench.report.gan.portrait import PLAIN
 from models.generators import Generator
 from models.truncation import towards
 
@@ -60,9 +61,14 @@ class Sampler:
         return float((seen == wanted).double().mean()), len(wanted)
 
     @property
+    def is_whole(self) -> bool:
+        """Whether samples are drawn of all latents."""
+        return self.psi in (None, 1)
+
+    @property
     def text(self) -> str:
         """What the samples are called."""
-        return "samples" if self.psi is None else f"samples at psi = {self.psi:g}"
+        return PLAIN if self.psi is None else f"samples at psi = {self.psi:g}"
 
 
 def truncated(generator: Generator, count: int, psi: float, seed: int) -> Tensor:

@@ -94,6 +94,12 @@ def _portrait(task: Task, ready: Ready, eye: Eye, images: Mapping[str, Tensor]) 
     neighbours, copies = measuring.memories(drawn, task.train, held_out, sampler.text, say)
     ways, smooth = walking.walks(generator, eye)
     sums, added, missed = _arithmetic(generator, eye, settings)
+    if sampler.is_whole:
+        findings = growth.failures(past, final, ignores_latent=is_blind)
+        unnamed = []
+    else:
+        findings = () if past is None else past.findings
+        unnamed = [f"what is wrong by name in the end, as these are {sampler.text}"]
     return Portrait(
         dataset=task.dataset.name,
         generator=task.recipe.to_spec(),
@@ -104,7 +110,7 @@ def _portrait(task: Task, ready: Ready, eye: Eye, images: Mapping[str, Tensor]) 
         history=past,
         final=final,
         real=real.counts,
-        findings=growth.failures(past, final, ignores_latent=is_blind),
+        findings=findings,
         clean=eye.right(task.x, task.y),
         kept=eye.right(again, task.y),
         sources=_sources(found),
@@ -119,7 +125,7 @@ def _portrait(task: Task, ready: Ready, eye: Eye, images: Mapping[str, Tensor]) 
         truncated=truncated,
         stacked=_triples(final) if settings.stacked else None,
         measures=(*near, *under, *copies, *smooth, *added, *_asked(sampler, eye), *_size(ready)),
-        missing=(*_unseen(ready), *missed),
+        missing=(*_unseen(ready), *unnamed, *missed),
         command=provenance(str(task.bench.device))["command"],
     )
 
@@ -147,7 +153,7 @@ def _asked(sampler: Sampler, eye: Eye) -> list[Measure]:
         return []
     share, count = sampler.obeys(eye)
     of = f"{count:,} {sampler.text}, {classes} classes alike, seen by {eye.name}"
-    return [Measure("requested label right", share, of)]
+    return [Measure("requested label right (%)", 100 * share, of)]
 
 
 def _size(ready: Ready) -> list[Measure]:

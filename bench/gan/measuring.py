@@ -97,26 +97,29 @@ def truncations(
     count = min(count, _FEWER, len(real.x))
     features = real.features[:count]
     levels = []
-    for kind, level, images in _truncated(generator, count):
+    measures = []
+    of = f"{count:,} samples and as many training images, {eye.layer}"
+    for kind, level, name, images in _truncated(generator, count):
         both = fidelity.overlap(features, eye.features(images))
         levels.append(Truncated(kind, level, both.precision, both.recall))
-    of = f"{count:,} samples and as many training images, {eye.layer}"
-    measures = [
-        Measure(f"{name} under truncation", value, f"{each.kind} = {each.level:.3g}; {of}")
-        for each in levels
-        for name, value in (("precision", each.precision), ("recall", each.recall))
-    ]
+        beside = f"{kind} = {level:.3g}; {of}"
+        measures += [
+            Measure(f"precision, {name}", both.precision, beside),
+            Measure(f"recall, {name}", both.recall, beside),
+        ]
     return tuple(levels), measures
 
 
-def _truncated(generator: Generator, count: int) -> Iterator[tuple[str, float, Tensor]]:
-    """Samples by the kind and level of their truncation."""
+def _truncated(generator: Generator, count: int) -> Iterator[tuple[str, float, str, Tensor]]:
+    """Samples by the kind, level and name of their truncation."""
     for psi in PSI:
-        yield "psi", psi, truncated(generator, count, psi, _PULLED)
+        yield "psi", psi, f"psi = {psi:g}", truncated(generator, count, psi, _PULLED)
     norms = generator.latents(count, _PULLED).norm(dim=1).double()
     for share in KEPT:
         tau = float(norms.quantile(share))
-        yield "tau", tau, generator.made(within(generator, count, _PULLED, tau))
+        images = generator.made(within(generator, count, _PULLED, tau))
+        # By the share: levels of a prior whose latents have one norm are the same.
+        yield "tau", tau, f"tau keeps {100 * share:g} %", images
 
 
 def memories(
@@ -139,10 +142,10 @@ def memories(
     text = "first line: the nearest of all, others: any"
     if len(others) >= _FEWEST_HELD_OUT:
         share = memorisation.copied(found.distance, theirs.distance)
-        measures.append(Measure("copies", share, of))
+        measures.append(Measure("copies (%)", 100 * share, f"{of}; 1 % of new images"))
         text += (
-            f"; {100 * share:.1f} % of {len(made):,} samples are as near to training images as the "
-            f"nearest 1 % of {beside}"
+            f"; {100 * share:.1f} % of {len(made):,} {what} are as near to training images as "
+            f"the nearest 1 % of {beside}"
         )
     nearest = found.distance.argsort(stable=True)[:_LINE]
     shown = torch.cat([nearest, torch.arange(2 * _LINE, device=nearest.device)])

@@ -22,12 +22,13 @@ from models import stacked
 from models.external_generator import ExternalGenerator
 from models.gans import Gan
 from models.inversion import Inversion
+from models.penultimate import Penultimate
 from models.split import Split
 from models.studio import Studio
 
 SAMPLES = 10_000
 """Most samples that are measured where nothing else is asked for."""
-LEAST = 100
+LEAST, MOST = 100, 100_000
 _SAMPLED, _STACKED = 1, 3
 """Seeds of samples of other generators, and of the draw of stacked digits."""
 
@@ -87,7 +88,7 @@ class Task:
         _check_classes(recipe, dataset)
         for build in (recipe.build, *(other.build for other in others)):
             _refused(build, dataset.shape)
-        _refused(workshop.net)
+        _refused(lambda: Penultimate(workshop.net()))
         index, train = torch.from_numpy(dataset.subset(request.n)), dataset.train
         if train is None:
             raise RequestError(f"{dataset.name} has no training split")
@@ -137,8 +138,8 @@ def _check(settings: Settings, recipe: Gan) -> None:
         raise RequestError(f"--retrain trains, and {recipe.to_spec()} is not trained")
     if settings.psi is not None and not 0 < settings.psi <= 1:
         raise RequestError(f"truncation must be in (0, 1], got {settings.psi}")
-    if settings.samples is not None and settings.samples < LEAST:
-        raise RequestError(f"samples must be at least {LEAST}, got {settings.samples}")
+    if settings.samples is not None and not LEAST <= settings.samples <= MOST:
+        raise RequestError(f"samples must be from {LEAST} to {MOST}, got {settings.samples}")
     if settings.labels and not recipe.labels:
         raise RequestError(
             f"--label asks for a class, and {recipe.to_spec()} cannot be asked: name a conditional "

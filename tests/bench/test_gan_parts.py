@@ -110,6 +110,10 @@ def test_a_class_that_is_asked_for_has_a_row():
     assert [text for text, _ in sampler.rows(sampler.images(100, 1), ())] == ["0", "1", "2", "3"]
 
 
+def test_psi_of_1_draws_all_latents():
+    assert [Sampler(generator(), psi).is_whole for psi in (None, 1.0, 0.9)] == [True, True, False]
+
+
 def test_how_often_the_class_asked_for_is_made():
     assert Sampler(generator(classes=4)).obeys(EYE) == (1.0, 400)
 
@@ -167,7 +171,7 @@ def test_the_training_images_themselves_could_not_be_nearer():
     assert floor.value > 0
     assert floor.of.startswith("100 training images and as many others")
     assert not ignores_latent
-    assert found[0].of.startswith("150 samples and as many training images, features of brightest")
+    assert found[0].of.startswith("100 samples and as many training images, features of brightest")
 
 
 def test_one_image_for_every_latent_is_told():
@@ -186,24 +190,34 @@ def test_no_truncation_is_the_same_of_both_kinds():
     assert levels[0].recall == levels[3].recall
     assert levels[2].recall < levels[0].recall
     assert [measure.of.split(";")[0] for measure in found[:3:2]] == ["psi = 1", "psi = 0.7"]
+    kinds = [
+        "psi = 1",
+        "psi = 0.7",
+        "psi = 0.3",
+        "tau keeps 100 %",
+        "tau keeps 50 %",
+        "tau keeps 10 %",
+    ]
+    names = [f"{name}, {kind}" for kind in kinds for name in ("precision", "recall")]
+    assert [measure.name for measure in found] == names
 
 
 def test_copies_are_caught():
     train, test = split(300), split(200, seed=1)
     shown, found = measuring.memories(train.x[:250], train, test, "samples", lambda _: None)
     values = {measure.name: measure.value for measure in found}
-    assert values["copies"] == 1
+    assert values["copies (%)"] == 100
     assert values["nearest training image, median"] == 0
     assert np.array_equal(shown.samples, shown.nearest)
     assert shown.samples.shape == (24, *SHAPE)
     _, found = measuring.memories(test.x, train, test, "samples", lambda _: None)
-    assert {measure.name: measure.value for measure in found}["copies"] == 0.01
+    assert {measure.name: measure.value for measure in found}["copies (%)"] == 1
 
 
 def test_too_few_held_out_images_tell_no_copies():
     train, test = split(300), split(99, seed=1)
     _, found = measuring.memories(train.x[:250], train, test, "samples", lambda _: None)
-    assert "copies" not in {measure.name for measure in found}
+    assert "copies (%)" not in {measure.name for measure in found}
 
 
 # --- latents -------------------------------------------------------------------------------------
@@ -220,14 +234,30 @@ def test_ways_of_a_linear_generator_are_straight():
     np.testing.assert_allclose(*ends, atol=1e-6)
 
 
+def test_ways_of_a_generator_of_one_image_have_no_numbers():
+    class Constant(Pixels):
+        """The same image for every latent."""
+
+        def forward(self, z):
+            return super().forward(0 * z)
+
+    ways, found = walking.walks(generator(Constant()), EYE)
+    assert [way.text for way in ways] == ["no image changes"] * 2
+    values = {measure.name: measure.value for measure in found}
+    for kind in ("linear", "spherical"):
+        assert values[f"longest step, {kind}"] is None
+        assert values[f"detour, {kind}"] is None
+        assert values[f"least confidence, {kind}"] > 0
+
+
 def test_sums_of_latents_are_drawn_with_what_they_are_made_of():
     sums, found = walking.arithmetic(generator(), EYE)
     first, second, third, made = (sums.images[:, k] for k in range(4))
     np.testing.assert_allclose(first - second + third, made, atol=1e-6)
     assert sums.rows == ("0 to 1", "1 to 2", "2 to 3", "3 to 0")
     assert {measure.name for measure in found} == {
-        "arithmetic: class kept",
-        "arithmetic: boldness gained, median",
+        "arithmetic: class kept (%)",
+        "arithmetic: boldness gained, median (%)",
     }
 
 

@@ -80,6 +80,7 @@ def test_labels_are_counted():
 def test_expected_modes():
     assert expected_modes(np.ones(1000), 26_000) == pytest.approx(1000, abs=1e-7)
     assert expected_modes([1, 1], 1) == 1
+    assert coverage([1, 0], [1, 1]).expected == 1
     assert expected_modes([1, 3, 0], 2) == pytest.approx(1 - 9 / 16 + 1 - 1 / 16)
     found = [coverage(drawn(np.ones(1000), 1000, s), np.ones(1000)).modes for s in range(30)]
     # Standard deviation of one count: about sqrt(1000 (1/e - 2/e^2)) = 9.9.

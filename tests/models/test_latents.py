@@ -206,6 +206,29 @@ def test_a_class_without_bold_images_has_no_way_to_go():
     assert found.moved.isnan().tolist() == [pair[1] == 1 for pair in found.pairs.tolist()]
 
 
+def test_a_sum_asks_for_its_class_where_it_can():
+    class Asked(nn.Module):
+        """Pixels, ink in the first, the class that is asked for in the others."""
+
+        def forward(self, z):
+            label = nn.functional.one_hot(z[:, 1:].argmax(1), 3)
+            return torch.cat([z[:, :1], label], 1).view(-1, *SHAPE)
+
+    class Swapping(Sides):
+        """Takes images without ink for class 0."""
+
+        def forward(self, x):
+            none = nn.functional.one_hot(torch.tensor(0), 3) * (x.flatten(1)[:, :1] < 0.5)
+            return super().forward(x) + 2 * none
+
+    made = Generator(Asked(), 4, "normal", SHAPE, 3)
+    # No two components alike, as from a prior.
+    found = bolder(made, Swapping(), digits((1, 2, 4)) + normal(24, 4).abs() / 100)
+    asked = made.labels(found.codes.flatten(0, 1)).view(-1, 4)
+    a, b = found.pairs.unbind(1)
+    assert asked.equal(torch.stack([a, a, b, b], 1))
+
+
 def test_classes_of_few_images_are_left_out():
     z = digits((1, 1, 1))
     rare = z[:, 2] > 0

@@ -24,7 +24,7 @@ def over_time(looks: Sequence[Look]) -> tuple[Finding, ...]:
         mine = [members for other, members in stretches if other == name]
         spans = tuple((_when(members[0]), _when(members[-1])) for members in mine)
         seen = [look for members in mine for look in members]
-        often = f"{len(seen)} of {len(looks)} looks, updates {spans[0][0]:,} to {spans[-1][1]:,}"
+        often = f"while training, {len(seen)} of {len(looks)} looks, {_updates(seen)}"
         made.append(Finding(name, f"{often}; {_said(name, seen)}", spans))
     return tuple(made)
 
@@ -50,6 +50,11 @@ def listed(classes: Sequence[int]) -> str:
     return text if len(classes) <= MANY else f"{text} and {len(classes) - MANY:,} more"
 
 
+def _updates(looks: Sequence[Look]) -> str:
+    first, last = _when(looks[0]), _when(looks[-1])
+    return f"update {first:,}" if first == last else f"updates {first:,} to {last:,}"
+
+
 def _when(look: Look) -> int:
     if look.update is None:
         raise ValueError("a look over time must have its update")
@@ -73,8 +78,13 @@ def _said(name: str, looks: Sequence[Look]) -> str:
         return f"nearly all in one class, which changes: {listed(dominant)}"
     if name == COLLAPSE:
         share = max(look.seen.share for look in looks)
-        return f"up to {100 * share:.0f} % in class {listed(dominant)}"
+        most = "" if len(looks) == 1 else "up to "
+        return f"{most}{100 * share:.0f} % in {_numbered(dominant)}"
     if name == DROPPING and last.dropped:
-        word = "class" if len(last.dropped) == 1 else "classes"
-        return f"at last {word} {listed(last.dropped)} missing or far below the share of the data"
+        when = "" if len(looks) == 1 else "at last "
+        return f"{when}{_numbered(last.dropped)} missing or far below the share of the data"
     return f"{last.modes:,} classes found, fewer than chance leaves"
+
+
+def _numbered(classes: Sequence[int]) -> str:
+    return f"{'class' if len(classes) == 1 else 'classes'} {listed(classes)}"

@@ -61,13 +61,21 @@ def slopes(panel: SubFigure, log: Log, of: str = "generator") -> None:
 
 def coverage(panel: SubFigure, history: History) -> None:
     """Classes found above; below, the dominant class's share and the distance to the prior."""
+    from matplotlib.ticker import MaxNLocator
+
     upper, lower = panel.subplots(2, 1, sharex=True)
     updates, looks = history.updates, [look.seen for look in history.looks]
     classes = len(history.looks[0].counts)
     # A single look is a stretch too.
     half = updates[-1] / len(updates) / 2
     upper.plot(updates, [look.modes for look in looks], color=PALETTE[0], marker=".")
-    upper.set_ylim(0, 1.08 * classes)
+    expected = looks[0].expected
+    if round(expected) < classes:
+        label = f"expected of the class prior: {expected:,.0f}"
+        upper.axhline(expected, color=PALETTE[1], linestyle="--", label=label)
+        upper.legend(loc="best")
+    upper.set_ylim(0, 1.08 * min(classes, max(expected, *(look.modes for look in looks))))
+    upper.yaxis.set_major_locator(MaxNLocator(5, integer=True, steps=[1, 2, 5, 10]))
     upper.set_ylabel(f"classes of {classes:,}")
     lower.plot(
         updates,
@@ -81,9 +89,10 @@ def coverage(panel: SubFigure, history: History) -> None:
         [look.divergence for look in looks],
         color=PALETTE[2],
         marker=".",
-        label="KL to the class prior (nats)",
+        label="KL to the class prior",
     )
     lower.set_ylim(bottom=0)
+    lower.set_ylabel("share; KL (nats)")
     lower.legend(loc="best")
     for axes in (upper, lower):
         axes.grid(visible=True)
@@ -102,16 +111,18 @@ def classes(panel: SubFigure, portrait: Portrait) -> None:
     axes = panel.add_subplot()
     places = np.arange(len(portrait.final.counts))
     for offset, counts, colour, label in (
-        (-0.2, portrait.final.counts, PALETTE[0], "samples"),
+        (-0.2, portrait.final.counts, PALETTE[0], portrait.sampled),
         (0.2, portrait.real, PALETTE[5], "training images"),
     ):
         shares = 100 * np.asarray(counts) / sum(counts)
         axes.bar(places + offset, shares, 0.4, color=colour, label=f"{sum(counts):,} {label}")
+    # The legend stands above the bars.
+    axes.set_ylim(top=1.3 * axes.get_ylim()[1])
     axes.set_xticks(places)
     axes.set_xlabel("class, as the classifier sees it")
     axes.set_ylabel("share (%)")
     axes.grid(visible=True, axis="y")
-    axes.legend(loc="best")
+    axes.legend(loc="upper left")
 
 
 def truncation(panel: SubFigure, levels: Sequence[Truncated]) -> None:
@@ -126,12 +137,12 @@ def truncation(panel: SubFigure, levels: Sequence[Truncated]) -> None:
         # Levels beside the points would fall on each other; the legend has them, from the right.
         label = f"{kind} = {', '.join(f'{each.level:.3g}' for each in mine)}"
         axes.plot(recall, precision, color=colour, linestyle=style, marker=marker, label=label)
-    axes.set_xlim(-0.03, 1.08)
-    axes.set_ylim(-0.03, 1.08)
+    axes.set_xlim(_around([each.recall for each in levels]))
+    axes.set_ylim(_around([each.precision for each in levels]))
     axes.set_xlabel("recall")
     axes.set_ylabel("precision")
     axes.grid(visible=True)
-    axes.legend(loc="lower left")
+    axes.legend(loc="best")
 
 
 def membership(panel: SubFigure, sources: Sequence[Source]) -> None:
@@ -174,6 +185,13 @@ def stacked(panel: SubFigure, triples: Stacked) -> None:
     axes.set_ylabel("samples")
     axes.grid(visible=True)
     axes.legend(loc="best")
+
+
+def _around(shares: Sequence[float]) -> tuple[float, float]:
+    """Limits of an axis that holds them all, also where they are one."""
+    least, most = min(shares), max(shares)
+    margin = max(0.02, 0.1 * (most - least))
+    return least - margin, most + margin
 
 
 def has(log: Log, names: Sequence[str]) -> bool:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from bench.report.figures import drawn, named, wrapped
 from bench.report.gan import graphs, pictures
 from bench.report.gan.findings import MANY
-from bench.report.gan.portrait import Portrait
+from bench.report.gan.portrait import PLAIN, Portrait
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure, SubFigure
@@ -48,6 +48,12 @@ def former(dataset: str) -> list[str]:
 def svg(portrait: Portrait) -> str:
     """The page as SVG text; equal portraits give equal bytes."""
     return drawn(partial(_page, portrait))
+
+
+def heading(portrait: Portrait) -> str:
+    """The page's title."""
+    title = f"{portrait.dataset}: {portrait.generator}, {portrait.source}"
+    return title if portrait.sampled == PLAIN else f"{title}, {portrait.sampled}"
 
 
 def panels(portrait: Portrait) -> list[Panel]:
@@ -93,8 +99,7 @@ def _of_training(portrait: Portrait) -> list[Panel]:
 
 
 def _page(portrait: Portrait) -> Figure:
-    title = f"{portrait.dataset}: {portrait.generator}, {portrait.source}"
-    return sheet(title, _notes(portrait), panels(portrait))
+    return sheet(heading(portrait), _notes(portrait), panels(portrait))
 
 
 def sheet(heading: str, texts: Sequence[str], shown: Sequence[Panel]) -> Figure:

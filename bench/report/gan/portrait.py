@@ -12,6 +12,8 @@ import numpy.typing as npt
 from models.coverage import Coverage
 
 OWN, TEST = "own samples", "test images"
+PLAIN = "samples"
+"""What samples are called that are drawn of all latents."""
 
 Images = npt.NDArray[np.float32]
 Log = Sequence[Mapping[str, Any]]

@@ -10,10 +10,11 @@ import numpy as np
 from bench import __version__
 from bench.report.gan.findings import MANY, listed
 from bench.report.gan.page import name
-from bench.report.gan.portrait import Look, Measure, Portrait, Source
+from bench.report.gan.portrait import OWN, Look, Measure, Portrait, Source
 from bench.report.markdown import escape
 from bench.report.rows import FLOAT, INT, TEXT, Rows
 from bench.report.tables import count, percent, seconds
+from models.coverage import Coverage
 
 LOG = {
     "update": INT,
@@ -45,7 +46,9 @@ Classes: of samples, as the classifier sees them; entropy, and KL from their sha
 many training images by the same classifier, in nats. Dropped: missing or below a quarter of their
 share, and less than chance leaves; collapse: at least 90 % of the samples in one class. FID: the
 Frechet distance of Gaussians fitted to features, which grows as samples get fewer. Precision,
-recall: shares of made, and of real, features within reach of the other kind's third neighbour.
+recall: shares, from 0 to 1, of made, and of real, features within reach of the other kind's third
+neighbour; samples that are all alike, inside one wide reach, have a precision of 1: read it with
+recall. Under truncation: by psi, and by tau, which keeps the latents nearest the mean.
 Longest step, detour: of the change of pixels on the way between two latents, the longest step over
 the mean one, and the length over the straight distance of the ends. Copies: samples as near to a
 training image as the nearest 1 % of test images. Inversion error: mean squared error per image, of
@@ -54,7 +57,7 @@ an image of the source, ties counting half. TPR: own samples that are recognised
 threshold that at most 1 %, or 5 %, of the source's images stay below too. Updates, training time:
 of the generator, wherever and whenever it was trained."""
 
-_TOLD = ("FID", "precision", "recall", "copies", "requested label right")
+_TOLD = ("FID", "precision", "recall", "copies (%)", "requested label right (%)")
 """Measures that stand among the few lines that are printed."""
 
 
@@ -96,38 +99,56 @@ def measured(portrait: Portrait) -> list[Measure]:
     final, classes = portrait.final.seen, len(portrait.final.counts)
     seen = f"{final.samples:,} {portrait.sampled}, seen by {portrait.model}"
     tests = f"{portrait.n:,} test images, seen by {portrait.model}"
-    dropped = f"{seen}: {listed(final.dropped)}" if final.dropped else seen
     training = [
         Measure("updates", portrait.updates, "training"),
         Measure("training time (s)", portrait.seconds, "training"),
     ]
     return [
-        Measure("classes found", final.modes, f"{seen}; of {classes:,}"),
-        Measure("classes dropped", len(final.dropped), dropped),
+        _found(final, f"{seen}; of {classes:,}", classes),
+        _dropped(final, seen, classes),
         Measure("class entropy (nats)", final.entropy, f"{seen}; {math.log(classes):.3f} at most"),
         Measure("KL to the class prior (nats)", final.divergence, seen),
-        Measure("dominant share", final.share, f"{seen}; class {final.dominant}"),
+        Measure("dominant share (%)", 100 * final.share, f"{seen}; class {final.dominant}"),
         *portrait.measures,
         *(measure for source in portrait.sources for measure in _inverted(source, portrait)),
-        Measure("accuracy", portrait.clean, tests),
-        Measure("accuracy after inversion", portrait.kept, tests),
+        Measure("accuracy (%)", 100 * portrait.clean, tests),
+        Measure("accuracy after inversion (%)", 100 * portrait.kept, tests),
         *(each for each in training if each.value is not None),
     ]
 
 
+def _found(seen: Coverage, of: str, classes: int) -> Measure:
+    """Classes with a sample, beside what so many samples of the prior hit where that is fewer."""
+    if round(seen.expected) < classes:
+        of += f", {seen.expected:,.0f} expected of the class prior"
+    return Measure("classes found", seen.modes, of)
+
+
+def _dropped(seen: Coverage, of: str, classes: int) -> Measure:
+    """Classes dropped, no number where some are missing and samples are too few to tell which."""
+    if seen.dropped:
+        return Measure("classes dropped", len(seen.dropped), f"{of}: {listed(seen.dropped)}")
+    if seen.modes < classes:
+        return Measure("classes dropped", None, f"{of}; too few samples to tell")
+    return Measure("classes dropped", 0, of)
+
+
 def _inverted(source: Source, portrait: Portrait) -> Iterator[Measure]:
     """Errors of one source, and how well they tell own samples from it."""
-    of = f"{len(source.errors):,} {source.name}"
-    yield Measure(
-        "inversion error, mean", float(np.mean(source.errors)), f"{of}; {portrait.inversion}"
-    )
-    yield Measure(
-        "inversion error, median", float(np.median(source.errors)), f"{of}; {portrait.inversion}"
-    )
+    name, of = source.name, f"{len(source.errors):,} {_called(source, portrait)}"
+    how = f"{of}; {portrait.inversion}"
+    yield Measure(f"inversion error, mean, {name}", float(np.mean(source.errors)), how)
+    yield Measure(f"inversion error, median, {name}", float(np.median(source.errors)), how)
+    beside = f"own {portrait.sampled} beside {of}"
     if source.auc is not None:
-        yield Measure("membership AUC", source.auc, of)
+        yield Measure(f"membership AUC, {name}", source.auc, beside)
     for rate, true in (source.tpr or {}).items():
-        yield Measure(f"membership TPR at {100 * rate:g} % FPR", true, of)
+        yield Measure(f"membership TPR (%) at {100 * rate:g} % FPR, {name}", 100 * true, beside)
+
+
+def _called(source: Source, portrait: Portrait) -> str:
+    """What the images of a source are called."""
+    return f"own {portrait.sampled}" if source.name == OWN else source.name
 
 
 def told(portrait: Portrait) -> str:
@@ -138,7 +159,7 @@ def told(portrait: Portrait) -> str:
     lines += [f"{finding.name}: {finding.text}" for finding in portrait.findings]
     lines += [f"{m.name}: {number(m.value)} ({m.of})" for m in portrait.measures if m.name in _TOLD]
     lines += [
-        f"{source.name}: error {np.median(source.errors):.3g} (median)"
+        f"{_called(source, portrait)}: error {np.median(source.errors):.3g} (median)"
         + ("" if source.auc is None else f", AUC {source.auc:.3f}")
         for source in portrait.sources
     ]

@@ -8,8 +8,9 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 
-from bench.report.gan import findings, page, table
+from bench.report.gan import findings, graphs, page, table
 from bench.report.gan.portrait import (
     OWN,
     TEST,
@@ -125,6 +126,25 @@ def test_the_page_is_an_svg_of_the_same_bytes_each_time(portrait):
     assert page.svg(portrait) == text
 
 
+def covered(counts, prior):
+    """The panel of coverage over two looks: the upper of its axes."""
+    seen = tuple(Look(at, counts, coverage(counts, prior)) for at in (1, 2))
+    panel = Figure().subfigures()
+    graphs.coverage(panel, History((1, 2), images(2, 5), seen, ()))
+    return panel.axes[0]
+
+
+def test_many_classes_are_seen_beside_what_chance_gives():
+    axes = covered((50, *[0] * 99), (1,) * 100)
+    # 100 (1 - 0.99^50)
+    dashed = [line for line in axes.lines if line.get_linestyle() == "--"]
+    assert [line.get_ydata()[0] for line in dashed] == [pytest.approx(39.499, abs=1e-3)]
+    assert all(tick == int(tick) for tick in axes.get_yticks())
+    axes = covered((50, 50), (1, 1))
+    assert len(axes.lines) == 1
+    assert all(tick == int(tick) for tick in axes.get_yticks())
+
+
 def test_images_of_any_channels_and_sizes_are_drawn():
     two = images(8, channels=2)
     lone = replace(BARE, samples=(("", two), ("", two[:3])), images=two[:1], inverted=two[:1])
@@ -156,17 +176,46 @@ def test_the_table_of_known_numbers():
         math.log(2) - entropy + 0.25 * math.log(2)
     )
     assert found["classes dropped", f"{seen}: 2"] == 1
-    assert found["dominant share", f"{seen}; class 0"] == 0.75
+    assert found["dominant share (%)", f"{seen}; class 0"] == 75
     assert found["FID", "10 samples, layer fc of cnn"] == 1.5
     assert math.isnan(found["copies", "none"])
-    assert found["inversion error, mean", "2 own samples; L = 1, R = 1"] == pytest.approx(0.2)
-    assert found["inversion error, median", "2 test images; L = 1, R = 1"] == pytest.approx(0.3)
-    assert found["membership AUC", "2 test images"] == 0.75
-    assert found["membership TPR at 1 % FPR", "2 test images"] == 0.5
-    assert found["accuracy", "2 test images, seen by cnn"] == 0.5
-    assert found["accuracy after inversion", "2 test images, seen by cnn"] == 0.25
+    how, beside = "L = 1, R = 1", "own samples beside 2 test images"
+    assert found[f"inversion error, mean, {OWN}", f"2 own samples; {how}"] == pytest.approx(0.2)
+    assert found[f"inversion error, median, {TEST}", f"2 test images; {how}"] == pytest.approx(0.3)
+    assert found[f"membership AUC, {TEST}", beside] == 0.75
+    assert found[f"membership TPR (%) at 1 % FPR, {TEST}", beside] == 50
+    assert found["accuracy (%)", "2 test images, seen by cnn"] == 50
+    assert found["accuracy after inversion (%)", "2 test images, seen by cnn"] == 25
     assert not any(name == "updates" for name, _ in found), "nobody knows them"
-    assert ("membership AUC", "2 own samples") not in found
+    assert not any(name == f"membership AUC, {OWN}" for name, _ in found)
+    assert rows["measure"].is_unique
+
+
+def one(portrait, name):
+    (found,) = [each for each in table.measured(portrait) if each.name == name]
+    return found
+
+
+def test_classes_that_may_miss_by_chance_are_not_called_dropped():
+    few = replace(BARE, final=Look(None, (3, 0, 0), coverage((3, 0, 0), (2, 1, 1))))
+    dropped = one(few, "classes dropped")
+    assert dropped.value is None
+    assert dropped.of.endswith("too few samples to tell")
+    # 3 - 1 / 8 - 2 (27 / 64)
+    assert few.final.seen.expected == pytest.approx(2.03125)
+    assert one(few, "classes found").of.endswith("of 3, 2 expected of the class prior")
+    sound = one(replace(BARE, final=look(500, 250, 250)), "classes dropped")
+    assert (sound.value, sound.of) == (0, "1,000 samples, seen by cnn")
+
+
+def test_a_truncation_stands_wherever_samples_are_named():
+    near = replace(WHOLE, sampled="samples at psi = 0.5")
+    found = {measure.name: measure.of for measure in table.measured(near)}
+    assert found[f"inversion error, mean, {OWN}"].startswith("2 own samples at psi = 0.5")
+    assert found[f"membership AUC, {TEST}"] == "own samples at psi = 0.5 beside 2 test images"
+    assert "own samples at psi = 0.5: error 0.2" in table.told(near)
+    assert page.heading(near) == "photos: dcgan, trained, samples at psi = 0.5"
+    assert page.heading(WHOLE) == "photos: dcgan, trained"
 
 
 def test_the_text_of_known_numbers():
@@ -224,9 +273,19 @@ def test_stretches_of_a_training_are_named():
         ("collapse", ((10, 20), (70, 70))),
         ("dropping", ((40, 50),)),
     ]
-    assert found[0].text == "3 of 7 looks, updates 10 to 70; up to 100 % in class 0"
-    assert found[1].text.endswith("class 2 missing or far below the share of the data")
+    text = "while training, 3 of 7 looks, updates 10 to 70; up to 100 % in class 0"
+    assert found[0].text == text
+    assert found[1].text.endswith("at last class 2 missing or far below the share of the data")
     assert findings.over_time(looks(EVEN, EVEN)) == ()
+
+
+def test_one_look_is_told_as_one():
+    (found,) = findings.over_time(looks(EVEN, FIRST, EVEN))
+    assert found.text == "while training, 1 of 3 looks, update 20; 100 % in class 0"
+    (found,) = findings.over_time(looks(FIRST, EVEN, SECOND))
+    assert found.text.endswith("up to 100 % in classes 0, 1")
+    (found,) = findings.now(look(*DROPPED))
+    assert found.text == "in the end; class 2 missing or far below the share of the data"
 
 
 def test_a_collapse_that_moves_is_a_rotating_one():
