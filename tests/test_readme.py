@@ -1,5 +1,6 @@
 """README tells the truth: its examples run, its commands parse, its table is the committed one."""
 
+import csv
 import re
 import shlex
 import subprocess
@@ -69,6 +70,48 @@ def test_the_suspect_rows_are_the_committed_ones():
     assert shown.count("| suspect: ") == 3
     (made,) = re.findall(r"^Made by `(.+)` with", committed, flags=re.MULTILINE)
     assert made in LINES
+
+
+PAGES = {
+    "mlp": "MNIST",
+    "dcgan": "MNIST",
+    "conditional": "MNIST",
+    "progressive": "MNIST",
+    "style": "MNIST",
+    "stacked_dcgan": "stacked MNIST",
+    "stacked_pacdcgan2": "stacked MNIST",
+}
+"""Folders of results/reference/gan, and what they are of."""
+MEASURES = {
+    "training time (s)": ",.0f",
+    "classes found": ",.0f",
+    "class entropy (nats)": ".3f",
+    "KL to the class prior (nats)": ".3f",
+    "FID": ".1f",
+    "precision": ".3f",
+    "recall": ".3f",
+    "copies (%)": ".2f",
+}
+
+
+def generators():
+    """README's table of generators, from what `bench gan` wrote."""
+    rows = [["page", "data", "device", *MEASURES]]
+    for name, data in PAGES.items():
+        folder = ROOT / "results/reference/gan" / name
+        with (folder / "gan_measures.csv").open(encoding="utf-8", newline="") as lines:
+            found = {row["measure"]: row["value"] for row in csv.DictReader(lines)}
+        made = (folder / "gan.md").read_text(encoding="utf-8").rpartition("Made by")[2]
+        device = "H100" if "--device cuda" in made else "CPU"
+        values = (format(float(found[key]), form) for key, form in MEASURES.items())
+        rows.append([f"[{name}](results/reference/gan/{name}/gan.md)", data, device, *values])
+    marks = ["-", "-", "-", *["-:"] * len(MEASURES)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in [rows[0], marks, *rows[1:]])
+
+
+def test_the_generators_are_those_of_the_pages():
+    shown = TEXT.split("<!-- generators -->")[1].split("<!-- end generators -->")[0].strip()
+    assert shown == generators()
 
 
 def test_the_attacks_are_those_of_the_table():
