@@ -43,8 +43,9 @@ MEASURES = {"measure": TEXT, "value": FLOAT, "of": TEXT}
 """Columns of gan_measures.csv in order, and their types."""
 LEGEND = """\
 Classes: of samples, as the classifier sees them; entropy, and KL from their shares to those of as
-many training images by the same classifier, in nats. Dropped: missing or below a quarter of their
-share, and less than chance leaves; collapse: at least 90 % of the samples in one class. FID: the
+many training images by the same classifier, or to even ones where digits are stacked or classes can
+be asked for, in nats. Dropped: missing or below a quarter of their share, and less than chance
+leaves; collapse: at least 90 % of the samples in one class. FID: the
 Frechet distance of Gaussians fitted to features, which grows as samples get fewer. Precision,
 recall: shares, from 0 to 1, of made, and of real, features within reach of the other kind's third
 neighbour; samples that are all alike, inside one wide reach, have a precision of 1: read it with
