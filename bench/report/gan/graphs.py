@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 SLOPES = {"slope_saturating": "saturating", "slope_nonsaturating": "non-saturating"}
 """Columns of the log with norms of the generator's gradient, and the costs' names."""
+_DECADES = 3
+"""Range of a logarithmic axis from which powers of ten are ticks enough."""
 _SMALL = 7.0
 _LETTERS = 46
 """Of a line of a legend."""
@@ -51,7 +54,8 @@ def slopes(panel: SubFigure, log: Log, of: str = "generator") -> None:
     for place, (name, label) in enumerate(SLOPES.items()):
         _line(axes, log, name, label, PALETTE[place])
     axes.set_yscale("log")
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    low, high = (math.log10(edge) for edge in axes.get_ylim())
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high - low < _DECADES else (1,)))
     axes.yaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_minor_formatter("")
     axes.set_ylabel(f"norm of the {of}'s gradient")
