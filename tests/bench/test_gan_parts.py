@@ -171,7 +171,7 @@ def test_the_training_images_themselves_could_not_be_nearer():
     assert floor.value > 0
     assert floor.of.startswith("100 training images and as many others")
     assert not ignores_latent
-    assert found[0].of.startswith("100 samples and as many training images, features of brightest")
+    assert found[0].of.startswith("150 samples and as many training images, features of brightest")
 
 
 def test_one_image_for_every_latent_is_told():
