@@ -1,7 +1,5 @@
 """Every architecture and every objective on 8 x 8 digits: what becomes of it by default."""
 
-import time
-
 import numpy as np
 import pytest
 import torch
@@ -46,10 +44,8 @@ def test_every_pair_of_an_architecture_and_an_objective_trains(architecture, obj
 @pytest.mark.slow
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_an_architecture_makes_all_ten_digits(architecture):
-    start = time.process_time()
     x, digits = trained(architecture)
     assert classes(x, digits) == 10
-    print(f"{architecture}: {time.process_time() - start:.0f} s")
 
 
 @pytest.mark.slow
