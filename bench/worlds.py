@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from bench.devices import numerics, threads
-from bench.report.worlds import SHOWN, Check, Cloud, Worlds
+from bench.report.worlds.played import SHOWN, Check, Cloud, Worlds
 from bench.runner import provenance
 from bench.spec import valid
 from models import games

@@ -38,14 +38,14 @@ def worlds(
     Store.probe(out)
     with interruptible("trained generators are kept"):
         from bench import worlds as work
-        from bench.report import worlds as page
+        from bench.report.worlds import page, table
         from bench.report.write import FIGURES, place
 
         played = work.play(seed, updates, teller(quiet=quiet))
-        texts = {**page.files(played), f"{FIGURES}/{page.FIGURE}": page.svg(played)}
+        texts = {**table.files(played), f"{FIGURES}/{page.FIGURE}": page.svg(played)}
         # All files before any line: a reader of the output may go away.
         written = [place(out / name, text.encode("utf-8")) for name, text in texts.items()]
-        print(page.told(played), end="\n\n")
+        print(table.told(played), end="\n\n")
         print(*written, sep="\n")
     if played.failures:
         raise typer.Exit(1)

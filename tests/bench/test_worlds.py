@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from bench import cli, worlds, worlds_cli
-from bench.report import worlds as page
-from bench.report.worlds import Check
+from bench.report.worlds import page, table
+from bench.report.worlds.played import Check, Cloud, Worlds
 from models.registry import generators
 from models.studio import Studio
 from models.worlds.mixtures import RING, SHAPE, Mixture
@@ -31,7 +31,7 @@ class Played:
     code: int
     told: str
     errors: str
-    worlds: page.Worlds
+    worlds: Worlds
 
 
 @pytest.fixture(scope="module")
@@ -143,9 +143,9 @@ def test_what_does_not_hold_is_told(played):
     spoilt = replace(
         played.worlds, checks=(*played.worlds.checks, Check("line", "theta", 3.0, 4.0, 0.1))
     )
-    assert "does not hold: line, theta: 3.0, not 4.0 +- 0.1" in page.told(spoilt)
-    assert "65 of 66 checks hold." in page.markdown(spoilt)
-    assert page.checks(spoilt).rows[-1]["holds"] == "no"
+    assert "does not hold: line, theta: 3.0, not 4.0 +- 0.1" in table.told(spoilt)
+    assert "65 of 66 checks hold." in table.markdown(spoilt)
+    assert table.checks(spoilt).rows[-1]["holds"] == "no"
 
 
 def test_a_check_that_does_not_hold_ends_with_1(played, monkeypatch, tmp_path, capsys):
@@ -170,8 +170,8 @@ def test_a_training_that_fails_is_a_row(played, monkeypatch):
     assert failed.row["wrong"] == "failed: it diverged"
     clouds = {"ring of 8": (data, failed, constant)}
     spoilt = replace(played.worlds, clouds=clouds)
-    assert "failed: it diverged" in page.markdown(spoilt)
-    assert "ring of 8: saturating: failed: it diverged" in page.told(spoilt)
+    assert "failed: it diverged" in table.markdown(spoilt)
+    assert "ring of 8: saturating: failed: it diverged" in table.told(spoilt)
     ET.fromstring(page.svg(spoilt))  # noqa: S314  our own text
 
 
@@ -179,7 +179,7 @@ def test_a_training_that_fails_is_a_row(played, monkeypatch):
 def test_what_is_claimed_of_the_ring_is_checked(modes, holds):
     rows = [{"generator": "saturating", "modes": 1}, {"generator": worlds.PENALTY}]
     rows[1] |= {} if modes is None else {"modes": modes}
-    clouds = {"ring of 8": tuple(page.Cloud(np.zeros((8, 2)), np.zeros((0, 2)), x) for x in rows)}
+    clouds = {"ring of 8": tuple(Cloud(np.zeros((8, 2)), np.zeros((0, 2)), x) for x in rows)}
     (check,) = worlds._claims(clouds)
     assert (check.quantity, check.relation) == ("modes of Wasserstein with penalty", ">=")
     assert (check.expected, check.holds) == (7, holds)
@@ -193,7 +193,7 @@ def test_the_claim_is_checked_where_specs_say_how_long_to_train(played, monkeypa
     (failed,) = found.failures
     assert (failed.world, failed.measured, failed.expected) == ("ring of 8", 0, 7)
     assert "does not hold: ring of 8, modes of Wasserstein with penalty: 0.0, not >= 7" in (
-        page.told(found)
+        table.told(found)
     )
     assert not played.worlds.failures
 

@@ -1,0 +1,1 @@
+"""The small worlds as one page of figures and tables: `page`, `table`, and what was `played`."""
