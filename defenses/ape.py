@@ -34,13 +34,12 @@ class Ape(TranslatingRecipe):
     between clean and translated images; two steps of G per step of D, Adam with beta1 0.5. attack:
     any budget attack, by default the paper's. norm, eps: the ball, by default the run's norm and
     half the dataset's reference eps, on MNIST the 0.15 of a public implementation; on digits, at
-    0.15, a translator trained on all of it stands better against attacks on the bare classifier
-    (86 % against 68 % right under pgd) and worse against those on the whole (20 % against 38 %).
-    That implementation has lr 2e-4 and batches of 128. width: channels of both nets, which are
-    those of models.translation, without batch norm and smaller than the authors'. updates: of D;
-    none means 2,000, of images below 512 components 500. batch: pairs per step, drawn anew for each
-    of the three steps. lr: of both. seed: of the nets, their training and the attack's starts. The
-    classifier is the undefended one.
+    0.15, a translator trained on all of it (eps=0.15) stands better against attacks on the bare
+    classifier and worse against those on the whole, which count. That implementation has lr 2e-4
+    and batches of 128. width: channels of both nets, which are those of models.translation, without
+    batch norm and smaller than the authors'. updates: of D; none means 2,000, of images below 512
+    components 500. batch: pairs per step, drawn anew for each of the three steps. lr: of both.
+    seed: of the nets, their training and the attack's starts. The classifier is the undefended one.
 
     Nothing hides a gradient: an attack on the whole is white-box and the one to read. bpda (the
     identity in place of the translator backward) and transfer from another net run beside it.

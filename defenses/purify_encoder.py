@@ -37,13 +37,11 @@ class PurifyEncoder(PurifyingRecipe):
 
     E learns while the generator stands still: |G(E(x)) - x|^2 on training images and on as many of
     the generator's own, G(z) of z anew each epoch, and on these 0.01 times the squared error of
-    E(G(z)) from z, in variances of the prior. The paper's inverse learns from real images; of own
-    ones alone E knows too little: on digits the error on images it has not seen is 0.014 to 0.015
-    with real ones, 0.023 without them (0.027 to 0.029 from latents alone), by the search of
-    `purify` 0.010, and that of the mean image 0.071; the term in latents keeps them those of the
-    prior and costs next to nothing. The checkpoint with the smallest error on clean validation
-    images is kept. epochs: of its training, none means enough for 1,000 updates of 64 images and
-    no fewer than 6.
+    E(G(z)) from z, in variances of the prior. The paper's inverse learns from real images, too;
+    from own ones alone, or from latents alone, it inverts images that it has not seen worse. The
+    term in latents keeps them those of the prior. The checkpoint with the smallest error on clean
+    validation images is kept. epochs: of its training, none means enough for 1,000 updates of 64
+    images and no fewer than 6.
 
     generator, train, images, untrained: as for `purify`. fpr: refuse an image whose reconstruction
     error is above that of all but this share of the clean validation images; none refuses nothing.
